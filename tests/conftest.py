@@ -1,0 +1,167 @@
+"""What the tests share: a cache of their own, and sources in every shape, made from the fixture."""
+
+import csv
+import io
+import os
+import shutil
+import tarfile
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+# Before `datasets` is imported: the tests leave nothing in the user's cache and reach no network.
+os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="synthchex-tests-")
+os.environ["HF_ENDPOINT"] = "http://127.0.0.1:9"  # where nothing answers
+
+import datasets
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FIXTURE = ROOT / "tests" / "fixture"
+
+TAKES_SCRIPTS = int(datasets.__version__.split(".")[0]) < 4
+
+if not TAKES_SCRIPTS:
+    collect_ignore = ["test_load_dataset.py"]
+
+
+def pytest_unconfigure() -> None:
+    """Removes the cache of the tests."""
+    shutil.rmtree(os.environ["HF_HOME"], ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def images() -> dict[str, bytes]:
+    """The fixture's images by file name, in order, read without the code under test."""
+    found = {}
+    for path in sorted(FIXTURE.glob("data/*.zip")):
+        with zipfile.ZipFile(path) as archive:
+            found.update({name: archive.read(name) for name in archive.namelist()})
+    return found
+
+
+@pytest.fixture
+def table() -> list[dict[str, str]]:
+    """The fixture's metadata, as text, read without the code under test."""
+    with open(FIXTURE / "metadata.csv", newline="", encoding="utf-8") as handle:
+        return list(csv.DictReader(handle))
+
+
+def to_csv(rows: list[dict[str, str]]) -> bytes:
+    """Writes rows as a CSV."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, rows[0])
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue().encode()
+
+
+def to_zip(path: Path, members: dict[str, bytes], compression: int = zipfile.ZIP_STORED) -> None:
+    """Writes a zip."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+
+
+def to_tar(path: Path, members: dict[str, bytes]) -> None:
+    """Writes a tar."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as archive:
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+
+
+def to_files(folder: Path, members: dict[str, bytes]) -> None:
+    """Writes loose files."""
+    for name, data in members.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
+
+
+Write = Callable[[Path, dict[str, bytes], bytes], None]
+
+
+def one_zip(folder: Path, images: dict[str, bytes], table: bytes) -> None:
+    """The shape of the published release, as a Mac packs it."""
+    members = {"ALL_FILES/": b""}
+    for name, data in images.items():
+        members[f"ALL_FILES/{name}"] = data
+        members[f"__MACOSX/ALL_FILES/._{name}"] = b"Mac OS X"
+    members |= {"ALL_FILES/.DS_Store": b"Bud1", "ALL_FILES/generations_with_metadata.csv": table}
+    to_zip(folder / "ALL_FILES.zip", members, zipfile.ZIP_DEFLATED)
+
+
+def zips(folder: Path, images: dict[str, bytes], table: bytes) -> None:
+    """Zip shards in a folder, a CSV beside it."""
+    names = list(images)
+    for shard in range(3):
+        to_zip(folder / "data" / f"s{shard}.zip", {name: images[name] for name in names[shard * 4 : shard * 4 + 4]})
+    to_files(folder, {"metadata.csv": table})
+
+
+def tars(folder: Path, images: dict[str, bytes], table: bytes) -> None:
+    """Tar shards, the CSV inside the second."""
+    names = list(images)
+    to_tar(folder / "a.tar", {f"x/{name}": images[name] for name in names[:5]})
+    to_tar(folder / "b.tar", {**{name: images[name] for name in names[5:]}, "meta/all.csv": table})
+
+
+def loose(folder: Path, images: dict[str, bytes], table: bytes) -> None:
+    """Loose images in folders, whose order by path is that of the rows."""
+    to_files(folder, {f"img/{n // 4}/{n % 4}/{name}": data for n, (name, data) in enumerate(images.items())})
+    to_files(folder, {"list.CSV": table, "img/._list.csv": b"Mac OS X", "notes.txt": b"not ours", ".DS_Store": b"Bud1"})
+
+
+def mixed(folder: Path, images: dict[str, bytes], table: bytes) -> None:
+    """A zip, a tar and loose images, the CSV in the zip."""
+    names = list(images)
+    to_zip(folder / "1.zip", {**{name: images[name] for name in names[:4]}, "all.csv": table})
+    to_tar(folder / "2.tar", {name: images[name] for name in names[4:8]})
+    to_files(folder / "0", {f"{n:02}/{name}": images[name] for n, name in enumerate(names[8:])})
+
+
+SHAPES: list[Write] = [one_zip, zips, tars, loose, mixed]
+
+
+@pytest.fixture
+def source(tmp_path: Path, images: dict[str, bytes], table: list[dict[str, str]]) -> Callable[..., Path]:
+    """Makes a source; `images`, `table` (rows or bytes) and `shape` replace the fixture's and zip shards."""
+
+    def make(
+        images: dict[str, bytes] = images, table: list[dict[str, str]] | bytes = table, shape: Write = zips
+    ) -> Path:
+        folder = tmp_path / f"source{len(list(tmp_path.iterdir()))}"
+        folder.mkdir()
+        shape(folder, images, table if isinstance(table, bytes) else to_csv(table))
+        return folder
+
+    return make
+
+
+@pytest.fixture
+def expected(images: dict[str, bytes], table: list[dict[str, str]]) -> list[dict[str, Any]]:
+    """The fixture's rows as they must come out, images as bytes, labels raw."""
+    raw = {"": None, "None": None, "NaN": None, "nan": None}
+    prompts = {row["filename"]: row for row in table}
+    rows = []
+    for name, data in images.items():
+        row = prompts[name]
+        labels = {k: raw[v] if v in raw else int(float(v)) for k, v in list(row.items())[2:]}
+        rows.append({"image": data, "filename": name, "prompt": row["prompt"], "labels_dict": labels})
+    return rows
+
+
+@pytest.fixture
+def rows_of() -> Iterator[Callable[[Any], list[dict[str, Any]]]]:
+    """Reads a dataset into a list as `expected` has it."""
+
+    def read(dataset: Any) -> list[dict[str, Any]]:
+        undecoded = dataset.cast_column("image", datasets.Image(decode=False))
+        return [{**row, "image": row["image"]["bytes"]} for row in undecoded]
+
+    yield read

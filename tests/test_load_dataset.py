@@ -1,0 +1,66 @@
+"""`load_dataset` and `datasets-cli` with the script itself, on the versions of `datasets` that take scripts (< 4)."""
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import FIXTURE, ROOT
+from datasets import DatasetDict, IterableDatasetDict, load_dataset
+
+SCRIPT = str(ROOT / "synthchex_75k.py")
+Rows = list[dict[str, Any]]
+
+
+@pytest.mark.parametrize("options", [{}, {"num_proc": 2}, {"streaming": True}], ids=str)
+def test_rows(options: dict[str, Any], expected: Rows, rows_of: Callable[..., Rows], tmp_path: Path) -> None:
+    keywords = {"data_dir": str(FIXTURE), "uncertainty": "keep", "on_mismatch": "error", "cache_dir": str(tmp_path)}
+    dataset = load_dataset(SCRIPT, trust_remote_code=True, **keywords, **options)
+    assert isinstance(dataset, IterableDatasetDict if options.get("streaming") else DatasetDict)
+    assert list(dataset) == ["train"]
+    assert rows_of(dataset["train"]) == expected
+
+
+def test_without_data_dir_the_folder_of_the_script_is_read(
+    expected: Rows, rows_of: Callable[..., Rows], tmp_path: Path
+) -> None:
+    shutil.copytree(FIXTURE, tmp_path / "release")
+    shutil.copy(SCRIPT, tmp_path / "release")
+    script = str(tmp_path / "release" / "synthchex_75k.py")
+    options = {"trust_remote_code": True, "cache_dir": str(tmp_path / "cache"), "uncertainty": "keep"}
+    assert rows_of(load_dataset(script, split="train", **options)) == expected
+    assert rows_of(load_dataset(script, split="train", streaming=True, **options)) == expected
+
+
+def test_an_error_names_what_is_wrong(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"x")
+    with pytest.raises(ValueError, match=r"no metadata CSV"):
+        load_dataset(SCRIPT, data_dir=str(tmp_path), trust_remote_code=True, cache_dir=str(tmp_path / "cache"))
+
+
+def test_data_files_are_refused_and_not_ignored() -> None:
+    files = str(FIXTURE / "data" / "*.zip")
+    with pytest.raises(ValueError, match="data_files is not used: give the folder of the source as data_dir"):
+        load_dataset(SCRIPT, data_files=files, trust_remote_code=True)
+
+
+def test_without_trust_it_does_not_run(tmp_path: Path) -> None:
+    shutil.copytree(FIXTURE, tmp_path / "release")
+    untrusted = tmp_path / "release" / "synthchex_75k.py"
+    untrusted.write_text(Path(SCRIPT).read_text() + f"\n# {tmp_path}\n")  # another text, not trusted before
+    with pytest.raises(ValueError, match="trust_remote_code"):
+        load_dataset(str(untrusted), trust_remote_code=False)
+
+
+def test_datasets_cli(tmp_path: Path) -> None:
+    shutil.copytree(FIXTURE, tmp_path / "release")
+    shutil.copy(SCRIPT, tmp_path / "release")
+    cli = [str(Path(sys.executable).with_name("datasets-cli")), "test", str(tmp_path / "release" / "synthchex_75k.py")]
+    options = ["--trust_remote_code", "--save_info", "--cache_dir", str(tmp_path / "cache")]
+    run = subprocess.run([*cli, *options], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert "Test successful." in run.stdout + run.stderr
+    assert "num_examples: 12" in (tmp_path / "release" / "README.md").read_text()
