@@ -301,6 +301,8 @@ def _find_source(
 
 
 def _filesystem(address: str, options: Options | None) -> tuple[fsspec.AbstractFileSystem, str]:
+    hub = re.escape(datasets.config.HF_ENDPOINT)  # `datasets` < 4 gives the repo of a script as such an address
+    address = re.sub(rf"^{hub}/(datasets/[^/]+/[^/]+)/(?:resolve|tree)/([^/]+)", r"hf://\1@\2", address)
     protocol = address.split("://")[0]
     defaults = {"client_kwargs": {"trust_env": True}} if protocol in ("http", "https") else {}  # heed proxy variables
     return fsspec.core.url_to_fs(address, **{**defaults, **(options or {}).get(protocol, {})})

@@ -1,5 +1,7 @@
 """`load_dataset` and `datasets-cli` with the script itself, on the versions of `datasets` that take scripts (< 4)."""
 
+import ast
+import os
 import shutil
 import subprocess
 import sys
@@ -10,6 +12,7 @@ from typing import Any
 import pytest
 from conftest import FIXTURE, ROOT
 from datasets import DatasetDict, IterableDatasetDict, load_dataset
+from range_server import serve
 
 SCRIPT = str(ROOT / "synthchex_75k.py")
 Rows = list[dict[str, Any]]
@@ -33,6 +36,27 @@ def test_without_data_dir_the_folder_of_the_script_is_read(
     options = {"trust_remote_code": True, "cache_dir": str(tmp_path / "cache"), "uncertainty": "keep"}
     assert rows_of(load_dataset(script, split="train", **options)) == expected
     assert rows_of(load_dataset(script, split="train", streaming=True, **options)) == expected
+
+
+@pytest.mark.parametrize("streaming", [True, False])
+def test_without_data_dir_the_hub_repo_of_the_script_is_read(streaming: bool, expected: Rows, tmp_path: Path) -> None:
+    repo = tmp_path / "somebody" / "synthchex_75k"
+    shutil.copytree(FIXTURE, repo)
+    for name in ("synthchex_75k.py", "README.md"):
+        shutil.copy(ROOT / name, repo)
+    shutil.copytree(ROOT / "tests", repo / "tests")  # whose fixture is no second source
+    code = f"""
+import datasets
+options = {{"uncertainty": "keep", "streaming": {streaming}, "trust_remote_code": True}}
+rows = datasets.load_dataset("somebody/synthchex_75k", split="train", **options)
+rows = rows.cast_column("image", datasets.Image(decode=False))
+print([{{**row, "image": row["image"]["bytes"]}} for row in rows])
+"""
+    with serve(tmp_path) as hub:
+        environment = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home"), "HF_HUB_DISABLE_XET": "1"}
+        command = [sys.executable, "-c", code]
+        run = subprocess.run(command, env=os.environ | environment, stdout=subprocess.PIPE, text=True, check=True)
+    assert ast.literal_eval(run.stdout) == expected
 
 
 def test_an_error_names_what_is_wrong(tmp_path: Path) -> None:

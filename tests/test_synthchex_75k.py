@@ -22,7 +22,7 @@ import datasets
 import fsspec
 import PIL.Image
 import pytest
-from conftest import FIXTURE, ROOT, SHAPES, Write, loose, one_zip, tars, to_csv, to_files, to_tar, to_zip, zips
+from conftest import FIXTURE, ROOT, SHAPES, Write, loose, mixed, one_zip, tars, to_csv, to_files, to_tar, to_zip, zips
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from range_server import serve
@@ -572,7 +572,36 @@ def test_any_fsspec_address_is_a_source(expected: Rows, rows_of: Callable[..., R
         memory.rm("/release", recursive=True)
 
 
-# Over HTTP
+# From the Hub and over HTTP
+
+
+@pytest.mark.parametrize(
+    ("address", "options"),
+    [(None, {"streaming": True}), ("hf://datasets/raman07/SynthCheX-75K@v1.0", {"num_proc": 2})],
+    ids=["default, streaming", "address, cached"],
+)
+@pytest.mark.parametrize("shape", [one_zip, mixed])
+def test_a_hub_repo_is_a_source(
+    shape: Write, address: str | None, options: dict[str, Any], source: Source, expected: Rows, tmp_path: Path
+) -> None:
+    folder = source(shape=shape)
+    for parent in ("raman07", "code"):
+        (tmp_path / parent).mkdir()
+    folder.rename(tmp_path / "raman07" / "SynthCheX-75K")
+    shutil.copy(ROOT / "synthchex_75k.py", tmp_path / "code")
+    code = f"""
+import datasets, synthchex_75k
+stream = synthchex_75k.load({address!r}, uncertainty="keep", **{options})
+rows = stream.cast_column("image", datasets.Image(decode=False))
+print([{{**row, "image": row["image"]["bytes"]}} for row in rows])
+"""
+    with serve(tmp_path) as hub:
+        environment = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home"), "HF_HUB_DISABLE_XET": "1"}
+        command = [sys.executable, "-c", code]
+        run = subprocess.run(
+            command, cwd=tmp_path / "code", env=os.environ | environment, stdout=subprocess.PIPE, text=True, check=True
+        )
+    assert ast.literal_eval(run.stdout) == expected
 
 
 @pytest.mark.parametrize("shape", SHAPES)
