@@ -385,13 +385,10 @@ def _read_csv(where: str, lines: Iterable[bytes], tables: dict[str, dict[str, An
                 problems["empty prompt; write the text that made the image"].append(at)
             if filename in rows:
                 problems["file name twice in the CSV; remove or rename one"].append(f"{at}: {filename}")
+            cell = tuple((name, row[name]) for name in labels) or row[given["labels"][0]]
             rows[filename] = at, prompt, ()
             try:
-                rows[filename] = (
-                    at,
-                    prompt,
-                    _labels(tuple((name, row[name]) for name in labels) or row[given["labels"][0]]),
-                )
+                rows[filename] = at, prompt, _labels(cell)
             except ValueError as error:
                 problems["bad labels; give each of the 14 once, as 1, 0, -1 or nothing"].append(f"{at}: {error}")
     except (csv.Error, UnicodeDecodeError) as error:
@@ -411,22 +408,19 @@ def _decoded(lines: Iterable[bytes]) -> Iterator[str]:
 def _labels(cell: str | tuple[tuple[str, str], ...]) -> Labels:
     """Reads the 14 raw labels from as many columns, or from a cell with a Python dict literal or JSON object."""
     try:
-        items = (
-            cell if isinstance(cell, tuple) else re.sub(r"\b(nan|null)\b", "None", cell.strip(), flags=re.IGNORECASE)
-        )
-        labels = dict(items if isinstance(items, tuple) else ast.literal_eval(items).items())
+        bare = re.sub(r"\b(nan|null)\b", "None", cell, flags=re.IGNORECASE) if isinstance(cell, str) else ""
+        labels = dict(ast.literal_eval(bare.strip()).items() if isinstance(cell, str) else cell)
     except (AttributeError, SyntaxError, ValueError, TypeError, RecursionError, MemoryError):
         raise ValueError(f"{cell[:40]!r} is no dict of labels") from None
-    wrong = [f"{label!r} is missing" for label in LABELS if label not in labels]
-    wrong += [f"{name!r} is too many" for name in labels if name not in LABELS]
-    wrong += [
-        f"{name!r} is {value!r}" for name, value in labels.items() if str(value).strip().lower() not in RAW_LABELS
-    ]
-    if isinstance(cell, str) and cell.count(":") > len(labels):
-        wrong.append("a label is there twice")  # which is gone from the dict, but its colon is not from the text
+    raw = {name: str(value).strip().lower() for name, value in labels.items()}
+    wrong = [f"{label!r} is missing" for label in LABELS if label not in raw]
+    wrong += [f"{name!r} is too many" for name in raw if name not in LABELS]
+    wrong += [f"{name!r} is {labels[name]!r}" for name in raw if raw[name] not in RAW_LABELS]
+    if bare.count(":") > len(raw):  # of a key given twice, the dict keeps one
+        wrong.append("a label is there twice")
     if wrong:
         raise ValueError(", ".join(wrong[:3]))
-    return tuple(RAW_LABELS[str(labels[label]).strip().lower()] for label in LABELS)
+    return tuple(RAW_LABELS[raw[label]] for label in LABELS)
 
 
 def _join(images: dict[str, Row], tables: dict[str, Any], problems: Problems, on_mismatch: str) -> list[Row]:
@@ -434,16 +428,15 @@ def _join(images: dict[str, Row], tables: dict[str, Any], problems: Problems, on
     lone_images = [image.where for name, image in images.items() if name not in rows]
     lone_rows = [f"{rows[name][0]}: {name}" for name in rows if name not in images]
     joined = [images[name]._replace(prompt=rows[name][1], labels=rows[name][2]) for name in images if name in rows]
+    other_csvs = problems.pop(NO_CSV, ["there is no .csv at all"])  # nothing wrong with them beside the right one
     if len(tables) > 1:
         problems["several metadata CSVs; leave one"] += tables
-    elif tables:
-        problems.pop(NO_CSV, None)  # the other CSVs need not be metadata
     if any(kind.startswith(("unreadable", "doubled")) for kind in problems):
         return joined  # what seems to be missing may lie in what was not read
     if not images:
         problems["no archive or image; check the address"].append("nothing that ends in .zip, .tar or .png")
     if not tables:
-        problems[NO_CSV] = problems.get(NO_CSV) or ["there is no .csv at all"]
+        problems[NO_CSV] = other_csvs
     elif images and (on_mismatch == "error" or not joined):
         problems['image without a row; add the row, or pass on_mismatch="skip"'] += lone_images
         problems['row without an image; add the image, or pass on_mismatch="skip"'] += lone_rows

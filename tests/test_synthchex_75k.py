@@ -228,9 +228,11 @@ def test_missing_labels(source: Source, table: Rows) -> None:
 
 def test_two_metadata_csvs(source: Source, table: Rows) -> None:
     folder = source(shape=one_zip)
-    to_files(folder, {"again.csv": to_csv(table)})
+    to_files(folder, {"again.csv": to_csv(table), "statistics.csv": b"label,count\n"})
     found = r"several metadata CSVs.*\(2 in all\): ALL_FILES.zip: ALL_FILES/generations_with_metadata.csv; again.csv"
-    assert re.search(found, error_of(folder))
+    message = error_of(folder)
+    assert re.search(found, message)
+    assert "no metadata CSV" not in message
 
 
 @pytest.mark.parametrize("header", ["file_name", "annotated_prompt", "labels_dict", "prompt", "Edema"])
@@ -279,6 +281,7 @@ def test_empty_prompt_and_file_name(source: Source, table: Rows) -> None:
     ("text", "told"),
     [
         ("", "'' is no dict of labels"),
+        ("[('Edema', 1)]", "no dict of labels"),
         ("[]", "no dict of labels"),
         ("{", "no dict of labels"),
         ("{**{}}", "no dict of labels"),
