@@ -49,10 +49,10 @@ def table() -> list[dict[str, str]]:
         return list(csv.DictReader(handle))
 
 
-def to_csv(rows: list[dict[str, str]]) -> bytes:
+def to_csv(rows: list[dict[str, str]], quoting: Any = csv.QUOTE_MINIMAL) -> bytes:
     """Writes rows as a CSV."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, rows[0])
+    writer = csv.DictWriter(text, list(rows[0]), quoting=quoting)
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue().encode()
