@@ -169,10 +169,9 @@ class SynthCheX75KConfig(datasets.BuilderConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.uncertainty not in UNCERTAINTY:
-            raise ValueError(f"uncertainty={self.uncertainty!r} is not one of {', '.join(UNCERTAINTY)}")
-        if self.on_mismatch not in ("error", "skip"):
-            raise ValueError(f"on_mismatch={self.on_mismatch!r} is not one of error, skip")
+        for name, choices in {"uncertainty": tuple(UNCERTAINTY), "on_mismatch": ("error", "skip")}.items():
+            if vars(self)[name] not in choices:
+                raise ValueError(f"{name}={vars(self)[name]!r} is not one of {', '.join(choices)}")
         if self.data_files is not None:
             raise ValueError("data_files is not used: give the folder of the source as data_dir")
 
@@ -191,15 +190,12 @@ class SynthCheX75K(datasets.GeneratorBasedBuilder):
             state = [(name, info["size"], info["mtime"]) for name, info in files.items()]
             hash = hashlib.sha256(repr((hash, state)).encode()).hexdigest()
         super().__init__(*args, hash=hash, **kwargs)
+        self._options: Options = {"hf": {"token": self.token}, **self.storage_options}
 
     def _info(self) -> datasets.DatasetInfo:
         about = {"description": str(__doc__).partition("\n")[0], "citation": CITATION, "license": "Apache-2.0"}
         about["homepage"] = "https://huggingface.co/datasets/raman07/SynthCheX-75K"
         return datasets.DatasetInfo(features=FEATURES, **about)
-
-    @property
-    def _options(self) -> Options:
-        return {"hf": {"token": self.token}, **self.storage_options}
 
     def _split_generators(self, dl_manager: Any) -> list[datasets.SplitGenerator]:
         # Downloads share out to threads: a fork would inherit the event loop of fsspec without its thread, and hang.
@@ -303,9 +299,9 @@ def _find_source(
 def _filesystem(address: str, options: Options | None) -> tuple[fsspec.AbstractFileSystem, str]:
     hub = re.escape(datasets.config.HF_ENDPOINT)  # `datasets` < 4 gives the repo of a script as such an address
     address = re.sub(rf"^{hub}/(datasets/[^/]+/[^/]+)/(?:resolve|tree)/([^/]+)", r"hf://\1@\2", address)
-    protocol = address.split("://")[0]
-    defaults = {"client_kwargs": {"trust_env": True}} if protocol in ("http", "https") else {}  # heed proxy variables
-    return fsspec.core.url_to_fs(address, **{**defaults, **(options or {}).get(protocol, {})})
+    given = (options or {}).get(address.split("://")[0], {})
+    defaults = {"client_kwargs": {"trust_env": True}} if address.startswith("http") else {}  # heed proxy variables
+    return fsspec.core.url_to_fs(address, **{**defaults, **given})
 
 
 def _kind(name: str) -> str:
@@ -322,14 +318,18 @@ def _members(file: str, info: dict[str, Any], options: Options | None) -> Iterat
     """Yields the images and CSVs that a file is or holds: where, how large unpacked, and of a CSV the lines."""
     fs, root = _filesystem(info["name"], options)
     if _kind(file) != "archive":
-        lines = io.BytesIO(fs.cat_file(root)) if _kind(file) == "csv" else None
+        lines: Any = io.BytesIO(fs.cat_file(root)) if _kind(file) == "csv" else None
         yield Row(_basename(file), info["name"], file, 0, None), info["size"], lines
     elif file.lower().endswith(".zip"):
-        with fs.open(root, "rb", cache_type="none") as handle, zipfile.ZipFile(handle) as archive:
-            yield from _zip_members(file, info["name"], archive)
+        with fs.open(root, "rb", cache_type="none") as handle, zipfile.ZipFile(handle) as members:
+            yield from _zip_members(file, info["name"], members)
     else:
         with fs.open(root, "rb") as handle, tarfile.open(fileobj=handle, mode="r:") as archive:
-            yield from _tar_members(file, info["name"], archive)
+            for entry in archive:
+                if _kind(entry.name) and entry.isreg():
+                    lines = archive.extractfile(entry) if _kind(entry.name) == "csv" else None
+                    place = (f"{file}: {entry.name}", entry.offset_data, entry.size)
+                    yield Row(_basename(entry.name), info["name"], *place), entry.size, lines
             handle.seek(archive.offset)
             if handle.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):  # `tarfile` takes damage for the end
                 raise tarfile.TarError(f"damaged or cut off at byte {archive.offset}")
@@ -349,14 +349,6 @@ def _zip_members(file: str, path: str, archive: zipfile.ZipFile) -> Iterator[tup
         zipped = entry.compress_type, entry.compress_size, entry.CRC
         lines: Any = io.BufferedReader(archive.open(entry), 1 << 20) if _kind(name) == "csv" else None
         yield Row(_basename(name), path, f"{file}: {name}", start, length, zipped), entry.file_size, lines
-
-
-def _tar_members(file: str, path: str, archive: tarfile.TarFile) -> Iterator[tuple[Row, int, Any]]:
-    for entry in archive:
-        if _kind(entry.name) and entry.isreg():
-            lines = archive.extractfile(entry) if _kind(entry.name) == "csv" else None
-            where = f"{file}: {entry.name}"
-            yield Row(_basename(entry.name), path, where, entry.offset_data, entry.size), entry.size, lines
 
 
 def _read_csv(where: str, lines: Iterable[bytes], tables: dict[str, dict[str, Any]], problems: Problems) -> None:

@@ -18,6 +18,8 @@ os.environ["HF_ENDPOINT"] = "http://127.0.0.1:9"  # where nothing answers
 import datasets
 import pytest
 
+import synthchex_75k
+
 ROOT = Path(__file__).parents[1]
 FIXTURE = ROOT / "tests" / "fixture"
 
@@ -83,6 +85,8 @@ def to_files(folder: Path, members: dict[str, bytes]) -> None:
         (folder / name).write_bytes(data)
 
 
+Rows = list[dict[str, Any]]
+Source = Callable[..., Path]
 Write = Callable[[Path, dict[str, bytes], bytes], None]
 
 
@@ -165,3 +169,15 @@ def rows_of() -> Iterator[Callable[[Any], list[dict[str, Any]]]]:
         return [{**row, "image": row["image"]["bytes"]} for row in undecoded]
 
     yield read
+
+
+def plan(source: Path, on_mismatch: str = "error") -> list[synthchex_75k.Row]:
+    """Plans a local source."""
+    return synthchex_75k.plan(str(source), on_mismatch)
+
+
+def error_of(source: Path, **options: Any) -> str:
+    """The message with which a source is refused."""
+    with pytest.raises(synthchex_75k.SourceError) as caught:
+        next(iter(synthchex_75k.load(source, streaming=True, **options)))
+    return str(caught.value)

@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import FIXTURE, ROOT
+from conftest import FIXTURE, ROOT, Rows
 from datasets import DatasetDict, IterableDatasetDict, load_dataset
 from range_server import serve
 
 SCRIPT = str(ROOT / "synthchex_75k.py")
-Rows = list[dict[str, Any]]
 
 
 @pytest.mark.parametrize("options", [{}, {"num_proc": 2}, {"streaming": True}], ids=str)
