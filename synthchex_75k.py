@@ -78,6 +78,7 @@ class Row(NamedTuple):
     where: str  # the same for messages, with the member's name
     offset: int  # of the image's bytes in `path`; in a zip, of the header before them
     length: int | None  # of what is to be read from there; None: all of `path`
+    size: int | None  # of the image, unpacked; None: its server does not say
     zipped: tuple[int, int, int] | None = None  # in a zip: method, packed size, CRC-32
     prompt: str = ""
     labels: Labels = ()
@@ -105,16 +106,16 @@ def plan(
     tables: dict[str, dict[str, tuple[str, str, Labels]]] = {}  # by CSV and file name: place, prompt, labels
     for file, info in (files or list_files(source, options)).items():
         try:
-            for row, size, csv_lines in _members(file, info, options):
+            for row, csv_lines in _members(file, info, options):
                 if csv_lines is not None:
                     _read_csv(row.where, csv_lines, tables, problems)
                     continue
                 if row.filename in images:
                     both = f"{images[row.filename].where} and {row.where}"
                     problems["file name twice among the images; remove or rename one"].append(both)
-                if size == 0:
+                if row.size == 0:
                     problems["empty image; get it again"].append(row.where)
-                if size is not None and size > MAX_IMAGE_BYTES:
+                if (row.size or 0) > MAX_IMAGE_BYTES:
                     problems["image over 64 MiB unpacked; get it again"].append(row.where)
                 images[row.filename] = row
         except DAMAGE as error:
@@ -126,13 +127,16 @@ def plan(
     return rows
 
 
-def examples(rows: Iterable[Row], uncertainty: str = "zeros", options: Options | None = None) -> Iterator[dict]:
+def examples(
+    rows: Iterable[Row], uncertainty: str = "zeros", options: Options | None = None, read_ahead: int = 0
+) -> Iterator[dict]:
     """Reads rows of a plan, each when it is asked for.
 
     Args:
         rows: Rows of `plan`, any of them.
         uncertainty: Label policy, a key of `UNCERTAINTY`.
         options: fsspec's options by protocol.
+        read_ahead: Bytes that a request to a remote source asks for. Default: one image a request and no byte more.
 
     Yields:
         What `FEATURES` describes, the image as the bytes of its PNG file, untouched.
@@ -143,7 +147,8 @@ def examples(rows: Iterable[Row], uncertainty: str = "zeros", options: Options |
     policy = UNCERTAINTY[uncertainty]
     for path, group in itertools.groupby(rows, key=lambda row: row.path):
         fs, root = _filesystem(path, options)
-        with fs.open(root, "rb", cache_type="none") as handle:  # "none": transfer what is read and no more
+        cache = {"cache_type": "readahead", "block_size": read_ahead} if read_ahead else {"cache_type": "none"}
+        with fs.open(root, "rb", **cache) as handle:
             for row in group:
                 yield {
                     "image": {"path": row.filename, "bytes": _read_png(handle, row)},
@@ -314,12 +319,12 @@ def _basename(path: str) -> str:
     return re.split(r"[/\\]", path.strip())[-1]
 
 
-def _members(file: str, info: dict[str, Any], options: Options | None) -> Iterator[tuple[Row, int | None, Any]]:
-    """Yields the images and CSVs that a file is or holds: where, how large unpacked, and of a CSV the lines."""
+def _members(file: str, info: dict[str, Any], options: Options | None) -> Iterator[tuple[Row, Any]]:
+    """Yields the images and CSVs that a file is or holds: where, and of a CSV the lines."""
     fs, root = _filesystem(info["name"], options)
     if _kind(file) != "archive":
         lines: Any = io.BytesIO(fs.cat_file(root)) if _kind(file) == "csv" else None
-        yield Row(_basename(file), info["name"], file, 0, None), info["size"], lines
+        yield Row(_basename(file), info["name"], file, 0, None, info["size"]), lines
     elif file.lower().endswith(".zip"):
         with fs.open(root, "rb", cache_type="none") as handle, zipfile.ZipFile(handle) as members:
             yield from _zip_members(file, info["name"], members)
@@ -328,14 +333,14 @@ def _members(file: str, info: dict[str, Any], options: Options | None) -> Iterat
             for entry in archive:
                 if _kind(entry.name) and entry.isreg():
                     lines = archive.extractfile(entry) if _kind(entry.name) == "csv" else None
-                    place = (f"{file}: {entry.name}", entry.offset_data, entry.size)
-                    yield Row(_basename(entry.name), info["name"], *place), entry.size, lines
+                    place = (f"{file}: {entry.name}", entry.offset_data, entry.size, entry.size)
+                    yield Row(_basename(entry.name), info["name"], *place), lines
             handle.seek(archive.offset)
             if handle.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):  # `tarfile` takes damage for the end
                 raise tarfile.TarError(f"damaged or cut off at byte {archive.offset}")
 
 
-def _zip_members(file: str, path: str, archive: zipfile.ZipFile) -> Iterator[tuple[Row, int, Any]]:
+def _zip_members(file: str, path: str, archive: zipfile.ZipFile) -> Iterator[tuple[Row, Any]]:
     starts = sorted(entry.header_offset for entry in archive.infolist())
     ends = dict(zip(starts, [*starts[1:], archive.start_dir]))
     for entry in archive.infolist():
@@ -348,7 +353,7 @@ def _zip_members(file: str, path: str, archive: zipfile.ZipFile) -> Iterator[tup
             raise zipfile.BadZipFile(f"{name} lies outside the archive or over its neighbour")
         zipped = entry.compress_type, entry.compress_size, entry.CRC
         lines: Any = io.BufferedReader(archive.open(entry), 1 << 20) if _kind(name) == "csv" else None
-        yield Row(_basename(name), path, f"{file}: {name}", start, length, zipped), entry.file_size, lines
+        yield Row(_basename(name), path, f"{file}: {name}", start, length, entry.file_size, zipped), lines
 
 
 def _read_csv(where: str, lines: Iterable[bytes], tables: dict[str, dict[str, Any]], problems: Problems) -> None:
@@ -450,6 +455,8 @@ def _read_png(handle: Any, row: Row) -> bytes:
             data = b""  # which fails the check that follows
         if not data or zlib.crc32(data) != crc:
             raise SourceError(f"{row.where}: CRC error, the archive is damaged; get it again")
+    if row.size not in (None, len(data)):
+        raise SourceError(f"{row.where}: {len(data)} bytes, not the {row.size} of before: it changed; start again")
     if not (data.startswith(b"\x89PNG\r\n\x1a\n") and data[12:16] == b"IHDR" and data[-8:-4] == b"IEND"):
         raise SourceError(f"{row.where}: not a whole PNG file; generate or copy it again")
     return data

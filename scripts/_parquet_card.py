@@ -1,0 +1,137 @@
+"""The dataset card of a Parquet repository: the README of this repository, told for someone who has only the data."""
+
+from __future__ import annotations
+
+import io
+import pprint
+import re
+from pathlib import Path
+from typing import Any
+
+import datasets
+import PIL.Image
+from _checksum import PLACEHOLDER
+from datasets.info import DatasetInfosDict
+from datasets.utils.metadata import MetadataConfigs
+from huggingface_hub import DatasetCard
+
+from synthchex_75k import FEATURES
+
+README = Path(__file__).parents[1] / "README.md"
+KEPT_SECTIONS = ("Label policy", "How the dataset was made", "Intended use and limits", "Citation")
+DATA_FILES = "data/train-*.parquet"
+# The last line; `_checksum` reads it.
+MARK = "<!-- Written by convert_to_parquet.py. It replaces this file when it runs again, unless it was edited."
+USE = """\
+## Use it
+
+No script, no `trust_remote_code`: these are Parquet files. In this folder, or with `USER/NAME` and
+`hf://datasets/USER/NAME/` in place of `.` and of nothing when it lies on the Hub:
+
+```python
+from datasets import load_dataset
+
+dataset = load_dataset(".", split="train")
+dataset[0]["image"]
+
+stream = load_dataset(".", split="train", streaming=True)  # nothing downloaded ahead
+next(iter(stream))["prompt"]
+```
+
+Only what is needed: some columns, and of the rows those with a finding.
+
+```python
+import pyarrow.compute as pc
+from datasets import load_dataset
+
+is_edema = pc.field("labels_dict", "Edema") == 1
+stream = load_dataset(".", split="train", streaming=True, columns=["prompt", "labels_dict"], filters=is_edema)
+prompts = [row["prompt"] for row in stream]
+```
+
+DuckDB:
+
+```python
+import duckdb
+
+duckdb.sql("SELECT count(*), sum(labels_dict.Edema) FROM 'data/*.parquet'")
+```
+
+Polars:
+
+```python
+import polars as pl
+
+rows = pl.scan_parquet("data/*.parquet")
+rows.filter(pl.col("labels_dict").struct.field("Edema") == 1).select("filename", "prompt").collect()
+```
+"""
+
+
+def write_card(rows: int, num_bytes: int, file_sizes: list[int], uncertainty: str, first: dict[str, Any]) -> str:
+    """Writes the card.
+
+    Args:
+        rows: Number of rows.
+        num_bytes: Their size in memory, as Arrow has them: bytes.
+        file_sizes: Size of each Parquet file: bytes.
+        uncertainty: Label policy with which the labels were written.
+        first: The first row, as `synthchex_75k.examples` yields it.
+
+    Returns:
+        The text, with the placeholder of `_checksum` in its last line.
+    """
+    readme = DatasetCard.load(README)
+    readme.data.size_categories = [size_category(rows)]
+    DatasetInfosDict(default=dataset_info(rows, num_bytes, file_sizes)).to_dataset_card_data(readme.data)
+    MetadataConfigs(default={"data_files": [{"split": "train", "path": DATA_FILES}]}).to_dataset_card_data(readme.data)
+    intro, *sections = re.split(r"^(?=## )", readme.text.strip() + "\n", flags=re.MULTILINE)
+    by_title = {section.partition("\n")[0].removeprefix("## "): section for section in sections}
+    title, about = intro.split("\n\n")[:2]
+    files = "one Parquet file" if len(file_sizes) == 1 else f"{len(file_sizes)} Parquet files"
+    here = (
+        f"Here are {rows:,} rows in {files}, {sum(file_sizes) / 1e9:.3g} GB. The images are the PNG files, untouched."
+    )
+    row = re.sub(
+        r"^```\n.*?^```\n", lambda _: f"```\n{show(first)}\n```\n", by_title["The row"], count=1, flags=re.S | re.M
+    )
+    policy = by_title["Label policy"].rstrip() + f'\n\nHere the labels are those of `"{uncertainty}"`.\n\n'
+    kept = [policy if name == "Label policy" else by_title[name] for name in KEPT_SECTIONS]
+    mark = f'{MARK} "crc32": "{PLACEHOLDER}" -->\n'
+    body = "\n".join(
+        [f"{title}\n\n{about}\n\n{here}\n", row + USE, *(section.rstrip() + "\n" for section in kept), mark]
+    )
+    return f"---\n{readme.data.to_yaml()}\n---\n\n{body}"
+
+
+def dataset_info(rows: int, num_bytes: int, file_sizes: list[int]) -> datasets.DatasetInfo:
+    """Returns what the header of the card says of the data, as `datasets` writes and reads it."""
+    return datasets.DatasetInfo(
+        features=FEATURES,
+        splits=datasets.SplitDict({"train": datasets.SplitInfo("train", num_bytes=num_bytes, num_examples=rows)}),
+        download_size=sum(file_sizes),
+        dataset_size=num_bytes,
+    )
+
+
+def size_category(rows: int) -> str:
+    """Returns the Hub's category of a number of rows.
+
+    Example:
+        >>> size_category(48), size_category(75_649)
+        ('n<1K', '10K<n<100K')
+    """
+    names = ["n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M", "10M<n<100M", "100M<n<1B", "n>1B"]
+    return names[min(max(0, len(str(rows)) - 3), len(names) - 1)]
+
+
+def show(example: dict[str, Any]) -> str:
+    """Returns a row as Python prints it when `datasets` has decoded the image."""
+    image = PIL.Image.open(io.BytesIO(example["image"]["bytes"]))
+    row = {**example, "image": _Repr(re.sub(r" at 0x\w+", "", repr(image)))}
+    return pprint.pformat(row, width=118, compact=True, sort_dicts=False)
+
+
+class _Repr(str):
+    def __repr__(self) -> str:
+        return str(self)

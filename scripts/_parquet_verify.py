@@ -1,0 +1,181 @@
+"""Compares a converted folder with its SOURCE, byte for byte; nothing of what wrote the folder takes part."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from _checksum import is_intact
+from _jobs import Jobs, advance
+from _parquet_card import DATA_FILES, dataset_info, size_category
+from huggingface_hub import DatasetCard
+
+import synthchex_75k
+from synthchex_75k import FEATURES, Row
+
+DATA_FILE = re.compile(r"data/train-(\d{5})-of-(\d{5})\.parquet")
+SCHEMA = FEATURES.arrow_schema
+ROWS_IN_MEMORY = 32
+# What pyarrow raises of a damaged file.
+UNREADABLE = (pa.ArrowException, OSError, ValueError, MemoryError)
+
+
+class DataFile(NamedTuple):
+    """A Parquet file, and for each of its rows the row of SOURCE with that file name."""
+
+    path: Path
+    wanted: list[Row | None]
+    uncertainty: str
+
+
+def differences(source: str, output: Path, uncertainty: str, on_mismatch: str, jobs: Jobs) -> Iterator[str]:
+    """Compares.
+
+    Args:
+        source: The SOURCE.
+        output: The folder that is said to hold the same.
+        uncertainty: Label policy with which it was written.
+        on_mismatch: `"error"` or `"skip"`, as in `synthchex_75k.plan`.
+        jobs: Who reads.
+
+    Yields:
+        Each difference: where, and what.
+
+    Raises:
+        SourceError: SOURCE cannot be used, or an image in it not read.
+    """
+    rows = synthchex_75k.plan(source, on_mismatch)
+    by_name = {row.filename: row for row in rows}
+    paths, misplaced = _list_data_files(output)
+    yield from misplaced
+    names = {}
+    for path in paths:
+        try:
+            names[path] = pq.read_table(path, columns=["filename"], use_threads=False)["filename"].to_pylist()
+        except UNREADABLE as error:
+            yield f"data/{path.name}: cannot be read: {error}"
+    yield from _compare_order([row.filename for row in rows], [name for path in names for name in names[path]])
+    files = [DataFile(path, [by_name.get(name) for name in names[path]], uncertainty) for path in names]
+    num_bytes = 0
+    size = sum(path.stat().st_size for path in names)
+    for _, (file_bytes, found) in jobs.run(compare_file, files, "Comparing", sum(map(len, names.values())), size):
+        num_bytes += file_bytes
+        yield from found
+    yield from _compare_card(output / "README.md", len(rows), num_bytes, [path.stat().st_size for path in paths])
+
+
+def compare_file(file: DataFile) -> tuple[int, list[str]]:
+    """Compares a Parquet file with the rows of SOURCE.
+
+    Args:
+        file: The file.
+
+    Returns:
+        The size of its rows in memory, as Arrow has them, in bytes; and each difference.
+
+    Raises:
+        SourceError: An image of SOURCE cannot be read.
+    """
+    at = f"data/{file.path.name}"
+    found = [] if is_intact(file.path) else [f"{at}: not to the bit what was written: damaged or edited"]
+    examples = synthchex_75k.examples([row for row in file.wanted if row], file.uncertainty)
+    num_bytes = 0
+    try:
+        with pq.ParquetFile(file.path, page_checksum_verification=True) as parquet:
+            if not parquet.schema_arrow.equals(SCHEMA, check_metadata=True):
+                found.append(f"{at}: the schema is not that of the rows: {parquet.schema_arrow.to_string()}")
+            if not parquet.schema_arrow.equals(SCHEMA):
+                return 0, found
+            wanted_rows = enumerate(file.wanted)
+            for batch in _read_batches(parquet):
+                num_bytes += batch.nbytes
+                for here, (number, wanted) in zip(batch.to_pylist(), wanted_rows):
+                    if wanted:
+                        place = f"{at} row {number} ({wanted.filename})"
+                        found += (f"{place}: {what}" for what in _compare(next(examples), here))
+                advance(batch.num_rows, batch.nbytes)
+    except synthchex_75k.SourceError:
+        raise
+    except UNREADABLE as error:
+        found.append(f"{at}: cannot be read to its end: {error}")
+    return num_bytes, found
+
+
+def _read_batches(parquet: pq.ParquetFile) -> Iterator[pa.RecordBatch]:
+    # Group by group: the sizes in memory of these batches add up to those of the row groups, which `datasets` counts.
+    for group in range(parquet.num_row_groups):
+        yield from parquet.iter_batches(ROWS_IN_MEMORY, row_groups=[group], use_threads=False)
+
+
+def _compare(source: dict[str, Any], here: dict[str, Any]) -> Iterator[str]:
+    wanted, image = source["image"]["bytes"], here["image"]["bytes"] or b""
+    if image != wanted:
+        first = next((at for at, (a, b) in enumerate(zip(image, wanted)) if a != b), min(len(image), len(wanted)))
+        yield f"the image differs from byte {first:,} on; it has {len(image):,} bytes, in SOURCE {len(wanted):,}"
+    values = [
+        ("the image's path", here["image"]["path"], source["image"]["path"]),
+        ("the prompt", here["prompt"], source["prompt"]),
+        *((label, here["labels_dict"][label], value) for label, value in source["labels_dict"].items()),
+    ]
+    for what, value, wanted in values:
+        if value != wanted:
+            yield f"{what} is {value!r}, in SOURCE {wanted!r}"
+
+
+def _list_data_files(output: Path) -> tuple[list[Path], list[str]]:
+    """Finds the Parquet files of a folder, in order, and what should not be there or should."""
+    names = {path.relative_to(output).as_posix() for path in output.rglob("*") if path.is_file()}
+    data = {name: match for name in names if (match := DATA_FILE.fullmatch(name))}
+    count = max((int(match[2]) for match in data.values()), default=0)
+    wanted = {f"data/train-{part:05d}-of-{count:05d}.parquet" for part in range(count)}
+    found = [f"{name}: missing" for name in sorted(wanted - names)] or ([] if wanted else ["data: no Parquet file"])
+    # What is hidden at the top is somebody's: of git, of a file manager, of `hf upload`.
+    others = names - wanted - {"README.md"} - {name for name in names if re.match(r"\.(?!.*\.incomplete$)", name)}
+    found += [f"{name}: does not belong here" for name in sorted(others)]
+    return [output / name for name in sorted(wanted & names)], found
+
+
+def _compare_order(wanted: list[str], here: list[str]) -> Iterator[str]:
+    place = {name: number for number, name in enumerate(wanted)}
+    counts = Counter(here)
+    for name in wanted:
+        if name not in counts:
+            yield f"{name}: missing"
+    for name, count in counts.items():
+        if name not in place:
+            yield f"{name}: not in SOURCE"
+        elif count > 1:
+            yield f"{name}: there {count} times"
+    common = [name for name in here if name in place]
+    for before, after in itertools.pairwise(common):
+        if place[before] > place[after]:
+            yield f"{after}: after {before}, in SOURCE before it"
+
+
+def _compare_card(path: Path, rows: int, num_bytes: int, file_sizes: list[int]) -> Iterator[str]:
+    if not path.is_file():
+        yield f"{path.name}: missing"
+        return
+    if not is_intact(path):
+        yield f"{path.name}: not to the bit what was written: damaged or edited"
+    try:
+        header = DatasetCard.load(path).data.to_dict()
+    except Exception as error:  # of the YAML, in many classes
+        yield f"{path.name}: its header cannot be read: {error}"
+        return
+    info = dataset_info(rows, num_bytes, file_sizes)._to_yaml_dict()
+    wanted = {
+        "size_categories": [size_category(rows)],
+        "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": DATA_FILES}]}],
+        **{f"dataset_info.{key}": value for key, value in info.items()},
+    }
+    said = {**header, **{f"dataset_info.{key}": value for key, value in (header.get("dataset_info") or {}).items()}}
+    for key, value in wanted.items():
+        if said.get(key) != value:
+            yield f"{path.name}: {key} is {said.get(key)!r}, by the data {value!r}"

@@ -1,0 +1,483 @@
+"""Converts a SOURCE to a folder that is a complete Parquet dataset repository: data files and a dataset card.
+
+    OUTPUT_DIR/README.md                            the card; it is there when all the rest is
+    OUTPUT_DIR/data/train-00000-of-000NN.parquet    the rows of `synthchex_75k.load` in its order, images untouched
+
+A file appears under its name when it is complete and on the disk. After any interruption run the same command again:
+finished files are recognised by what they say of themselves, and the result is the same to the byte.
+"""
+
+from __future__ import annotations
+
+import argparse
+import bisect
+import contextlib
+import hashlib
+import itertools
+import json
+import math
+import re
+import shlex
+import shutil
+import signal
+import sys
+import time
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for a clone in which nothing is installed
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from _checksum import PLACEHOLDER, Crc32Writer, is_intact, seal
+from _files import INCOMPLETE, appearing
+from _jobs import Jobs, WorkerDiedError, advance, available_cpus
+from _parquet_card import write_card
+from _parquet_verify import differences
+from datasets.utils.py_utils import convert_file_size_to_int
+from tqdm import tqdm
+
+import synthchex_75k
+from synthchex_75k import FEATURES, LABELS, UNCERTAINTY, Row, SourceError
+
+SCHEMA = FEATURES.arrow_schema  # with the `huggingface` metadata that makes of the struct an Image
+LABEL_COLUMNS = [f"labels_dict.{label}" for label in LABELS]
+TEXT_COLUMNS = ["image.path", "filename", "prompt"]
+WRITER_OPTIONS: dict[str, Any] = {
+    "compression": {"image.bytes": "none", **dict.fromkeys(TEXT_COLUMNS + LABEL_COLUMNS, "zstd")},  # a PNG is one
+    "use_dictionary": LABEL_COLUMNS,
+    "write_statistics": ["filename", *LABEL_COLUMNS],
+    "write_page_index": True,  # the dataset viewer reads pages, not row groups
+    "write_page_checksum": True,
+    "use_content_defined_chunking": True,  # Xet storage transfers the chunks that it has not
+}
+FOOTER_KEY = "convert_to_parquet"  # what a file says of itself, as JSON
+MAX_ROW_GROUP_BYTES = 100_000_000
+# What a row, a row group and a file take beside their values, rounded up: a file may be smaller than said, not larger.
+ROW_OVERHEAD, GROUP_OVERHEAD, FILE_OVERHEAD = 512, 8192, 32768
+READ_AHEAD = 16 << 20  # bytes that a request to a remote source asks for: some 60 images
+DATA_FILE = re.compile(r"train-\d{5}-of-\d{5}\.parquet")
+GO_ON = "What is finished is kept: run the same command again to go on."
+EXAMPLES = """
+examples:
+  python scripts/convert_to_parquet.py path/to/release path/to/parquet
+  python scripts/convert_to_parquet.py path/to/release path/to/parquet --verify
+  python scripts/convert_to_parquet.py hf://datasets/raman07/SynthCheX-75K path/to/parquet --uncertainty keep
+"""
+
+
+class ConversionError(Exception):
+    """A conversion that cannot start or go on; the message says what is wrong, where, and what to do."""
+
+
+class Shard(NamedTuple):
+    """One Parquet file: where it goes, which rows, and how they are written."""
+
+    path: Path
+    rows: list[Row]
+    rows_per_group: int
+    uncertainty: str
+
+    @property
+    def groups(self) -> Iterator[list[Row]]:
+        """The rows of each row group: at most `rows_per_group` and, together, `MAX_ROW_GROUP_BYTES`."""
+        group: list[Row] = []
+        size = 0
+        for row in self.rows:
+            if group and (len(group) == self.rows_per_group or size + row_size(row) > MAX_ROW_GROUP_BYTES):
+                yield group
+                group, size = [], 0
+            group.append(row)
+            size += row_size(row)
+        yield group
+
+    @property
+    def size(self) -> int:
+        """An upper bound of the file's size: bytes."""
+        return sum(map(row_size, self.rows)) + GROUP_OVERHEAD * sum(1 for _ in self.groups) + FILE_OVERHEAD
+
+
+def convert(
+    source: str,
+    output: Path,
+    num_proc: int,
+    max_shard_size: int = 500_000_000,
+    rows_per_group: int = 100,
+    uncertainty: str = "zeros",
+    on_mismatch: str = "error",
+) -> int:
+    """Converts a source, or what of it is not converted yet.
+
+    Args:
+        source: The SOURCE, as in `synthchex_75k.plan`.
+        output: The folder; made if it is not there.
+        num_proc: Processes that write.
+        max_shard_size: Upper bound of a Parquet file: bytes.
+        rows_per_group: Upper bound of the rows of a row group.
+        uncertainty: Label policy, a key of `synthchex_75k.UNCERTAINTY`.
+        on_mismatch: `"error"` or `"skip"`, as in `synthchex_75k.plan`.
+
+    Returns:
+        The exit code, 0.
+
+    Raises:
+        SourceError: The source, or an image in it, cannot be used.
+        ConversionError: The folder cannot be used, or a row is larger than `max_shard_size`.
+        WorkerDiedError: A process that wrote was killed.
+        OSError: Something could not be read or written.
+    """
+    start = time.monotonic()
+    card, data = output / "README.md", output / "data"
+    present, leftovers = look_at(output)
+    try:
+        with Jobs(num_proc) as jobs:
+            rows = synthchex_75k.plan(source, on_mismatch)
+            shards = cut_shards(rows, data, max_shard_size, rows_per_group, uncertainty)
+            candidates = [shard for shard in shards if shard.path in present]
+            finished = {shard.path for shard, is_same in _run(jobs, is_finished, candidates, "Checking") if is_same}
+            todo = [shard for shard in shards if shard.path not in finished]
+            check_space(output, sum(shard.size for shard in todo), [*leftovers, *present - finished])
+            stale = [*leftovers, *present - {shard.path for shard in shards}]
+            if todo or stale:
+                card.unlink(missing_ok=True)  # where there is a card, all is there
+            for path in stale:
+                path.unlink()
+            data.mkdir(parents=True, exist_ok=True)
+            for _ in _run(jobs, write_shard, todo, "Converting"):
+                pass
+    except BaseException:
+        for path in data.glob(".*.incomplete"):  # of workers that were ended half way
+            path.unlink()
+        raise
+    num_bytes = sum(read_footer(shard.path)["num_bytes"] for shard in shards)
+    sizes = [shard.path.stat().st_size for shard in shards]
+    first = next(synthchex_75k.examples(rows[:1], uncertainty))
+    save_card(card, write_card(len(rows), num_bytes, sizes, uncertainty, first))
+    seconds, written = time.monotonic() - start, sum(shard.path.stat().st_size for shard in todo)
+    print(
+        f"{output}: {len(rows):,} rows, {sum(sizes) / 1e6:,.1f} MB, Parquet files: {len(shards)}\n"
+        f"{len(todo)} written ({written / 1e6:,.1f} MB in {seconds:.1f} s, {written / 1e6 / seconds:,.0f} MB/s), "
+        f"{len(finished)} were there\n"
+        f'load:   datasets.load_dataset({str(output)!r}, split="train")\n'
+        f"verify: python {shlex.join([sys.argv[0], source, str(output), '--verify', '--uncertainty', uncertainty])}"
+    )
+    return 0
+
+
+def _run(jobs: Jobs, function: Any, shards: list[Shard], about: str) -> Iterator[tuple[Shard, Any]]:
+    rows = [row for shard in shards for row in shard.rows]
+    return jobs.run(function, shards, about, len(rows), sum(row.size or 0 for row in rows))
+
+
+# Before: what is there, what is to be written
+
+
+def look_at(output: Path) -> tuple[set[Path], list[Path]]:
+    """Looks at what is in the folder already.
+
+    Args:
+        output: The folder.
+
+    Returns:
+        Parquet files of an earlier run, and what an interrupted run has left.
+
+    Raises:
+        ConversionError: The folder holds anything else, or is named as the loading script.
+    """
+    if output.resolve().name.lower() == "synthchex_75k":
+        raise ConversionError(
+            f"{output}: name it otherwise: beside a synthchex_75k.py, `datasets` 4 and later load no synthchex_75k"
+        )
+    if not output.is_dir():
+        if output.exists():
+            raise ConversionError(f"{output} is a file; name a folder")
+        return set(), []
+    top = [path for path in output.iterdir() if not path.name.startswith(".") or INCOMPLETE.fullmatch(path.name)]
+    data = output / "data"
+    inside = list(data.iterdir()) if data in top and data.is_dir() else []
+    entries = [path for path in top if path != data or not data.is_dir()] + inside
+    leftovers = [path for path in entries if INCOMPLETE.fullmatch(path.name)]
+    present = {path for path in inside if DATA_FILE.fullmatch(path.name) and read_footer(path)}
+    card = [path for path in top if path.name == "README.md" and path.is_file() and is_intact(path)]
+    foreign = sorted(str(path.relative_to(output)) for path in {*entries} - {*leftovers} - present - {*card})
+    if foreign:
+        raise ConversionError(
+            f"{output} holds what no conversion has written, or what was edited or damaged since; move it away, or "
+            f"name another folder ({len(foreign)} in all): {'; '.join(foreign[:5])}"
+        )
+    return present, leftovers
+
+
+def row_size(row: Row) -> int:
+    """Returns an upper bound of what a row takes in a file: bytes."""
+    if row.size is None:
+        raise ConversionError(f"{row.where}: the server does not say how large it is; download it, then convert that")
+    return row.size + 2 * len(row.filename.encode()) + len(row.prompt.encode()) + ROW_OVERHEAD
+
+
+def cut_shards(rows: list[Row], folder: Path, max_size: int, rows_per_group: int, uncertainty: str) -> list[Shard]:
+    """Cuts a plan into files of roughly even size.
+
+    Cuts lie at multiples of a power of two, about a 16th of a file's rows, so that an image that has grown or shrunk a
+    little moves no cut, and changes no other file.
+
+    Args:
+        rows: The plan.
+        folder: Where the files go.
+        max_size: Upper bound of a file: bytes.
+        rows_per_group: Upper bound of the rows of a row group.
+        uncertainty: Label policy, a key of `UNCERTAINTY`.
+
+    Returns:
+        The files. Their number and cuts depend on the arguments alone.
+
+    Raises:
+        ConversionError: A row alone is larger than `max_size`.
+    """
+    alone = max(rows, key=row_size)
+    smallest = Shard(folder, [alone], rows_per_group, uncertainty).size
+    if smallest > max_size:
+        raise ConversionError(f"--max-shard-size: {alone.where} alone may take {smallest:,} bytes; allow as much")
+    ends = list(itertools.accumulate(map(row_size, rows)))
+    for count in itertools.count(math.ceil(ends[-1] / max_size)):
+        step = 1 << max(0, (len(rows) // count // 16).bit_length() - 1)
+        nearest = (round(bisect.bisect(ends, ends[-1] * part / count) / step) * step for part in range(1, count))
+        cuts = sorted({0, *nearest, len(rows)})
+        names = [f"train-{part:05d}-of-{len(cuts) - 1:05d}.parquet" for part in range(len(cuts) - 1)]
+        parts = [rows[start:end] for start, end in itertools.pairwise(cuts)]
+        shards = [Shard(folder / name, part, rows_per_group, uncertainty) for name, part in zip(names, parts)]
+        if all(shard.size <= max_size for shard in shards):
+            return shards
+    raise AssertionError("a row alone fits")
+
+
+def check_space(output: Path, needed: int, replaced: list[Path]) -> None:
+    """Checks that what is to be written fits on the disk.
+
+    Raises:
+        ConversionError: It does not.
+    """
+    folder = next(path for path in (output.absolute(), *output.absolute().parents) if path.exists())
+    free = shutil.disk_usage(folder).free + sum(path.stat().st_size for path in replaced)
+    if needed > free:
+        raise ConversionError(
+            f"{folder}: {needed:,} bytes are needed and {free:,} free; free some, or name another disk"
+        )
+
+
+# One file
+
+
+def write_shard(shard: Shard) -> None:
+    """Writes a Parquet file.
+
+    Raises:
+        SourceError: An image is not what the plan found.
+        ConversionError: A remote source failed.
+        OSError: Something could not be read or written.
+    """
+    crcs: list[int] = []
+    num_bytes = 0
+    with appearing(shard.path) as incomplete:
+        with Crc32Writer(incomplete) as file:
+            writer = pq.ParquetWriter(file, SCHEMA, **WRITER_OPTIONS)
+            try:
+                for group in shard.groups:
+                    table = read_table(group, shard.uncertainty, crcs)
+                    writer.write_table(table, row_group_size=len(group))
+                    num_bytes += table.nbytes
+                    advance(len(group), sum(row.size or 0 for row in group))
+                footer = {**describe(shard, crcs), "num_bytes": num_bytes, "crc32": PLACEHOLDER}
+                writer.add_key_value_metadata({FOOTER_KEY: json.dumps(footer)})
+                writer.close()
+            except BaseException:
+                with contextlib.suppress(Exception):  # else it is tried again when the writer is collected
+                    writer.close()
+                raise
+        seal(incomplete, file.crc32)
+
+
+def read_table(group: list[Row], uncertainty: str, crcs: list[int]) -> pa.Table:
+    """Reads rows into a table of `SCHEMA`, no more than one image in memory beside it, and appends their CRC-32."""
+    images, ends, rows = bytearray(), [0], []
+    for crc, example in read(group, uncertainty):
+        images += example["image"].pop("bytes")
+        ends.append(len(images))
+        rows.append(example)
+        crcs.append(crc)
+    names = pa.array([row["filename"] for row in rows], pa.string())
+    data = [None, pa.array(ends, pa.int32()).buffers()[1], pa.py_buffer(images)]
+    image = [pa.Array.from_buffers(pa.binary(), len(rows), data), names]
+    columns = {
+        "image": pa.StructArray.from_arrays(image, fields=list(SCHEMA.field("image").type)),
+        "filename": names,
+        "prompt": pa.array([row["prompt"] for row in rows], pa.string()),
+        "labels_dict": pa.array([row["labels_dict"] for row in rows], SCHEMA.field("labels_dict").type),
+    }
+    return pa.Table.from_arrays([columns[name] for name in SCHEMA.names], schema=SCHEMA)
+
+
+def read(rows: list[Row], uncertainty: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yields the CRC-32 of each image, in a zip the one that it says and that reading checks, with the example."""
+    examples = synthchex_75k.examples(rows, uncertainty, read_ahead=READ_AHEAD)
+    for row in rows:
+        try:
+            example = next(examples)
+        except (SourceError, OSError):
+            raise
+        except Exception as error:  # of a network client, each with classes of its own
+            raise ConversionError(f"{row.where}: {type(error).__name__}: {error}") from error
+        yield row.zipped[2] if row.zipped else zlib.crc32(example["image"]["bytes"]), example
+
+
+def is_finished(shard: Shard) -> bool:
+    """Tells whether the file that is there is what would be written now.
+
+    Of images that are not in a zip, nothing but reading them tells.
+    """
+    crcs_read = (crc for crc, _ in read([row for row in shard.rows if not row.zipped], shard.uncertainty))
+    crcs = [row.zipped[2] if row.zipped else next(crcs_read) for row in shard.rows]
+    advance(len(shard.rows), sum(row.size or 0 for row in shard.rows))
+    return describe(shard, crcs).items() <= read_footer(shard.path).items()
+
+
+def describe(shard: Shard, crcs: list[int]) -> dict[str, Any]:
+    """Returns what a file says of itself: all that its bytes depend on.
+
+    Args:
+        shard: The file.
+        crcs: CRC-32 of the image of each row.
+    """
+    content = hashlib.sha256(SCHEMA.serialize())
+    content.update(repr(WRITER_OPTIONS).encode())
+    for row, crc in zip(shard.rows, crcs, strict=True):
+        content.update(repr((row.filename, row.size, crc, row.prompt, row.labels)).encode())
+    return {
+        "version": 1,
+        "pyarrow": pa.__version__,
+        "uncertainty": shard.uncertainty,
+        "rows_per_group": shard.rows_per_group,
+        "sha256_of_rows": content.hexdigest(),
+    }
+
+
+def read_footer(path: Path) -> dict[str, Any]:
+    """Returns what a Parquet file says of itself, or nothing if it is not one of ours."""
+    try:
+        return json.loads((pq.read_metadata(path).metadata or {}).get(FOOTER_KEY.encode(), "{}"))
+    except PermissionError:
+        raise
+    except (pa.ArrowException, OSError, ValueError):
+        return {}
+
+
+def save_card(path: Path, text: str) -> None:
+    """Writes the card; `text` holds the placeholder of the checksum."""
+    with appearing(path) as incomplete:
+        with Crc32Writer(incomplete) as file:
+            file.write(text.encode())
+        seal(incomplete, file.crc32)
+
+
+# The program
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the program.
+
+    Args:
+        arguments: Of the command line. Default: those of this process.
+
+    Returns:
+        The exit code: 0, 1 after an error or where `--verify` found a difference, 130 after Ctrl-C.
+    """
+    options = vars(parser().parse_args(arguments))
+    run = verify if options.pop("verify") else convert
+    try:
+        return run(**options)
+    except KeyboardInterrupt:
+        print(f"\ninterrupted. {GO_ON}", file=sys.stderr)
+        return 128 + signal.SIGINT
+    except (SourceError, ConversionError) as error:
+        print(f"error: {error}", file=sys.stderr)
+    except (WorkerDiedError, OSError, MemoryError) as error:
+        print(f"error: {error or type(error).__name__}. {GO_ON}", file=sys.stderr)
+    return 1
+
+
+def verify(source: str, output: Path, num_proc: int, uncertainty: str, on_mismatch: str, **_: Any) -> int:
+    """Prints how the folder differs from the source, and returns the exit code."""
+    count = 0
+    with Jobs(num_proc) as jobs:
+        for difference in differences(source, output, uncertainty, on_mismatch, jobs):
+            tqdm.write(difference)  # beside the progress bar
+            count += 1
+    print(f"{count:,} differences" if count else "no difference")
+    return min(count, 1)
+
+
+def parser() -> argparse.ArgumentParser:
+    """Returns the parser of the command line."""
+    about, layout = str(__doc__).split("\n\n", 1)
+    result = argparse.ArgumentParser(
+        description=about, epilog=layout + EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = result.add_argument
+    add(
+        "source",
+        metavar="SOURCE",
+        help="folder or archive, or its address: hf://datasets/USER/NAME@REVISION, https://…",
+    )
+    add("output", metavar="OUTPUT_DIR", type=local_folder, help="a folder of its own, made if it is not there")
+    add("--num-proc", type=positive, default=available_cpus(), help="processes; default: all cores, %(default)s here")
+    add("--max-shard-size", type=file_size, default="500MB", help="upper bound of a Parquet file (%(default)s)")
+    add(
+        "--rows-per-group",
+        type=positive,
+        default=100,
+        help="upper bound of a row group, which has ≤ 100 MB (%(default)s)",
+    )
+    add(
+        "--uncertainty", choices=UNCERTAINTY, default="zeros", help="label policy: U-Zeros, U-Ones or raw (%(default)s)"
+    )
+    add(
+        "--on-mismatch",
+        choices=["error", "skip"],
+        default="error",
+        help="images without a row and rows without an image",
+    )
+    add(
+        "--verify",
+        action="store_true",
+        help="write nothing; compare OUTPUT_DIR with SOURCE, byte for byte; exit 0 or 1",
+    )
+    return result
+
+
+def positive(text: str) -> int:
+    """Reads a positive number."""
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not positive")
+    return number
+
+
+def file_size(text: str) -> int:
+    """Reads a size as `datasets` does, such as 500MB or 1GiB: bytes."""
+    try:
+        return positive(str(convert_file_size_to_int(text)))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def local_folder(text: str) -> Path:
+    """Reads the path of a folder."""
+    if "://" in text:
+        raise argparse.ArgumentTypeError(f"{text} is no folder of this machine; convert into one, then upload it")
+    return Path(text)
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    sys.exit(main())
