@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import IO
 
 INCOMPLETE = re.compile(r"\.(?P<name>.+)\.\d+\.incomplete")
 
@@ -31,6 +33,30 @@ def appearing(path: Path) -> Iterator[Path]:
         raise
     if os.name == "posix":  # elsewhere a folder cannot be flushed
         flush(path.parent)
+
+
+@contextlib.contextmanager
+def flushing_behind(file: IO[bytes]) -> Iterator[Callable[[], None]]:
+    """Brings a file to the disk while it is written, so that neither waits for the other at the end.
+
+    Args:
+        file: The file, open for writing.
+
+    Yields:
+        What to call now and then: it starts to flush what is written so far, unless it is still at that.
+    """
+    with ThreadPoolExecutor(1) as thread:
+        running = thread.submit(os.fsync, file.fileno())
+
+        def start() -> None:
+            nonlocal running
+            if running.done():
+                running.result()
+                file.flush()
+                running = thread.submit(os.fsync, file.fileno())
+
+        yield start
+        running.result()  # what a disk has to say, it says once
 
 
 def flush(path: Path) -> None:

@@ -23,16 +23,17 @@ import signal
 import sys
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple, TypeVar
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for a clone in which nothing is installed
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from _checksum import PLACEHOLDER, Crc32Writer, is_intact, seal
-from _files import INCOMPLETE, appearing
+from _files import INCOMPLETE, appearing, flushing_behind
 from _jobs import Jobs, WorkerDiedError, advance, available_cpus
 from _parquet_card import write_card
 from _parquet_verify import differences
@@ -54,7 +55,7 @@ WRITER_OPTIONS: dict[str, Any] = {
     "use_content_defined_chunking": True,  # Xet storage transfers the chunks that it has not
 }
 FOOTER_KEY = "convert_to_parquet"  # what a file says of itself, as JSON
-MAX_ROW_GROUP_BYTES = 100_000_000
+MAX_ROW_GROUP_BYTES = 64 << 20  # three of them fit in memory, and none is over what the viewer takes
 # What a row, a row group and a file take beside their values, rounded up: a file may be smaller than said, not larger.
 ROW_OVERHEAD, GROUP_OVERHEAD, FILE_OVERHEAD = 512, 8192, 32768
 READ_AHEAD = 16 << 20  # bytes that a request to a remote source asks for: some 60 images
@@ -66,6 +67,10 @@ examples:
   python scripts/convert_to_parquet.py path/to/release path/to/parquet --verify
   python scripts/convert_to_parquet.py hf://datasets/raman07/SynthCheX-75K path/to/parquet --uncertainty keep
 """
+
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 class ConversionError(Exception):
@@ -279,39 +284,59 @@ def write_shard(shard: Shard) -> None:
         OSError: Something could not be read or written.
     """
     crcs: list[int] = []
-    num_bytes = 0
     with appearing(shard.path) as incomplete:
-        with Crc32Writer(incomplete) as file:
-            writer = pq.ParquetWriter(file, SCHEMA, **WRITER_OPTIONS)
-            try:
-                for group in shard.groups:
-                    table = read_table(group, shard.uncertainty, crcs)
-                    writer.write_table(table, row_group_size=len(group))
-                    num_bytes += table.nbytes
-                    advance(len(group), sum(row.size or 0 for row in group))
-                footer = {**describe(shard, crcs), "num_bytes": num_bytes, "crc32": PLACEHOLDER}
-                writer.add_key_value_metadata({FOOTER_KEY: json.dumps(footer)})
-                writer.close()
-            except BaseException:
-                with contextlib.suppress(Exception):  # else it is tried again when the writer is collected
-                    writer.close()
-                raise
+        with Crc32Writer(incomplete) as file, flushing_behind(file) as flush, parquet_writer(file) as writer:
+            num_bytes = 0
+            for table in one_ahead(shard.groups, lambda group: read_table(group, shard.uncertainty, crcs)):
+                writer.write_table(table, row_group_size=table.num_rows)
+                flush()
+                num_bytes += table.nbytes
+                advance(table.num_rows, table.nbytes)
+            footer = {**describe(shard, crcs), "num_bytes": num_bytes, "crc32": PLACEHOLDER}
+            writer.add_key_value_metadata({FOOTER_KEY: json.dumps(footer)})
         seal(incomplete, file.crc32)
+
+
+@contextlib.contextmanager
+def parquet_writer(file: IO[bytes]) -> Iterator[pq.ParquetWriter]:
+    """Opens a file for tables of `SCHEMA`, and closes the writer after an error too: else it tries when collected."""
+    writer = pq.ParquetWriter(file, SCHEMA, **WRITER_OPTIONS)
+    try:
+        yield writer
+    except BaseException:
+        with contextlib.suppress(Exception):
+            writer.close()
+        raise
+    writer.close()
+
+
+def one_ahead(items: Iterable[Item], function: Callable[[Item], Result]) -> Iterator[Result]:
+    """Yields what a function returns for each item, while it is at work on the next in a thread of its own."""
+    with ThreadPoolExecutor(1) as thread:
+        ahead: Future[Result] | None = None
+        for item in items:
+            ready, ahead = ahead, thread.submit(function, item)
+            if ready:
+                yield ready.result()
+        if ahead:
+            yield ahead.result()
 
 
 def read_table(group: list[Row], uncertainty: str, crcs: list[int]) -> pa.Table:
     """Reads rows into a table of `SCHEMA`, no more than one image in memory beside it, and appends their CRC-32."""
-    images, ends, rows = bytearray(), [0], []
+    images = pa.allocate_buffer(sum(row.size or 0 for row in group))
+    view, rows, ends = memoryview(images).cast("B"), [], [0]
     for crc, example in read(group, uncertainty):
-        images += example["image"].pop("bytes")
-        ends.append(len(images))
+        image = example["image"].pop("bytes")
+        ends.append(ends[-1] + len(image))
+        view[ends[-2] : ends[-1]] = image
         rows.append(example)
         crcs.append(crc)
+    data = [None, pa.array(ends, pa.int32()).buffers()[1], images]
     names = pa.array([row["filename"] for row in rows], pa.string())
-    data = [None, pa.array(ends, pa.int32()).buffers()[1], pa.py_buffer(images)]
-    image = [pa.Array.from_buffers(pa.binary(), len(rows), data), names]
+    image_column = [pa.Array.from_buffers(pa.binary(), len(rows), data), names]
     columns = {
-        "image": pa.StructArray.from_arrays(image, fields=list(SCHEMA.field("image").type)),
+        "image": pa.StructArray.from_arrays(image_column, fields=list(SCHEMA.field("image").type)),
         "filename": names,
         "prompt": pa.array([row["prompt"] for row in rows], pa.string()),
         "labels_dict": pa.array([row["labels_dict"] for row in rows], SCHEMA.field("labels_dict").type),
