@@ -21,6 +21,9 @@ TAIL = 64 << 10  # bytes at the end of a file in which the sum is looked for
 class Crc32Writer(io.BufferedWriter):
     """A new file that counts the CRC-32 of what is written to it.
 
+    An error of writing is not raised by `write` but by `check`: pyarrow, which calls `write`, ends the whole process
+    when that fails while it cuts content-defined chunks (seen in 26.0.1, with a full disk).
+
     Args:
         path: The file; it must not exist.
     """
@@ -28,11 +31,22 @@ class Crc32Writer(io.BufferedWriter):
     def __init__(self, path: Path) -> None:
         super().__init__(io.FileIO(path, "xb"))
         self.crc32 = 0
+        self._error: OSError | None = None
 
     def write(self, data: Any) -> int:
         """Writes bytes, in order."""
+        if self._error is None:
+            try:
+                super().write(data)
+            except OSError as error:
+                self._error = error
         self.crc32 = zlib.crc32(data, self.crc32)
-        return super().write(data)
+        return len(data)
+
+    def check(self) -> None:
+        """Raises what went wrong in writing."""
+        if self._error:
+            raise self._error
 
 
 def seal(path: Path, crc32: int) -> None:

@@ -73,6 +73,8 @@ class Jobs:
         """
         before = [counter.value for counter in self._done]
         waiting: dict[Future, Job] = {self._pool.submit(function, job): job for job in jobs}
+        if not waiting:
+            return
         with _progress_bar(about, size) as bar:
             while waiting:
                 ended = wait(waiting, timeout=0.1, return_when=FIRST_COMPLETED).done
@@ -125,7 +127,7 @@ class _Lines(tqdm):
 def _progress_bar(about: str, size: int) -> Iterator[tqdm]:
     options: dict[str, Any] = {"total": size, "desc": about, "unit": "B", "unit_scale": True}
     if sys.stderr.isatty():
-        bar = tqdm(**options, delay=0.5)
+        bar = tqdm(**options)
     else:
         line = "{desc}: {n_fmt}/{total_fmt}, {rate_fmt}, {postfix}, {remaining} left"
         bar = _Lines(**options, bar_format=line, mininterval=LINE_EVERY, delay=LINE_EVERY, leave=False)

@@ -15,7 +15,7 @@ from datasets.info import DatasetInfosDict
 from datasets.utils.metadata import MetadataConfigs
 from huggingface_hub import DatasetCard
 
-from synthchex_75k import FEATURES
+from synthchex_75k import FEATURES, SourceError
 
 README = Path(__file__).parents[1] / "README.md"
 KEPT_SECTIONS = ("Label policy", "How the dataset was made", "Intended use and limits", "Citation")
@@ -25,27 +25,27 @@ MARK = "<!-- Written by convert_to_parquet.py. It replaces this file when it run
 USE = """\
 ## Use it
 
-No script, no `trust_remote_code`: these are Parquet files. In this folder, or with `USER/NAME` and
-`hf://datasets/USER/NAME/` in place of `.` and of nothing when it lies on the Hub:
+These are Parquet files; no code of this repository runs. For `USER/NAME`, and for `hf://datasets/USER/NAME`, put the
+name of this repository, or the path of the folder.
 
 ```python
 from datasets import load_dataset
 
-dataset = load_dataset(".", split="train")
+dataset = load_dataset("USER/NAME", split="train")
 dataset[0]["image"]
 
-stream = load_dataset(".", split="train", streaming=True)  # nothing downloaded ahead
+stream = load_dataset("USER/NAME", split="train", streaming=True)  # nothing downloaded ahead
 next(iter(stream))["prompt"]
 ```
 
-Only what is needed: some columns, and of the rows those with a finding.
+Some columns only, and of the rows those with a finding (`datasets` 3.6 and later):
 
 ```python
 import pyarrow.compute as pc
 from datasets import load_dataset
 
-is_edema = pc.field("labels_dict", "Edema") == 1
-stream = load_dataset(".", split="train", streaming=True, columns=["prompt", "labels_dict"], filters=is_edema)
+edema = pc.field("labels_dict", "Edema") == 1
+stream = load_dataset("USER/NAME", split="train", streaming=True, columns=["prompt", "labels_dict"], filters=edema)
 prompts = [row["prompt"] for row in stream]
 ```
 
@@ -54,7 +54,7 @@ DuckDB:
 ```python
 import duckdb
 
-duckdb.sql("SELECT count(*), sum(labels_dict.Edema) FROM 'data/*.parquet'")
+duckdb.sql("SELECT count(*), sum(labels_dict.Edema) FROM 'hf://datasets/USER/NAME/data/*.parquet'").show()
 ```
 
 Polars:
@@ -62,13 +62,13 @@ Polars:
 ```python
 import polars as pl
 
-rows = pl.scan_parquet("data/*.parquet")
+rows = pl.scan_parquet("hf://datasets/USER/NAME/data/*.parquet")
 rows.filter(pl.col("labels_dict").struct.field("Edema") == 1).select("filename", "prompt").collect()
 ```
 """
 
 
-def write_card(rows: int, num_bytes: int, file_sizes: list[int], uncertainty: str, first: dict[str, Any]) -> str:
+def write_card(rows: int, num_bytes: int, file_sizes: list[int], uncertainty: str, shown_row: str) -> str:
     """Writes the card.
 
     Args:
@@ -76,7 +76,7 @@ def write_card(rows: int, num_bytes: int, file_sizes: list[int], uncertainty: st
         num_bytes: Their size in memory, as Arrow has them: bytes.
         file_sizes: Size of each Parquet file: bytes.
         uncertainty: Label policy with which the labels were written.
-        first: The first row, as `synthchex_75k.examples` yields it.
+        shown_row: A row, as `show` gives it.
 
     Returns:
         The text, with the placeholder of `_checksum` in its last line.
@@ -87,20 +87,17 @@ def write_card(rows: int, num_bytes: int, file_sizes: list[int], uncertainty: st
     MetadataConfigs(default={"data_files": [{"split": "train", "path": DATA_FILES}]}).to_dataset_card_data(readme.data)
     intro, *sections = re.split(r"^(?=## )", readme.text.strip() + "\n", flags=re.MULTILINE)
     by_title = {section.partition("\n")[0].removeprefix("## "): section for section in sections}
-    title, about = intro.split("\n\n")[:2]
+    name, about = intro.split("\n\n")[:2]
     files = "one Parquet file" if len(file_sizes) == 1 else f"{len(file_sizes)} Parquet files"
     here = (
-        f"Here are {rows:,} rows in {files}, {sum(file_sizes) / 1e9:.3g} GB. The images are the PNG files, untouched."
+        f"Here are {rows:,} rows in {files}, {sum(file_sizes) / 1e6:,.1f} MB. The images are the PNG files, untouched."
     )
-    row = re.sub(
-        r"^```\n.*?^```\n", lambda _: f"```\n{show(first)}\n```\n", by_title["The row"], count=1, flags=re.S | re.M
-    )
-    policy = by_title["Label policy"].rstrip() + f'\n\nHere the labels are those of `"{uncertainty}"`.\n\n'
-    kept = [policy if name == "Label policy" else by_title[name] for name in KEPT_SECTIONS]
-    mark = f'{MARK} "crc32": "{PLACEHOLDER}" -->\n'
-    body = "\n".join(
-        [f"{title}\n\n{about}\n\n{here}\n", row + USE, *(section.rstrip() + "\n" for section in kept), mark]
-    )
+    fenced = f"```\n{shown_row}\n```\n"
+    row = re.sub(r"^```\n.*?^```\n", lambda _: fenced, by_title["The row"], count=1, flags=re.DOTALL | re.MULTILINE)
+    policy = f'{by_title["Label policy"].rstrip()}\n\nHere it is `"{uncertainty}"`.'
+    kept = [policy if title == "Label policy" else by_title[title] for title in KEPT_SECTIONS]
+    mark = f'{MARK} "crc32": "{PLACEHOLDER}" -->'
+    body = "\n\n".join(part.strip() for part in (name, about, here, row, USE, *kept, mark)) + "\n"
     return f"---\n{readme.data.to_yaml()}\n---\n\n{body}"
 
 
@@ -126,8 +123,18 @@ def size_category(rows: int) -> str:
 
 
 def show(example: dict[str, Any]) -> str:
-    """Returns a row as Python prints it when `datasets` has decoded the image."""
-    image = PIL.Image.open(io.BytesIO(example["image"]["bytes"]))
+    """Returns a row as Python prints it when `datasets` has decoded the image.
+
+    Args:
+        example: The row as `synthchex_75k.examples` yields it.
+
+    Raises:
+        SourceError: The image cannot be decoded.
+    """
+    try:
+        image = PIL.Image.open(io.BytesIO(example["image"]["bytes"]))
+    except PIL.UnidentifiedImageError:
+        raise SourceError(f"{example['filename']}: not an image that Pillow opens; generate it again") from None
     row = {**example, "image": _Repr(re.sub(r" at 0x\w+", "", repr(image)))}
     return pprint.pformat(row, width=118, compact=True, sort_dicts=False)
 

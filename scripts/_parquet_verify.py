@@ -59,7 +59,7 @@ def differences(source: str, output: Path, uncertainty: str, on_mismatch: str, j
         try:
             names[path] = pq.read_table(path, columns=["filename"], use_threads=False)["filename"].to_pylist()
         except UNREADABLE as error:
-            yield f"data/{path.name}: cannot be read: {error}"
+            yield f"data/{path.name}: cannot be read: {_one_line(error)}"
     yield from _compare_order([row.filename for row in rows], [name for path in names for name in names[path]])
     files = [DataFile(path, [by_name.get(name) for name in names[path]], uncertainty) for path in names]
     num_bytes = 0
@@ -89,7 +89,7 @@ def compare_file(file: DataFile) -> tuple[int, list[str]]:
     try:
         with pq.ParquetFile(file.path, page_checksum_verification=True) as parquet:
             if not parquet.schema_arrow.equals(SCHEMA, check_metadata=True):
-                found.append(f"{at}: the schema is not that of the rows: {parquet.schema_arrow.to_string()}")
+                found.append(f"{at}: the schema is not that of the rows: {_one_line(parquet.schema_arrow)}")
             if not parquet.schema_arrow.equals(SCHEMA):
                 return 0, found
             wanted_rows = enumerate(file.wanted)
@@ -103,8 +103,12 @@ def compare_file(file: DataFile) -> tuple[int, list[str]]:
     except synthchex_75k.SourceError:
         raise
     except UNREADABLE as error:
-        found.append(f"{at}: cannot be read to its end: {error}")
+        found.append(f"{at}: cannot be read to its end: {_one_line(error)}")
     return num_bytes, found
+
+
+def _one_line(text: object) -> str:
+    return " ".join(str(text).split())
 
 
 def _read_batches(parquet: pq.ParquetFile) -> Iterator[pa.RecordBatch]:
@@ -114,14 +118,15 @@ def _read_batches(parquet: pq.ParquetFile) -> Iterator[pa.RecordBatch]:
 
 
 def _compare(source: dict[str, Any], here: dict[str, Any]) -> Iterator[str]:
-    wanted, image = source["image"]["bytes"], here["image"]["bytes"] or b""
+    image_here, labels_here = here["image"] or {}, here["labels_dict"] or {}
+    wanted, image = source["image"]["bytes"], image_here.get("bytes") or b""
     if image != wanted:
         first = next((at for at, (a, b) in enumerate(zip(image, wanted)) if a != b), min(len(image), len(wanted)))
         yield f"the image differs from byte {first:,} on; it has {len(image):,} bytes, in SOURCE {len(wanted):,}"
     values = [
-        ("the image's path", here["image"]["path"], source["image"]["path"]),
+        ("the image's path", image_here.get("path"), source["image"]["path"]),
         ("the prompt", here["prompt"], source["prompt"]),
-        *((label, here["labels_dict"][label], value) for label, value in source["labels_dict"].items()),
+        *((label, labels_here.get(label), value) for label, value in source["labels_dict"].items()),
     ]
     for what, value, wanted in values:
         if value != wanted:
@@ -167,7 +172,7 @@ def _compare_card(path: Path, rows: int, num_bytes: int, file_sizes: list[int]) 
     try:
         header = DatasetCard.load(path).data.to_dict()
     except Exception as error:  # of the YAML, in many classes
-        yield f"{path.name}: its header cannot be read: {error}"
+        yield f"{path.name}: its header cannot be read: {_one_line(error)}"
         return
     info = dataset_info(rows, num_bytes, file_sizes)._to_yaml_dict()
     wanted = {

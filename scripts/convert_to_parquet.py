@@ -35,7 +35,7 @@ import pyarrow.parquet as pq
 from _checksum import PLACEHOLDER, Crc32Writer, is_intact, seal
 from _files import INCOMPLETE, appearing, flushing_behind
 from _jobs import Jobs, WorkerDiedError, advance, available_cpus
-from _parquet_card import write_card
+from _parquet_card import show, write_card
 from _parquet_verify import differences
 from datasets.utils.py_utils import convert_file_size_to_int
 from tqdm import tqdm
@@ -139,6 +139,7 @@ def convert(
     try:
         with Jobs(num_proc) as jobs:
             rows = synthchex_75k.plan(source, on_mismatch)
+            shown_row = show(next(synthchex_75k.examples(rows[:1], uncertainty)))
             shards = cut_shards(rows, data, max_shard_size, rows_per_group, uncertainty)
             candidates = [shard for shard in shards if shard.path in present]
             finished = {shard.path for shard, is_same in _run(jobs, is_finished, candidates, "Checking") if is_same}
@@ -158,15 +159,14 @@ def convert(
         raise
     num_bytes = sum(read_footer(shard.path)["num_bytes"] for shard in shards)
     sizes = [shard.path.stat().st_size for shard in shards]
-    first = next(synthchex_75k.examples(rows[:1], uncertainty))
-    save_card(card, write_card(len(rows), num_bytes, sizes, uncertainty, first))
+    save_card(card, write_card(len(rows), num_bytes, sizes, uncertainty, shown_row))
     seconds, written = time.monotonic() - start, sum(shard.path.stat().st_size for shard in todo)
     print(
         f"{output}: {len(rows):,} rows, {sum(sizes) / 1e6:,.1f} MB, Parquet files: {len(shards)}\n"
         f"{len(todo)} written ({written / 1e6:,.1f} MB in {seconds:.1f} s, {written / 1e6 / seconds:,.0f} MB/s), "
         f"{len(finished)} were there\n"
         f'load:   datasets.load_dataset({str(output)!r}, split="train")\n'
-        f"verify: python {shlex.join([sys.argv[0], source, str(output), '--verify', '--uncertainty', uncertainty])}"
+        f"verify: python {shlex.join([__file__, source, str(output), '--verify', '--uncertainty', uncertainty])}"
     )
     return 0
 
@@ -289,6 +289,7 @@ def write_shard(shard: Shard) -> None:
             num_bytes = 0
             for table in one_ahead(shard.groups, lambda group: read_table(group, shard.uncertainty, crcs)):
                 writer.write_table(table, row_group_size=table.num_rows)
+                file.check()
                 flush()
                 num_bytes += table.nbytes
                 advance(table.num_rows, table.nbytes)

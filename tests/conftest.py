@@ -3,10 +3,13 @@
 import csv
 import io
 import os
+import random
 import shutil
+import struct
 import tarfile
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,7 @@ os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="synthchex-tests-")
 os.environ["HF_ENDPOINT"] = "http://127.0.0.1:9"  # where nothing answers
 
 import datasets
+import PIL.Image
 import pytest
 
 import synthchex_75k
@@ -181,3 +185,39 @@ def error_of(source: Path, **options: Any) -> str:
     with pytest.raises(synthchex_75k.SourceError) as caught:
         next(iter(synthchex_75k.load(source, streaming=True, **options)))
     return str(caught.value)
+
+
+# Conversions
+
+
+def convert(source: Path, output: Path, *options: str) -> int:
+    """Converts in this process and its workers; returns the exit code."""
+    import convert_to_parquet
+
+    return convert_to_parquet.main([str(source), str(output), *options])
+
+
+def files_of(output: Path) -> list[Path]:
+    """The Parquet files of a converted folder, in order."""
+    return sorted(output.glob("data/*.parquet"))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file of a folder, with what is in it."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def padded(folder: Path, count: int, size: int) -> None:
+    """Writes a source of one zip: images of one size, all different."""
+    rng = random.Random(0)
+    small = io.BytesIO()
+    PIL.Image.new("RGB", (1, 1)).save(small, "PNG")
+    start, end = small.getvalue()[:33], small.getvalue()[33:]  # the padding comes after the header, as a chunk
+    images = {}
+    for number in range(count):
+        chunk = b"prVt" + rng.randbytes(size - len(start + end) - 12)
+        padding = struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
+        images[f"{number:04}.png"] = start + padding + end
+    to_zip(folder / "a.zip", images)
+    labels = dict.fromkeys(synthchex_75k.LABELS, "0")
+    to_files(folder, {"m.csv": to_csv([{"filename": n, "prompt": f"Picture {n}.", **labels} for n in images])})
