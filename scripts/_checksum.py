@@ -21,8 +21,8 @@ TAIL = 64 << 10  # bytes at the end of a file in which the sum is looked for
 class Crc32Writer(io.BufferedWriter):
     """A new file that counts the CRC-32 of what is written to it.
 
-    An error of writing is not raised by `write` but by `check`: pyarrow, which calls `write`, ends the whole process
-    when that fails while it cuts content-defined chunks (seen in 26.0.1, with a full disk).
+    An error of writing is not raised by `write` but by `check` and `close`: pyarrow, which calls `write`, ends the
+    whole process when that fails while it cuts content-defined chunks (seen in 26.0.1, with a full disk).
 
     Args:
         path: The file; it must not exist.
@@ -47,6 +47,12 @@ class Crc32Writer(io.BufferedWriter):
         """Raises what went wrong in writing."""
         if self._error:
             raise self._error
+
+    def close(self) -> None:
+        """Closes the file, and raises what went wrong in writing."""
+        if not self.closed:
+            super().close()
+            self.check()
 
 
 def seal(path: Path, crc32: int) -> None:

@@ -22,6 +22,7 @@ from synthchex_75k import FEATURES, Row
 DATA_FILE = re.compile(r"data/train-(\d{5})-of-(\d{5})\.parquet")
 SCHEMA = FEATURES.arrow_schema
 ROWS_IN_MEMORY = 32
+READ_AHEAD = 16 << 20  # bytes that a request to a remote source asks for
 # What pyarrow raises of a damaged file.
 UNREADABLE = (pa.ArrowException, OSError, ValueError, MemoryError)
 
@@ -63,8 +64,9 @@ def differences(source: str, output: Path, uncertainty: str, on_mismatch: str, j
     yield from _compare_order([row.filename for row in rows], [name for path in names for name in names[path]])
     files = [DataFile(path, [by_name.get(name) for name in names[path]], uncertainty) for path in names]
     num_bytes = 0
-    size = sum(path.stat().st_size for path in names)
-    for _, (file_bytes, found) in jobs.run(compare_file, files, "Comparing", sum(map(len, names.values())), size):
+    read = [row for file in files for row in file.wanted if row]
+    size = sum(row.size or 0 for row in read)
+    for _, (file_bytes, found) in jobs.run(compare_file, files, "Comparing", len(read), size):
         num_bytes += file_bytes
         yield from found
     yield from _compare_card(output / "README.md", len(rows), num_bytes, [path.stat().st_size for path in paths])
@@ -84,7 +86,7 @@ def compare_file(file: DataFile) -> tuple[int, list[str]]:
     """
     at = f"data/{file.path.name}"
     found = [] if is_intact(file.path) else [f"{at}: not to the bit what was written: damaged or edited"]
-    examples = synthchex_75k.examples([row for row in file.wanted if row], file.uncertainty)
+    examples = synthchex_75k.examples([row for row in file.wanted if row], file.uncertainty, read_ahead=READ_AHEAD)
     num_bytes = 0
     try:
         with pq.ParquetFile(file.path, page_checksum_verification=True) as parquet:
@@ -99,7 +101,7 @@ def compare_file(file: DataFile) -> tuple[int, list[str]]:
                     if wanted:
                         place = f"{at} row {number} ({wanted.filename})"
                         found += (f"{place}: {what}" for what in _compare(next(examples), here))
-                advance(batch.num_rows, batch.nbytes)
+                        advance(1, wanted.size or 0)
     except synthchex_75k.SourceError:
         raise
     except UNREADABLE as error:

@@ -11,10 +11,7 @@ from __future__ import annotations
 
 import argparse
 import bisect
-import contextlib
-import hashlib
 import itertools
-import json
 import math
 import re
 import shlex
@@ -22,43 +19,26 @@ import shutil
 import signal
 import sys
 import time
-import zlib
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any, NamedTuple, TypeVar
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for a clone in which nothing is installed
 
 import pyarrow as pa
-import pyarrow.parquet as pq
-from _checksum import PLACEHOLDER, Crc32Writer, is_intact, seal
-from _files import INCOMPLETE, appearing, flushing_behind
-from _jobs import Jobs, WorkerDiedError, advance, available_cpus
+from _checksum import Crc32Writer, is_intact, seal
+from _files import INCOMPLETE, appearing
+from _jobs import Jobs, WorkerDiedError, available_cpus
 from _parquet_card import show, write_card
+from _parquet_shard import ConversionError, Shard, is_finished, read_footer, row_size, write_shard
 from _parquet_verify import differences
 from datasets.utils.py_utils import convert_file_size_to_int
 from tqdm import tqdm
 
 import synthchex_75k
-from synthchex_75k import FEATURES, LABELS, UNCERTAINTY, Row, SourceError
+from synthchex_75k import UNCERTAINTY, Row, SourceError
 
-SCHEMA = FEATURES.arrow_schema  # with the `huggingface` metadata that makes of the struct an Image
-LABEL_COLUMNS = [f"labels_dict.{label}" for label in LABELS]
-TEXT_COLUMNS = ["image.path", "filename", "prompt"]
-WRITER_OPTIONS: dict[str, Any] = {
-    "compression": {"image.bytes": "none", **dict.fromkeys(TEXT_COLUMNS + LABEL_COLUMNS, "zstd")},  # a PNG is one
-    "use_dictionary": LABEL_COLUMNS,
-    "write_statistics": ["filename", *LABEL_COLUMNS],
-    "write_page_index": True,  # the dataset viewer reads pages, not row groups
-    "write_page_checksum": True,
-    "use_content_defined_chunking": True,  # Xet storage transfers the chunks that it has not
-}
-FOOTER_KEY = "convert_to_parquet"  # what a file says of itself, as JSON
-MAX_ROW_GROUP_BYTES = 64 << 20  # three of them fit in memory, and none is over what the viewer takes
-# What a row, a row group and a file take beside their values, rounded up: a file may be smaller than said, not larger.
-ROW_OVERHEAD, GROUP_OVERHEAD, FILE_OVERHEAD = 512, 8192, 32768
-READ_AHEAD = 16 << 20  # bytes that a request to a remote source asks for: some 60 images
+OLDEST_PYARROW = 21  # which brought content-defined chunking
 DATA_FILE = re.compile(r"train-\d{5}-of-\d{5}\.parquet")
 GO_ON = "What is finished is kept: run the same command again to go on."
 EXAMPLES = """
@@ -67,41 +47,6 @@ examples:
   python scripts/convert_to_parquet.py path/to/release path/to/parquet --verify
   python scripts/convert_to_parquet.py hf://datasets/raman07/SynthCheX-75K path/to/parquet --uncertainty keep
 """
-
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
-
-
-class ConversionError(Exception):
-    """A conversion that cannot start or go on; the message says what is wrong, where, and what to do."""
-
-
-class Shard(NamedTuple):
-    """One Parquet file: where it goes, which rows, and how they are written."""
-
-    path: Path
-    rows: list[Row]
-    rows_per_group: int
-    uncertainty: str
-
-    @property
-    def groups(self) -> Iterator[list[Row]]:
-        """The rows of each row group: at most `rows_per_group` and, together, `MAX_ROW_GROUP_BYTES`."""
-        group: list[Row] = []
-        size = 0
-        for row in self.rows:
-            if group and (len(group) == self.rows_per_group or size + row_size(row) > MAX_ROW_GROUP_BYTES):
-                yield group
-                group, size = [], 0
-            group.append(row)
-            size += row_size(row)
-        yield group
-
-    @property
-    def size(self) -> int:
-        """An upper bound of the file's size: bytes."""
-        return sum(map(row_size, self.rows)) + GROUP_OVERHEAD * sum(1 for _ in self.groups) + FILE_OVERHEAD
 
 
 def convert(
@@ -133,6 +78,8 @@ def convert(
         WorkerDiedError: A process that wrote was killed.
         OSError: Something could not be read or written.
     """
+    if int(pa.__version__.split(".")[0]) < OLDEST_PYARROW:
+        raise ConversionError(f"pyarrow {pa.__version__} is too old: pip install -U 'pyarrow>={OLDEST_PYARROW}'")
     start = time.monotonic()
     card, data = output / "README.md", output / "data"
     present, leftovers = look_at(output)
@@ -154,8 +101,8 @@ def convert(
             for _ in _run(jobs, write_shard, todo, "Converting"):
                 pass
     except BaseException:
-        for path in data.glob(".*.incomplete"):  # of workers that were ended half way
-            path.unlink()
+        for path in {*data.glob(".*.incomplete")} - {*leftovers}:  # of workers that were ended half way
+            path.unlink(missing_ok=True)
         raise
     num_bytes = sum(read_footer(shard.path)["num_bytes"] for shard in shards)
     sizes = [shard.path.stat().st_size for shard in shards]
@@ -215,13 +162,6 @@ def look_at(output: Path) -> tuple[set[Path], list[Path]]:
     return present, leftovers
 
 
-def row_size(row: Row) -> int:
-    """Returns an upper bound of what a row takes in a file: bytes."""
-    if row.size is None:
-        raise ConversionError(f"{row.where}: the server does not say how large it is; download it, then convert that")
-    return row.size + 2 * len(row.filename.encode()) + len(row.prompt.encode()) + ROW_OVERHEAD
-
-
 def cut_shards(rows: list[Row], folder: Path, max_size: int, rows_per_group: int, uncertainty: str) -> list[Shard]:
     """Cuts a plan into files of roughly even size.
 
@@ -270,133 +210,6 @@ def check_space(output: Path, needed: int, replaced: list[Path]) -> None:
         raise ConversionError(
             f"{folder}: {needed:,} bytes are needed and {free:,} free; free some, or name another disk"
         )
-
-
-# One file
-
-
-def write_shard(shard: Shard) -> None:
-    """Writes a Parquet file.
-
-    Raises:
-        SourceError: An image is not what the plan found.
-        ConversionError: A remote source failed.
-        OSError: Something could not be read or written.
-    """
-    crcs: list[int] = []
-    with appearing(shard.path) as incomplete:
-        with Crc32Writer(incomplete) as file, flushing_behind(file) as flush, parquet_writer(file) as writer:
-            num_bytes = 0
-            for table in one_ahead(shard.groups, lambda group: read_table(group, shard.uncertainty, crcs)):
-                writer.write_table(table, row_group_size=table.num_rows)
-                file.check()
-                flush()
-                num_bytes += table.nbytes
-                advance(table.num_rows, table.nbytes)
-            footer = {**describe(shard, crcs), "num_bytes": num_bytes, "crc32": PLACEHOLDER}
-            writer.add_key_value_metadata({FOOTER_KEY: json.dumps(footer)})
-        seal(incomplete, file.crc32)
-
-
-@contextlib.contextmanager
-def parquet_writer(file: IO[bytes]) -> Iterator[pq.ParquetWriter]:
-    """Opens a file for tables of `SCHEMA`, and closes the writer after an error too: else it tries when collected."""
-    writer = pq.ParquetWriter(file, SCHEMA, **WRITER_OPTIONS)
-    try:
-        yield writer
-    except BaseException:
-        with contextlib.suppress(Exception):
-            writer.close()
-        raise
-    writer.close()
-
-
-def one_ahead(items: Iterable[Item], function: Callable[[Item], Result]) -> Iterator[Result]:
-    """Yields what a function returns for each item, while it is at work on the next in a thread of its own."""
-    with ThreadPoolExecutor(1) as thread:
-        ahead: Future[Result] | None = None
-        for item in items:
-            ready, ahead = ahead, thread.submit(function, item)
-            if ready:
-                yield ready.result()
-        if ahead:
-            yield ahead.result()
-
-
-def read_table(group: list[Row], uncertainty: str, crcs: list[int]) -> pa.Table:
-    """Reads rows into a table of `SCHEMA`, no more than one image in memory beside it, and appends their CRC-32."""
-    images = pa.allocate_buffer(sum(row.size or 0 for row in group))
-    view, rows, ends = memoryview(images).cast("B"), [], [0]
-    for crc, example in read(group, uncertainty):
-        image = example["image"].pop("bytes")
-        ends.append(ends[-1] + len(image))
-        view[ends[-2] : ends[-1]] = image
-        rows.append(example)
-        crcs.append(crc)
-    data = [None, pa.array(ends, pa.int32()).buffers()[1], images]
-    names = pa.array([row["filename"] for row in rows], pa.string())
-    image_column = [pa.Array.from_buffers(pa.binary(), len(rows), data), names]
-    columns = {
-        "image": pa.StructArray.from_arrays(image_column, fields=list(SCHEMA.field("image").type)),
-        "filename": names,
-        "prompt": pa.array([row["prompt"] for row in rows], pa.string()),
-        "labels_dict": pa.array([row["labels_dict"] for row in rows], SCHEMA.field("labels_dict").type),
-    }
-    return pa.Table.from_arrays([columns[name] for name in SCHEMA.names], schema=SCHEMA)
-
-
-def read(rows: list[Row], uncertainty: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yields the CRC-32 of each image, in a zip the one that it says and that reading checks, with the example."""
-    examples = synthchex_75k.examples(rows, uncertainty, read_ahead=READ_AHEAD)
-    for row in rows:
-        try:
-            example = next(examples)
-        except (SourceError, OSError):
-            raise
-        except Exception as error:  # of a network client, each with classes of its own
-            raise ConversionError(f"{row.where}: {type(error).__name__}: {error}") from error
-        yield row.zipped[2] if row.zipped else zlib.crc32(example["image"]["bytes"]), example
-
-
-def is_finished(shard: Shard) -> bool:
-    """Tells whether the file that is there is what would be written now.
-
-    Of images that are not in a zip, nothing but reading them tells.
-    """
-    crcs_read = (crc for crc, _ in read([row for row in shard.rows if not row.zipped], shard.uncertainty))
-    crcs = [row.zipped[2] if row.zipped else next(crcs_read) for row in shard.rows]
-    advance(len(shard.rows), sum(row.size or 0 for row in shard.rows))
-    return describe(shard, crcs).items() <= read_footer(shard.path).items()
-
-
-def describe(shard: Shard, crcs: list[int]) -> dict[str, Any]:
-    """Returns what a file says of itself: all that its bytes depend on.
-
-    Args:
-        shard: The file.
-        crcs: CRC-32 of the image of each row.
-    """
-    content = hashlib.sha256(SCHEMA.serialize())
-    content.update(repr(WRITER_OPTIONS).encode())
-    for row, crc in zip(shard.rows, crcs, strict=True):
-        content.update(repr((row.filename, row.size, crc, row.prompt, row.labels)).encode())
-    return {
-        "version": 1,
-        "pyarrow": pa.__version__,
-        "uncertainty": shard.uncertainty,
-        "rows_per_group": shard.rows_per_group,
-        "sha256_of_rows": content.hexdigest(),
-    }
-
-
-def read_footer(path: Path) -> dict[str, Any]:
-    """Returns what a Parquet file says of itself, or nothing if it is not one of ours."""
-    try:
-        return json.loads((pq.read_metadata(path).metadata or {}).get(FOOTER_KEY.encode(), "{}"))
-    except PermissionError:
-        raise
-    except (pa.ArrowException, OSError, ValueError):
-        return {}
 
 
 def save_card(path: Path, text: str) -> None:

@@ -1,5 +1,6 @@
 """The converter: what it writes, for whom, and what it refuses."""
 
+import ast
 import fcntl
 import os
 import pty
@@ -232,21 +233,26 @@ def test_the_card_is_for_someone_who_has_only_the_data(converted: Path) -> None:
 # The program
 
 
-def test_what_it_says(tmp_path: Path) -> None:
-    command = [sys.executable, str(ROOT / "scripts" / "convert_to_parquet.py")]
-    shown = subprocess.run([*command, "--help"], capture_output=True, text=True, check=True).stdout
+def test_help_is_a_manual(capsys: Any) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        convert_to_parquet.main(["--help"])
+    shown = capsys.readouterr().out
     for word in ("SOURCE", "OUTPUT_DIR", "--num-proc", "--max-shard-size", "--rows-per-group", "--verify", "examples:"):
         assert word in shown
-    run = subprocess.run([*command, str(FIXTURE), str(tmp_path / "o")], cwd=tmp_path, capture_output=True, text=True)
+
+
+def test_what_it_says_at_the_end_is_so(tmp_path: Path, capsys: Any) -> None:
+    command = [sys.executable, str(ROOT / "scripts" / "convert_to_parquet.py"), str(FIXTURE), str(tmp_path / "o")]
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert (run.returncode, run.stderr) == (0, "")
-    assert re.search(r"12 rows, 1\.0 MB.*\n1 written .* MB/s\), 0 were there\n", run.stdout)
-    for label in ("load", "verify"):
-        (told,) = re.findall(rf"^{label}: +(.*)$", run.stdout, re.M)
-        code = [sys.executable, "-c", f"import datasets; {told}"] if label == "load" else ["sh", "-c", told]
-        environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-        subprocess.run(code, cwd=tmp_path, env=environment, capture_output=True, check=True)
-    again = subprocess.run([*command, str(FIXTURE), str(tmp_path / "o")], cwd=tmp_path, capture_output=True, text=True)
-    assert "0 written" in again.stdout
+    assert re.search(r"12 rows, 1\.0 MB, Parquet files: 1\n1 written .* MB/s\), 0 were there\n", run.stdout)
+    (load, verify) = (re.findall(rf"^{label}: +(.*)$", run.stdout, re.M)[0] for label in ("load", "verify"))
+    assert ast.unparse(ast.parse(load)) == f"datasets.load_dataset('{tmp_path}/o', split='train')"
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    checked = subprocess.run(verify, shell=True, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert (checked.returncode, checked.stdout) == (0, "no difference\n")
+    assert convert(FIXTURE, tmp_path / "o") == 0
+    assert "0 written" in capsys.readouterr().out
 
 
 def test_a_terminal_shows_progress(tmp_path: Path) -> None:
