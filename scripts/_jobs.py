@@ -118,9 +118,10 @@ class _Lines(tqdm):
     """A progress bar for a log: a line now and then."""
 
     def display(self, msg: str | None = None, pos: int | None = None) -> None:
-        """Writes a line."""
-        self.fp.write(f"{self}\n")
-        self.fp.flush()
+        """Writes a line; none where a terminal's would be cleared."""
+        if msg is None:
+            self.fp.write(f"{self}\n")
+            self.fp.flush()
 
 
 @contextlib.contextmanager
@@ -129,7 +130,7 @@ def _progress_bar(about: str, size: int) -> Iterator[tqdm]:
     if sys.stderr.isatty():
         bar = tqdm(**options)
     else:
-        line = "{desc}: {n_fmt}/{total_fmt}, {rate_fmt}, {postfix}, {remaining} left"
+        line = "{desc}: {n_fmt}/{total_fmt}, {rate_fmt}{postfix}, {remaining} left"
         bar = _Lines(**options, bar_format=line, mininterval=LINE_EVERY, delay=LINE_EVERY, leave=False)
     with bar:
         yield bar

@@ -142,8 +142,9 @@ def _list_data_files(output: Path) -> tuple[list[Path], list[str]]:
     count = max((int(match[2]) for match in data.values()), default=0)
     wanted = {f"data/train-{part:05d}-of-{count:05d}.parquet" for part in range(count)}
     found = [f"{name}: missing" for name in sorted(wanted - names)] or ([] if wanted else ["data: no Parquet file"])
-    # What is hidden at the top is somebody's: of git, of a file manager, of `hf upload`.
-    others = names - wanted - {"README.md"} - {name for name in names if re.match(r"\.(?!.*\.incomplete$)", name)}
+    # What is hidden is somebody's: of git, of a file manager, of `hf upload`. What is incomplete is of a conversion.
+    hidden = {name for name in names if re.search(r"(^|/)\.", name) and not name.endswith(".incomplete")}
+    others = names - wanted - hidden - {"README.md"}
     found += [f"{name}: does not belong here" for name in sorted(others)]
     return [output / name for name in sorted(wanted & names)], found
 

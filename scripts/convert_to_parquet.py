@@ -136,7 +136,7 @@ def look_at(output: Path) -> tuple[set[Path], list[Path]]:
         Parquet files of an earlier run, and what an interrupted run has left.
 
     Raises:
-        ConversionError: The folder holds anything else, or is named as the loading script.
+        ConversionError: The folder holds anything else that is not hidden, or is named as the loading script.
     """
     if output.resolve().name.lower() == "synthchex_75k":
         raise ConversionError(
@@ -146,13 +146,13 @@ def look_at(output: Path) -> tuple[set[Path], list[Path]]:
         if output.exists():
             raise ConversionError(f"{output} is a file; name a folder")
         return set(), []
-    top = [path for path in output.iterdir() if not path.name.startswith(".") or INCOMPLETE.fullmatch(path.name)]
     data = output / "data"
-    inside = list(data.iterdir()) if data in top and data.is_dir() else []
-    entries = [path for path in top if path != data or not data.is_dir()] + inside
+    found = [*output.iterdir(), *(data.iterdir() if data.is_dir() else [])]
+    visible = [path for path in found if not path.name.startswith(".") and (path != data or not data.is_dir())]
+    entries = [*visible, *(path for path in found if INCOMPLETE.fullmatch(path.name))]
     leftovers = [path for path in entries if INCOMPLETE.fullmatch(path.name)]
-    present = {path for path in inside if DATA_FILE.fullmatch(path.name) and read_footer(path)}
-    card = [path for path in top if path.name == "README.md" and path.is_file() and is_intact(path)]
+    present = {path for path in visible if path.parent == data and DATA_FILE.fullmatch(path.name) and read_footer(path)}
+    card = [path for path in visible if path == output / "README.md" and path.is_file() and is_intact(path)]
     foreign = sorted(str(path.relative_to(output)) for path in {*entries} - {*leftovers} - present - {*card})
     if foreign:
         raise ConversionError(

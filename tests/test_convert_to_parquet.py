@@ -277,6 +277,17 @@ def test_a_terminal_shows_progress(tmp_path: Path) -> None:
     assert re.search(rb"Converting: +\d+%\|.*/300M \[.*B/s, [\d]+/60 rows\]", shown)
 
 
+def test_a_log_gets_a_line_now_and_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    padded(tmp_path / "source", count=60, size=5_000_000)
+    monkeypatch.setattr("_jobs.LINE_EVERY", 0.2)
+    assert convert(tmp_path / "source", tmp_path / "o", "--num-proc", "1") == 0
+    *lines, last = capsys.readouterr().err.split("\n")
+    assert lines
+    for line in lines:
+        assert re.fullmatch(r"Converting: [\d.]+M/300M, [\d.]+[MG]B/s, \d+/60 rows, \d\d:\d\d left", line)
+    assert last.strip() == ""
+
+
 def test_a_remote_source_is_read_in_large_requests(tmp_path: Path) -> None:
     padded(tmp_path / "source", count=40, size=500_000)
     with serve(tmp_path / "source") as server:
@@ -321,7 +332,7 @@ def test_on_mismatch(source: Source, table: Rows, tmp_path: Path, capsys: Any) -
     "foreign", ["notes.txt", "data/other.parquet", "data/train-00000-of-00001.parquet", "README.md"]
 )
 def test_foreign_files_are_refused_and_left(foreign: str, tmp_path: Path, capsys: Any) -> None:
-    to_files(tmp_path / "o", {foreign: b"mine", ".git/config": b"git's"})
+    to_files(tmp_path / "o", {foreign: b"mine", ".git/config": b"git's", "data/.DS_Store": b"Bud1"})
     before = contents(tmp_path / "o")
     assert convert(FIXTURE, tmp_path / "o") == 1
     message = capsys.readouterr().err

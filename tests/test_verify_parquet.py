@@ -165,10 +165,12 @@ def test_files_that_are_missing_or_too_many(output: Path, verify: Callable[..., 
     shutil.copy(output / "data/train-00000-of-00004.parquet", output / "data/train-00000-of-00003.parquet")
     (output / "notes.txt").write_text("mine")
     (output / ".gitattributes").write_text("git's")
+    (output / "data/.train-00000-of-00004.parquet.1.incomplete").write_text("left")
     (output / "README.md").unlink()
     found = verify(output)
     assert "data/train-00001-of-00004.parquet: missing" in found
     assert "data/train-00000-of-00003.parquet: does not belong here" in found
+    assert "data/.train-00000-of-00004.parquet.1.incomplete: does not belong here" in found
     assert "notes.txt: does not belong here" in found
     assert "README.md: missing" in found
     assert sum(line.endswith(".png: missing") for line in found) == 3
