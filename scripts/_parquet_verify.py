@@ -59,8 +59,8 @@ def differences(source: str, output: Path, uncertainty: str, on_mismatch: str, j
     for path in paths:
         try:
             names[path] = pq.read_table(path, columns=["filename"], use_threads=False)["filename"].to_pylist()
-        except UNREADABLE as error:
-            yield f"data/{path.name}: cannot be read: {_one_line(error)}"
+        except (*UNREADABLE, KeyError) as error:
+            yield f"data/{path.name}: its file names cannot be read: {_one_line(error)}"
     yield from _compare_order([row.filename for row in rows], [name for path in names for name in names[path]])
     files = [DataFile(path, [by_name.get(name) for name in names[path]], uncertainty) for path in names]
     num_bytes = 0
@@ -100,13 +100,20 @@ def compare_file(file: DataFile) -> tuple[int, list[str]]:
                 for here, (number, wanted) in zip(batch.to_pylist(), wanted_rows):
                     if wanted:
                         place = f"{at} row {number} ({wanted.filename})"
-                        found += (f"{place}: {what}" for what in _compare(next(examples), here))
+                        found += (f"{place}: {what}" for what in _compare(_next(examples, wanted), here))
                         advance(1, wanted.size or 0)
     except synthchex_75k.SourceError:
         raise
     except UNREADABLE as error:
         found.append(f"{at}: cannot be read to its end: {_one_line(error)}")
     return num_bytes, found
+
+
+def _next(examples: Iterator[dict[str, Any]], row: Row) -> dict[str, Any]:
+    try:
+        return next(examples)
+    except OSError as error:  # which is not to be taken for one of the Parquet file
+        raise synthchex_75k.SourceError(f"{row.where}: {error}") from error
 
 
 def _one_line(text: object) -> str:

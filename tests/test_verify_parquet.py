@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from _checksum import is_intact
-from conftest import FIXTURE, SHAPES, Rows, Source, Write, contents, convert, files_of, padded, to_csv
+from conftest import FIXTURE, SHAPES, Rows, Source, Write, contents, convert, files_of, loose, padded, to_csv
 
 OPTIONS = ["--max-shard-size", "300kB", "--rows-per-group", "2"]
 FIRST = "SyntheticImg_02aa804e-bde0afdd-112c0b34-7bc16630-4e384014.png"
@@ -97,7 +97,7 @@ def test_a_flipped_bit_of_an_image_is_told_where(output: Path, verify: Callable[
 def test_a_file_that_is_cut_off(output: Path, verify: Callable[..., list[str]]) -> None:
     path = files_of(output)[2]
     path.write_bytes(path.read_bytes()[:-100])
-    assert any(re.match(rf"data/{path.name}: cannot be read: ", line) for line in verify(output))
+    assert any(re.match(rf"data/{path.name}: its file names cannot be read: ", line) for line in verify(output))
 
 
 # Other content in sound files
@@ -152,6 +152,28 @@ def test_another_schema(output: Path, verify: Callable[..., list[str]]) -> None:
     found = verify(output)
     for path in (plain, other):
         assert [line for line in found if line.startswith(f"data/{path.name}: the schema is not that of the rows: ")]
+
+
+def test_a_file_without_file_names(output: Path, verify: Callable[..., list[str]]) -> None:
+    path = files_of(output)[0]
+    pq.write_table(pq.read_table(path).drop_columns(["filename"]), path)
+    found = verify(output)
+    assert [line for line in found if line.startswith(f"data/{path.name}: its file names cannot be read: ")]
+    assert sum(line.endswith(".png: missing") for line in found) == 3
+
+
+def test_a_source_that_cannot_be_read_is_no_difference(source: Source, tmp_path: Path, capsys: Any) -> None:
+    folder = source(shape=loose)
+    assert convert(folder, tmp_path / "o", *OPTIONS) == 0
+    image = sorted(folder.rglob("Synthetic*.png"))[5]
+    image.write_bytes(image.read_bytes()[:-50])
+    capsys.readouterr()
+    assert convert(folder, tmp_path / "o", "--verify") == 1
+    said = capsys.readouterr()
+    assert (said.out, said.err) == (
+        "",
+        f"error: {image.relative_to(folder)}: not a whole PNG file; generate or copy it again\n",
+    )
 
 
 def test_every_difference_is_told(output: Path, verify: Callable[..., list[str]]) -> None:
