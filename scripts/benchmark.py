@@ -268,6 +268,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=4000, help="of 265 KB each; the disk must hold eight times that")
     parser.add_argument("--num-proc", type=int, default=os.cpu_count(), help="of the converter; default: all cores")
     parser.add_argument("--rounds", type=int, default=3, help="how often each is measured")
+    parser.add_argument("--conversions-only", action="store_true", help="leave out reading back, which takes longer")
     parser.add_argument(
         "--work-dir", type=Path, help="where to make a folder; default: where the system has temporary files"
     )
@@ -277,8 +278,16 @@ def main() -> None:
         pythons = {name: make_environment(work / "env" / name, packages) for name, packages in ENVIRONMENTS.items()}
         size = make_sources(work, options.images)
         converted = in_turns(conversions(work, pythons, options.num_proc), options.rounds)
-        measure([pythons["newest"], HERE / "convert_to_parquet.py", work / "release", work / "parquet"], work / "home")
-        read = in_turns(readings(work, pythons), options.rounds)
+        read: dict[str, list[Measurement]] = {}
+        if not options.conversions_only:
+            convert: list[str | Path] = [
+                pythons["newest"],
+                HERE / "convert_to_parquet.py",
+                work / "release",
+                work / "parquet",
+            ]
+            measure(convert, work / "home")
+            read = in_turns(readings(work, pythons), options.rounds)
         versions = subprocess.run(
             [pythons["newest"], "-c", "import datasets, pyarrow; print(datasets.__version__, pyarrow.__version__)"],
             capture_output=True, text=True, check=True,
@@ -288,7 +297,7 @@ def main() -> None:
         f"{psutil.virtual_memory().total / 2**30:.0f} GiB, {platform.system()}, Python {platform.python_version()}, "
         f"datasets {versions[0]}, pyarrow {versions[1]}\n"
     )
-    print("\n".join([*conversion_table(converted, size), "", *reading_table(read)]))
+    print("\n".join([*conversion_table(converted, size), "", *(reading_table(read) if read else [])]))
 
 
 if __name__ == "__main__":
