@@ -71,14 +71,14 @@ class Jobs:
             WorkerDiedError: A worker process has died.
             Exception: What the function raised; what other jobs do then is stopped with the context.
         """
-        before = [counter.value for counter in self._done]
+        before = self._counts()
         waiting: dict[Future, Job] = {self._pool.submit(function, job): job for job in jobs}
         if not waiting:
             return
         with _progress_bar(about, size) as bar:
             while waiting:
                 ended = wait(waiting, timeout=0.1, return_when=FIRST_COMPLETED).done
-                rows_done, bytes_done = (now.get_obj().value - then for now, then in zip(self._done, before))
+                rows_done, bytes_done = (now - then for now, then in zip(self._counts(), before))
                 bar.set_postfix_str(f"{rows_done:,}/{rows:,} rows", refresh=False)
                 bar.update(bytes_done - bar.n)
                 for future in ended:
@@ -86,6 +86,9 @@ class Jobs:
                         yield waiting.pop(future), future.result()
                     except BrokenProcessPool:
                         raise WorkerDiedError("a worker process was killed, perhaps for want of memory") from None
+
+    def _counts(self) -> list[int]:
+        return [counter.get_obj().value for counter in self._done]  # without its lock, which a killed worker may hold
 
 
 def advance(rows: int, size: int) -> None:
@@ -126,6 +129,7 @@ class _Lines(tqdm):
 
 @contextlib.contextmanager
 def _progress_bar(about: str, size: int) -> Iterator[tqdm]:
+    tqdm.set_lock(threading.RLock())  # tqdm's own is shared with forked processes, and one that is killed may hold it
     options: dict[str, Any] = {"total": size, "desc": about, "unit": "B", "unit_scale": True}
     if sys.stderr.isatty():
         bar = tqdm(**options)
