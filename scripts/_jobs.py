@@ -35,6 +35,9 @@ class Jobs:
 
     Args:
         num_proc: How many.
+
+    Raises:
+        WorkerDiedError: At the end of the context: a worker process has died.
     """
 
     def __init__(self, num_proc: int) -> None:
@@ -47,10 +50,12 @@ class Jobs:
     def __enter__(self) -> Jobs:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         for child in multiprocessing.active_children():
             child.kill()
         self._pool.shutdown(cancel_futures=True)
+        if kind and issubclass(kind, BrokenProcessPool):
+            raise WorkerDiedError("a worker process was killed, perhaps for want of memory") from None
 
     def run(
         self, function: Callable[[Job], Result], jobs: Iterable[Job], about: str, rows: int, size: int
@@ -68,8 +73,7 @@ class Jobs:
             Jobs with their results, in the order in which they end.
 
         Raises:
-            WorkerDiedError: A worker process has died.
-            Exception: What the function raised; what other jobs do then is stopped with the context.
+            Exception: What the function raised. The other jobs end with the context.
         """
         before = self._counts()
         waiting: dict[Future, Job] = {self._pool.submit(function, job): job for job in jobs}
@@ -82,10 +86,7 @@ class Jobs:
                 bar.set_postfix_str(f"{rows_done:,}/{rows:,} rows", refresh=False)
                 bar.update(bytes_done - bar.n)
                 for future in ended:
-                    try:
-                        yield waiting.pop(future), future.result()
-                    except BrokenProcessPool:
-                        raise WorkerDiedError("a worker process was killed, perhaps for want of memory") from None
+                    yield waiting.pop(future), future.result()
 
     def _counts(self) -> list[int]:
         return [counter.get_obj().value for counter in self._done]  # without its lock, which a killed worker may hold

@@ -149,6 +149,17 @@ def test_terminated(big: Path, undisturbed: dict[str, bytes], tmp_path: Path) ->
     goes_on(big, tmp_path / "o", undisturbed)
 
 
+def test_a_worker_dies_before_its_first_file(big: Path, undisturbed: dict[str, bytes], tmp_path: Path) -> None:
+    run = Run(big, tmp_path / "o")
+    while not run.workers():
+        assert run.process.is_alive()
+    os.kill(run.workers()[0], signal.SIGKILL)
+    code, said = run.end()
+    assert code == 1
+    assert re.fullmatch("error: a worker process was killed, perhaps for want of memory. What is finished .*\n", said)
+    goes_on(big, tmp_path / "o", undisturbed)
+
+
 def test_a_worker_dies(big: Path, undisturbed: dict[str, bytes], tmp_path: Path) -> None:
     run = Run(big, tmp_path / "o")
     run.wait_for(1)
