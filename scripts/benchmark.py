@@ -130,8 +130,7 @@ def make_environment(folder: Path, packages: list[str]) -> str:
     """Makes a virtual environment with uv and returns its Python."""
     subprocess.run(["uv", "venv", "--quiet", "--python", sys.executable, folder], check=True)
     python = str(folder / "bin" / "python")
-    subprocess.run(["uv", "pip", "install", "--quiet", "--python", python, *packages], check=True)
-    subprocess.run([python, "-c", "import datasets"], check=True)  # so that no measurement compiles it
+    subprocess.run(["uv", "pip", "install", "--quiet", "--compile-bytecode", "--python", python, *packages], check=True)
     return python
 
 
@@ -273,6 +272,8 @@ def main() -> None:
         "--work-dir", type=Path, help="where to make a folder; default: where the system has temporary files"
     )
     options = parser.parse_args()
+    if options.images < 400:
+        parser.error("--images: at least 400, so that there is a page of 100 rows to read")
     with tempfile.TemporaryDirectory(prefix="benchmark-", dir=options.work_dir) as name:
         work = Path(name)
         pythons = {name: make_environment(work / "env" / name, packages) for name, packages in ENVIRONMENTS.items()}
