@@ -9,7 +9,7 @@
 It makes a source of images that differ, of the size of the real ones, and environments for the peers, all in a folder
 that it removes at the end. Then it measures in turns, several times each, and prints Markdown tables of medians. A
 conversion has ended when its bytes are on the disk. Sources are in the page cache. Memory is that of all processes,
-pages that they share counted once (PSS).
+pages that they share counted once (PSS), in a run of its own, for to watch it takes time.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ PHRASES = ("No focal consolidation.", "The heart is of ordinary size.", "Small e
 
 
 class Measurement(NamedTuple):
-    """One run of a command: seconds, and bytes of memory."""
+    """One run of a command: seconds, or bytes of memory; to watch the memory takes time."""
 
     seconds: float
     memory: int
@@ -134,12 +134,13 @@ def make_environment(folder: Path, packages: list[str]) -> str:
     return python
 
 
-def measure(command: list[str | Path], home: Path) -> Measurement:
+def measure(command: list[str | Path], home: Path, watch_memory: bool = False) -> Measurement:
     """Runs a command until what it wrote is on the disk.
 
     Args:
         command: Program and arguments.
         home: Folder for the caches of `datasets`; emptied before.
+        watch_memory: Whether to measure memory, and not time.
     """
     shutil.rmtree(home, ignore_errors=True)
     os.sync()  # what others wrote is not to be waited for here
@@ -147,9 +148,10 @@ def measure(command: list[str | Path], home: Path) -> Measurement:
     start, memory = time.monotonic(), 0
     with tempfile.TemporaryFile("w+") as said:
         process = subprocess.Popen([str(word) for word in command], stdout=said, stderr=said, env=environment)
-        while process.poll() is None:
+        while watch_memory and process.poll() is None:
             memory = max(memory, used_memory(process.pid))
             time.sleep(0.05)
+        process.wait()
         os.sync()
         seconds = time.monotonic() - start
         said.seek(0)
@@ -171,7 +173,7 @@ def used_memory(pid: int) -> int:
     return total
 
 
-def in_turns(roads: dict[str, Callable[[], Measurement]], rounds: int) -> dict[str, list[Measurement]]:
+def in_turns(roads: dict[str, Callable[..., Measurement]], rounds: int) -> dict[str, list[Measurement]]:
     """Measures each, then each again, so that all share what the machine does meanwhile."""
     results: dict[str, list[Measurement]] = {name: [] for name in roads}
     turns = [name for _ in range(rounds) for name in roads]
@@ -184,13 +186,13 @@ def in_turns(roads: dict[str, Callable[[], Measurement]], rounds: int) -> dict[s
 # What is measured
 
 
-def conversions(work: Path, pythons: dict[str, str], num_proc: int) -> dict[str, Callable[[], Measurement]]:
+def conversions(work: Path, pythons: dict[str, str], num_proc: int) -> dict[str, Callable[..., Measurement]]:
     """Returns what converts the source, by name."""
 
-    def road(*command: str | Path) -> Callable[[], Measurement]:
-        def run() -> Measurement:
+    def road(*command: str | Path) -> Callable[..., Measurement]:
+        def run(watch_memory: bool = False) -> Measurement:
             shutil.rmtree(work / "output", ignore_errors=True)
-            return measure([*command], work / "home")
+            return measure([*command], work / "home", watch_memory)
 
         return run
 
@@ -232,15 +234,15 @@ def readings(work: Path, pythons: dict[str, str]) -> dict[str, Callable[[], Meas
 # The tables
 
 
-def conversion_table(results: dict[str, list[Measurement]], size: int) -> Iterator[str]:
+def conversion_table(results: dict[str, list[Measurement]], memory: dict[str, int], size: int) -> Iterator[str]:
     """Yields the lines of the table of conversions."""
     yield "| road | time | MB/s | peak memory | time, as a multiple of the first |"
     yield "|---|---|---|---|---|"
-    first = median(next(iter(results.values())), "seconds")
-    for name, runs in results.items():
-        seconds, memory = median(runs, "seconds"), median(runs, "memory") / 1e6
-        speed = size / 1e6 / seconds
-        yield f"| {name} | {seconds:.1f} s | {speed:,.0f} | {memory:,.0f} MB | {seconds / first:.2f} |"
+    medians = {name: statistics.median(run.seconds for run in runs) for name, runs in results.items()}
+    first = next(iter(medians.values()))
+    for name, seconds in medians.items():
+        speed, peak = size / 1e6 / seconds, memory[name] / 1e6
+        yield f"| {name} | {seconds:.1f} s | {speed:,.0f} | {peak:,.0f} MB | {seconds / first:.2f} |"
 
 
 def reading_table(results: dict[str, list[Measurement]]) -> Iterator[str]:
@@ -254,11 +256,6 @@ def reading_table(results: dict[str, list[Measurement]]) -> Iterator[str]:
             for how in ("decode_all", "first_row", "query_labels", "read_page")
         )
         yield f"| {form} | {decode:,.0f} rows/s | {first:.2f} s | {query * 1e3:,.0f} ms | {page / 1e6:,.1f} MB |"
-
-
-def median(runs: list[Measurement], field: str) -> float:
-    """Returns the median of a field."""
-    return statistics.median(getattr(run, field) for run in runs)
 
 
 def main() -> None:
@@ -278,7 +275,9 @@ def main() -> None:
         work = Path(name)
         pythons = {name: make_environment(work / "env" / name, packages) for name, packages in ENVIRONMENTS.items()}
         size = make_sources(work, options.images)
-        converted = in_turns(conversions(work, pythons, options.num_proc), options.rounds)
+        roads = conversions(work, pythons, options.num_proc)
+        memory = {name: run(watch_memory=True).memory for name, run in roads.items()}
+        converted = in_turns(roads, options.rounds)
         read: dict[str, list[Measurement]] = {}
         if not options.conversions_only:
             convert: list[str | Path] = [
@@ -298,7 +297,7 @@ def main() -> None:
         f"{psutil.virtual_memory().total / 2**30:.0f} GiB, {platform.system()}, Python {platform.python_version()}, "
         f"datasets {versions[0]}, pyarrow {versions[1]}\n"
     )
-    print("\n".join([*conversion_table(converted, size), "", *(reading_table(read) if read else [])]))
+    print("\n".join([*conversion_table(converted, memory, size), "", *(reading_table(read) if read else [])]))
 
 
 if __name__ == "__main__":
