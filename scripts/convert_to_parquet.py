@@ -108,12 +108,13 @@ def convert(
     sizes = [shard.path.stat().st_size for shard in shards]
     save_card(card, write_card(len(rows), num_bytes, sizes, uncertainty, shown_row))
     seconds, written = time.monotonic() - start, sum(shard.path.stat().st_size for shard in todo)
+    policies = ["--uncertainty", uncertainty, "--on-mismatch", on_mismatch]
     print(
         f"{output}: {len(rows):,} rows, {sum(sizes) / 1e6:,.1f} MB, Parquet files: {len(shards)}\n"
         f"{len(todo)} written ({written / 1e6:,.1f} MB in {seconds:.1f} s, {written / 1e6 / seconds:,.0f} MB/s), "
         f"{len(finished)} were there\n"
         f'load:   datasets.load_dataset({str(output)!r}, split="train")\n'
-        f"verify: python {shlex.join([__file__, source, str(output), '--verify', '--uncertainty', uncertainty])}"
+        f"verify: python {shlex.join([__file__, source, str(output), '--verify', *policies])}"
     )
     return 0
 

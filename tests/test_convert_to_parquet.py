@@ -324,7 +324,9 @@ def test_on_mismatch(source: Source, table: Rows, tmp_path: Path, capsys: Any) -
     folder = source(table=table[:-1])
     assert convert(folder, tmp_path / "o") == 1
     assert convert(folder, tmp_path / "o", "--on-mismatch", "skip") == 0
-    assert "11 rows" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "11 rows" in told
+    assert re.search(r"^verify: .* --verify --uncertainty zeros --on-mismatch skip$", told, re.M)
     assert convert(folder, tmp_path / "o", "--on-mismatch", "skip", "--verify") == 0
 
 
