@@ -6,15 +6,18 @@ The sum covers every byte of the file, its own eight hexadecimal digits taken as
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import re
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 FIELD = re.compile(rb'"crc32": "([0-9a-f]{8})"')
 PLACEHOLDER = "00000000"
+BLOCK = 1 << 20  # bytes that are read at once
 TAIL = 64 << 10  # bytes at the end of a file in which the sum is looked for
 
 
@@ -71,6 +74,12 @@ def seal(path: Path, crc32: int) -> None:
         file.write(b"%08x" % crc32)
 
 
+def sealed(text: bytes) -> bytes:
+    """Returns a text that was written with the placeholder, with the sum in its place."""
+    found = [*FIELD.finditer(text)][-1]
+    return text[: found.start(1)] + b"%08x" % zlib.crc32(text) + text[found.end(1) :]
+
+
 def is_intact(path: Path) -> bool:
     """Tells whether a file is, to the bit, what it says of itself.
 
@@ -92,19 +101,45 @@ def is_intact(path: Path) -> bool:
         >>> is_intact(path)
         False
     """
+    return sha256_if_intact(path) is not None
+
+
+def sha256_if_intact(path: Path) -> str | None:
+    """Reads a file once, for both sums.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Its SHA-256 in hexadecimal digits; nothing if it is not, to the bit, what it says of itself.
+    """
     try:
         position, said = _find(path)
     except ValueError:
-        return False
-    crc32 = 0
+        return None
+    crc32, sha256 = 0, hashlib.sha256()
     with open(path, "rb") as file:
-        for end in (position, None):
-            while block := file.read(1 << 20 if end is None else min(1 << 20, end - file.tell())):
-                crc32 = zlib.crc32(block, crc32)
-            if end is not None:
-                crc32 = zlib.crc32(PLACEHOLDER.encode(), crc32)
-                file.seek(len(PLACEHOLDER), os.SEEK_CUR)
-    return crc32 == int(said, 16)
+        for length, stands_for in ((position, None), (len(PLACEHOLDER), PLACEHOLDER.encode()), (None, None)):
+            for block in _blocks(file, length):
+                crc32 = zlib.crc32(stands_for or block, crc32)
+                sha256.update(block)
+    return sha256.hexdigest() if crc32 == int(said, 16) else None
+
+
+def sha256_of(path: Path) -> str:
+    """Returns the SHA-256 of a file, in hexadecimal digits."""
+    sha256 = hashlib.sha256()
+    with open(path, "rb") as file:
+        for block in _blocks(file):
+            sha256.update(block)
+    return sha256.hexdigest()
+
+
+def _blocks(file: IO[bytes], length: int | None = None) -> Iterator[bytes]:
+    """Yields so many bytes of a file, or the rest of it."""
+    end = None if length is None else file.tell() + length
+    while block := file.read(BLOCK if end is None else min(BLOCK, end - file.tell())):
+        yield block
 
 
 def _find(path: Path) -> tuple[int, bytes]:

@@ -131,7 +131,7 @@ class _Lines(tqdm):
 @contextlib.contextmanager
 def _progress_bar(about: str, size: int) -> Iterator[tqdm]:
     tqdm.set_lock(threading.RLock())  # tqdm's own is shared with forked processes, and one that is killed may hold it
-    options: dict[str, Any] = {"total": size, "desc": about, "unit": "B", "unit_scale": True}
+    options: dict[str, Any] = {"total": size, "desc": about, "unit": "B", "unit_scale": True, "disable": not size}
     if sys.stderr.isatty():
         bar = tqdm(**options)
     else:

@@ -13,7 +13,7 @@ from typing import IO, Any, NamedTuple, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from _checksum import PLACEHOLDER, Crc32Writer, seal
+from _checksum import PLACEHOLDER, Crc32Writer, seal, sha256_if_intact, sha256_of
 from _files import appearing, flushing_behind
 from _jobs import advance
 
@@ -79,8 +79,11 @@ def row_size(row: Row) -> int:
     return row.size + 2 * len(row.filename.encode()) + len(row.prompt.encode()) + ROW_OVERHEAD
 
 
-def write_shard(shard: Shard) -> None:
+def write_shard(shard: Shard) -> str:
     """Writes a Parquet file.
+
+    Returns:
+        Its SHA-256.
 
     Raises:
         SourceError: An image is not what the plan found.
@@ -101,6 +104,7 @@ def write_shard(shard: Shard) -> None:
             footer = {**describe(shard, crcs), "num_bytes": num_bytes, "crc32": PLACEHOLDER}
             writer.add_key_value_metadata({FOOTER_KEY: json.dumps(footer)})
         seal(incomplete, file.crc32)
+        return sha256_of(incomplete)  # which the system has in memory still
 
 
 @contextlib.contextmanager
@@ -163,15 +167,17 @@ def read(rows: list[Row], uncertainty: str) -> Iterator[tuple[int, dict[str, Any
         yield row.zipped[2] if row.zipped else zlib.crc32(example["image"]["bytes"]), example
 
 
-def is_finished(shard: Shard) -> bool:
-    """Tells whether the file that is there is what would be written now.
+def sha256_if_finished(shard: Shard) -> str | None:
+    """Returns the SHA-256 of the file that is there, if it is what would be written now and intact.
 
     Of images that are not in a zip, nothing but reading them tells.
     """
     crcs_read = (crc for crc, _ in read([row for row in shard.rows if not row.zipped], shard.uncertainty))
     crcs = [row.zipped[2] if row.zipped else next(crcs_read) for row in shard.rows]
+    is_same = describe(shard, crcs).items() <= read_footer(shard.path).items()
+    sha256 = sha256_if_intact(shard.path) if is_same else None
     advance(len(shard.rows), sum(row.size or 0 for row in shard.rows))
-    return describe(shard, crcs).items() <= read_footer(shard.path).items()
+    return sha256
 
 
 def describe(shard: Shard, crcs: list[int]) -> dict[str, Any]:

@@ -11,9 +11,11 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from _checksum import is_intact
+from _checksum import is_intact, sha256_if_intact, sha256_of
+from _croissant import CROISSANT, read_files
+from _croissant import DataFile as CroissantFile
 from _jobs import Jobs, advance
-from _parquet_card import DATA_FILES, dataset_info, size_category
+from _parquet_card import DATA_FILES, dataset_info, files_beside, size_category
 from huggingface_hub import DatasetCard
 
 import synthchex_75k
@@ -63,29 +65,35 @@ def differences(source: str, output: Path, uncertainty: str, on_mismatch: str, j
             yield f"data/{path.name}: its file names cannot be read: {_one_line(error)}"
     yield from _compare_order([row.filename for row in rows], [name for path in names for name in names[path]])
     files = [DataFile(path, [by_name.get(name) for name in names[path]], uncertainty) for path in names]
-    num_bytes = 0
+    num_bytes, sums = 0, {}
     read = [row for file in files for row in file.wanted if row]
     size = sum(row.size or 0 for row in read)
-    for _, (file_bytes, found) in jobs.run(compare_file, files, "Comparing", len(read), size):
+    for file, (file_bytes, sha256, found) in jobs.run(compare_file, files, "Comparing", len(read), size):
         num_bytes += file_bytes
+        sums[file.path.name] = sha256
         yield from found
-    yield from _compare_card(output / "README.md", len(rows), num_bytes, [path.stat().st_size for path in paths])
+    sizes = [path.stat().st_size for path in paths]
+    yield from _compare_card(output / "README.md", len(rows), num_bytes, sizes)
+    present = [CroissantFile(path.name, size, sums.get(path.name, "")) for path, size in zip(paths, sizes)]
+    yield from _compare_croissant(output / CROISSANT, present)
 
 
-def compare_file(file: DataFile) -> tuple[int, list[str]]:
+def compare_file(file: DataFile) -> tuple[int, str, list[str]]:
     """Compares a Parquet file with the rows of SOURCE.
 
     Args:
         file: The file.
 
     Returns:
-        The size of its rows in memory, as Arrow has them, in bytes; and each difference.
+        The size of its rows in memory, as Arrow has them, in bytes; its SHA-256; and each difference.
 
     Raises:
         SourceError: An image of SOURCE cannot be read.
     """
     at = f"data/{file.path.name}"
-    found = [] if is_intact(file.path) else [f"{at}: not to the bit what was written: damaged or edited"]
+    sha256 = sha256_if_intact(file.path)
+    found = [] if sha256 else [f"{at}: not to the bit what was written: damaged or edited"]
+    sha256 = sha256 or sha256_of(file.path)
     examples = synthchex_75k.examples([row for row in file.wanted if row], file.uncertainty, read_ahead=READ_AHEAD)
     num_bytes = 0
     try:
@@ -93,7 +101,7 @@ def compare_file(file: DataFile) -> tuple[int, list[str]]:
             if not parquet.schema_arrow.equals(SCHEMA, check_metadata=True):
                 found.append(f"{at}: the schema is not that of the rows: {_one_line(parquet.schema_arrow)}")
             if not parquet.schema_arrow.equals(SCHEMA):
-                return 0, found
+                return 0, sha256, found
             wanted_rows = enumerate(file.wanted)
             for batch in _read_batches(parquet):
                 num_bytes += batch.nbytes
@@ -106,7 +114,7 @@ def compare_file(file: DataFile) -> tuple[int, list[str]]:
         raise
     except UNREADABLE as error:
         found.append(f"{at}: cannot be read to its end: {_one_line(error)}")
-    return num_bytes, found
+    return num_bytes, sha256, found
 
 
 def _next(examples: Iterator[dict[str, Any]], row: Row) -> dict[str, Any]:
@@ -151,9 +159,14 @@ def _list_data_files(output: Path) -> tuple[list[Path], list[str]]:
     found = [f"{name}: missing" for name in sorted(wanted - names)] or ([] if wanted else ["data: no Parquet file"])
     # What is hidden is somebody's: of git, of a file manager, of `hf upload`. What is incomplete is of a conversion.
     hidden = {name for name in names if re.search(r"(^|/)\.", name) and not name.endswith(".incomplete")}
-    others = names - wanted - hidden - {"README.md"}
+    others = names - wanted - hidden - {"README.md", CROISSANT, *_files_of_card(output)}
     found += [f"{name}: does not belong here" for name in sorted(others)]
     return [output / name for name in sorted(wanted & names)], found
+
+
+def _files_of_card(output: Path) -> dict[str, str]:
+    card = output / "README.md"
+    return files_beside(card.read_text(encoding="utf-8", errors="replace")) if card.is_file() else {}
 
 
 def _compare_order(wanted: list[str], here: list[str]) -> Iterator[str]:
@@ -179,6 +192,12 @@ def _compare_card(path: Path, rows: int, num_bytes: int, file_sizes: list[int]) 
         return
     if not is_intact(path):
         yield f"{path.name}: not to the bit what was written: damaged or edited"
+    for name, sha256 in _files_of_card(path.parent).items():
+        beside = path.parent / name
+        if not beside.is_file():
+            yield f"{name}: missing; the card says that it belongs to it"
+        elif sha256_of(beside) != sha256:
+            yield f"{name}: not to the bit what was written: damaged or edited"
     try:
         header = DatasetCard.load(path).data.to_dict()
     except Exception as error:  # of the YAML, in many classes
@@ -194,3 +213,16 @@ def _compare_card(path: Path, rows: int, num_bytes: int, file_sizes: list[int]) 
     for key, value in wanted.items():
         if said.get(key) != value:
             yield f"{path.name}: {key} is {said.get(key)!r}, by the data {value!r}"
+
+
+def _compare_croissant(path: Path, present: list[CroissantFile]) -> Iterator[str]:
+    try:
+        said = {file.name: file for file in read_files(path.read_text(encoding="utf-8"))}
+    except (OSError, ValueError) as error:
+        yield f"{path.name}: cannot be read: {_one_line(error)}"
+        return
+    for name in sorted(said.keys() - {file.name for file in present}):
+        yield f"{path.name}: describes {name}, which is missing"
+    for file in present:
+        if said.get(file.name) != file:
+            yield f"{path.name}: size or SHA-256 of {file.name} is not that of the file"

@@ -1,6 +1,7 @@
 """Converts a SOURCE to a folder that is a complete Parquet dataset repository: data files and a dataset card.
 
     OUTPUT_DIR/README.md                            the card; it is there when all the rest is
+    OUTPUT_DIR/croissant.json, figures/*.png        the same for machines, and the pictures of the card
     OUTPUT_DIR/data/train-00000-of-000NN.parquet    the rows of `synthchex_75k.load` in its order, images untouched
 
 A file appears under its name when it is complete and on the disk. After any interruption run the same command again:
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import bisect
+import importlib.util
 import itertools
 import math
 import re
@@ -21,16 +23,18 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for a clone in which nothing is installed
 
 import pyarrow as pa
-from _checksum import Crc32Writer, is_intact, seal
+from _checksum import is_intact, sealed, sha256_of
+from _croissant import CROISSANT, DataFile, write_croissant
+from _figures import Drawing, Figure, count_positive, draw, evenly_spaced
 from _files import INCOMPLETE, appearing
 from _jobs import Jobs, WorkerDiedError, available_cpus
-from _parquet_card import show, write_card
-from _parquet_shard import ConversionError, Shard, is_finished, read_footer, row_size, write_shard
+from _parquet_card import files_beside, show, write_card
+from _parquet_shard import ConversionError, Shard, read_footer, row_size, sha256_if_finished, write_shard
 from _parquet_verify import differences
 from datasets.utils.py_utils import convert_file_size_to_int
 from tqdm import tqdm
@@ -40,6 +44,7 @@ from synthchex_75k import UNCERTAINTY, Row, SourceError
 
 OLDEST_PYARROW = 21  # which brought content-defined chunking
 DATA_FILE = re.compile(r"train-\d{5}-of-\d{5}\.parquet")
+BESIDE = re.compile(r"croissant\.json|figures/(labels|examples)\.png")
 GO_ON = "What is finished is kept: run the same command again to go on."
 EXAMPLES = """
 examples:
@@ -57,6 +62,7 @@ def convert(
     rows_per_group: int = 100,
     uncertainty: str = "zeros",
     on_mismatch: str = "error",
+    figures: bool = True,
 ) -> int:
     """Converts a source, or what of it is not converted yet.
 
@@ -68,6 +74,7 @@ def convert(
         rows_per_group: Upper bound of the rows of a row group.
         uncertainty: Label policy, a key of `synthchex_75k.UNCERTAINTY`.
         on_mismatch: `"error"` or `"skip"`, as in `synthchex_75k.plan`.
+        figures: Draw the pictures of the card.
 
     Returns:
         The exit code, 0.
@@ -80,39 +87,48 @@ def convert(
     """
     if int(pa.__version__.split(".")[0]) < OLDEST_PYARROW:
         raise ConversionError(f"pyarrow {pa.__version__} is too old: pip install -U 'pyarrow>={OLDEST_PYARROW}'")
+    if figures and not importlib.util.find_spec("matplotlib"):
+        raise ConversionError("the pictures of the card take matplotlib: pip install matplotlib, or pass --no-figures")
     start = time.monotonic()
-    card, data = output / "README.md", output / "data"
-    present, leftovers = look_at(output)
+    data = output / "data"
+    found = look_at(output)
     try:
         with Jobs(num_proc) as jobs:
             rows = synthchex_75k.plan(source, on_mismatch)
             shown_row = show(next(synthchex_75k.examples(rows[:1], uncertainty)))
+            pictures = draw_figures(jobs, rows, uncertainty) if figures else []
             shards = cut_shards(rows, data, max_shard_size, rows_per_group, uncertainty)
-            candidates = [shard for shard in shards if shard.path in present]
-            finished = {shard.path for shard, is_same in _run(jobs, is_finished, candidates, "Checking") if is_same}
-            todo = [shard for shard in shards if shard.path not in finished]
-            check_space(output, sum(shard.size for shard in todo), [*leftovers, *present - finished])
-            stale = [*leftovers, *present - {shard.path for shard in shards}]
+            candidates = [shard for shard in shards if shard.path in found.parquet]
+            checked = _run(jobs, sha256_if_finished, candidates, "Checking")
+            sums = {shard.path: sha256 for shard, sha256 in checked if sha256}
+            finished = len(sums)
+            todo = [shard for shard in shards if shard.path not in sums]
+            check_space(output, sum(shard.size for shard in todo), [*found.leftovers, *found.parquet - {*sums}])
+            wanted = {output / name for name in ("README.md", CROISSANT, *(picture.path for picture in pictures))}
+            stale = [*found.leftovers, *found.parquet - {shard.path for shard in shards}, *{*found.beside} - wanted]
             if todo or stale:
-                card.unlink(missing_ok=True)  # where there is a card, all is there
+                (output / "README.md").unlink(missing_ok=True)  # where there is a card, all is there
             for path in stale:
-                path.unlink()
+                path.unlink(missing_ok=True)
             data.mkdir(parents=True, exist_ok=True)
-            for _ in _run(jobs, write_shard, todo, "Converting"):
-                pass
+            for shard, sha256 in _run(jobs, write_shard, todo, "Converting"):
+                sums[shard.path] = sha256
     except BaseException:
-        for path in {*data.glob(".*.incomplete")} - {*leftovers}:  # of workers that were ended half way
+        for path in {*data.glob(".*.incomplete")} - {*found.leftovers}:  # of workers that were ended half way
             path.unlink(missing_ok=True)
         raise
+    files = [DataFile(shard.path.name, shard.path.stat().st_size, sums[shard.path]) for shard in shards]
     num_bytes = sum(read_footer(shard.path)["num_bytes"] for shard in shards)
-    sizes = [shard.path.stat().st_size for shard in shards]
-    save_card(card, write_card(len(rows), num_bytes, sizes, uncertainty, shown_row))
+    described = write_croissant(len(rows), files, uncertainty).encode()
+    beside = {CROISSANT: described, **{picture.path: picture.png for picture in pictures}}
+    sizes = [file.size for file in files]
+    save_beside(output, beside, write_card(len(rows), num_bytes, sizes, uncertainty, shown_row, pictures, beside))
     seconds, written = time.monotonic() - start, sum(shard.path.stat().st_size for shard in todo)
     policies = ["--uncertainty", uncertainty, "--on-mismatch", on_mismatch]
     print(
         f"{output}: {len(rows):,} rows, {sum(sizes) / 1e6:,.1f} MB, Parquet files: {len(shards)}\n"
         f"{len(todo)} written ({written / 1e6:,.1f} MB in {seconds:.1f} s, {written / 1e6 / seconds:,.0f} MB/s), "
-        f"{len(finished)} were there\n"
+        f"{finished} were there\n"
         f'load:   datasets.load_dataset({str(output)!r}, split="train")\n'
         f"verify: python {shlex.join([__file__, source, str(output), '--verify', *policies])}"
     )
@@ -124,17 +140,32 @@ def _run(jobs: Jobs, function: Any, shards: list[Shard], about: str) -> Iterator
     return jobs.run(function, shards, about, len(rows), sum(row.size or 0 for row in rows))
 
 
+def draw_figures(jobs: Jobs, rows: list[Row], uncertainty: str) -> list[Figure]:
+    """Draws the pictures of the card, in a worker: what draws takes memory that this process need not have."""
+    shown = synthchex_75k.examples([rows[place] for place in evenly_spaced(len(rows))], uncertainty)
+    drawing = Drawing(len(rows), count_positive(rows, uncertainty), list(shown))
+    return [picture for _, drawn in jobs.run(draw, [drawing], "Drawing", 0, 0) for picture in drawn]
+
+
 # Before: what is there, what is to be written
 
 
-def look_at(output: Path) -> tuple[set[Path], list[Path]]:
+class Found(NamedTuple):
+    """What is in the folder already: Parquet files, what lies beside them, what an interrupted run has left."""
+
+    parquet: set[Path]
+    beside: set[Path]
+    leftovers: list[Path]
+
+
+def look_at(output: Path) -> Found:
     """Looks at what is in the folder already.
 
     Args:
         output: The folder.
 
     Returns:
-        Parquet files of an earlier run, and what an interrupted run has left.
+        What conversions have written there.
 
     Raises:
         ConversionError: The folder holds anything else that is not hidden, or is named as the loading script.
@@ -146,21 +177,33 @@ def look_at(output: Path) -> tuple[set[Path], list[Path]]:
     if not output.is_dir():
         if output.exists():
             raise ConversionError(f"{output} is a file; name a folder")
-        return set(), []
-    data = output / "data"
-    found = [*output.iterdir(), *(data.iterdir() if data.is_dir() else [])]
-    visible = [path for path in found if not path.name.startswith(".") and (path != data or not data.is_dir())]
-    entries = [*visible, *(path for path in found if INCOMPLETE.fullmatch(path.name))]
+        return Found(set(), set(), [])
+    folders = [folder for folder in (output / "data", output / "figures") if folder.is_dir()]
+    entries = [path for folder in (output, *folders) for path in folder.iterdir() if path not in folders]
     leftovers = [path for path in entries if INCOMPLETE.fullmatch(path.name)]
-    present = {path for path in visible if path.parent == data and DATA_FILE.fullmatch(path.name) and read_footer(path)}
-    card = [path for path in visible if path == output / "README.md" and path.is_file() and is_intact(path)]
-    foreign = sorted(str(path.relative_to(output)) for path in {*entries} - {*leftovers} - present - {*card})
+    visible = {path for path in entries if not path.name.startswith(".")}
+    in_data = {path for path in visible if path.parent == output / "data"}
+    parquet = {path for path in in_data if DATA_FILE.fullmatch(path.name) and read_footer(path)}
+    beside = {path for path in visible - in_data if path.is_file() and belongs_to_card(path, output)}
+    foreign = sorted(str(path.relative_to(output)) for path in visible - parquet - beside)
     if foreign:
         raise ConversionError(
             f"{output} holds what no conversion has written, or what was edited or damaged since; move it away, or "
             f"name another folder ({len(foreign)} in all): {'; '.join(foreign[:5])}"
         )
-    return present, leftovers
+    return Found(parquet, beside, leftovers)
+
+
+def belongs_to_card(path: Path, output: Path) -> bool:
+    """Tells whether a file is the card, unedited, or one that the card says belongs to it."""
+    card = output / "README.md"
+    if path == card:
+        return is_intact(card)
+    name = path.relative_to(output).as_posix()
+    if card.is_file():
+        return files_beside(card.read_text(encoding="utf-8")).get(name) == sha256_of(path)
+    # A run that was interrupted before it wrote the card.
+    return bool(BESIDE.fullmatch(name)) and b"convert_to_parquet.py" in path.read_bytes()
 
 
 def cut_shards(rows: list[Row], folder: Path, max_size: int, rows_per_group: int, uncertainty: str) -> list[Shard]:
@@ -213,12 +256,18 @@ def check_space(output: Path, needed: int, replaced: list[Path]) -> None:
         )
 
 
-def save_card(path: Path, text: str) -> None:
-    """Writes the card; `text` holds the placeholder of the checksum."""
-    with appearing(path) as incomplete:
-        with Crc32Writer(incomplete) as file:
-            file.write(text.encode())
-        seal(incomplete, file.crc32)
+def save_beside(output: Path, beside: dict[str, bytes], card: str) -> None:
+    """Writes what lies beside the Parquet files, the card last; it holds the placeholder of its checksum."""
+    for name, content in beside.items():
+        path = output / name
+        path.parent.mkdir(exist_ok=True)
+        with appearing(path) as incomplete:
+            incomplete.write_bytes(content)
+    with appearing(output / "README.md") as incomplete:
+        incomplete.write_bytes(sealed(card.encode()))
+    figures = output / "figures"
+    if figures.is_dir() and not any(figures.iterdir()):
+        figures.rmdir()
 
 
 # The program
@@ -287,6 +336,12 @@ def parser() -> argparse.ArgumentParser:
         choices=["error", "skip"],
         default="error",
         help="images without a row and rows without an image",
+    )
+    add(
+        "--figures",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="draw the pictures of the card; takes matplotlib",
     )
     add(
         "--verify",

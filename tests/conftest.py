@@ -191,10 +191,10 @@ def error_of(source: Path, **options: Any) -> str:
 
 
 def convert(source: Path, output: Path, *options: str) -> int:
-    """Converts in this process and its workers; returns the exit code."""
+    """Converts in this process and its workers, without pictures unless `--figures` is given; returns the exit code."""
     import convert_to_parquet
 
-    return convert_to_parquet.main([str(source), str(output), *options])
+    return convert_to_parquet.main([str(source), str(output), "--no-figures", *options])
 
 
 def files_of(output: Path) -> list[Path]:

@@ -251,8 +251,9 @@ def test_an_order_that_is_not_that_of_the_names(output: Path, verify: Callable[.
     one.rename(one.with_suffix(".x"))
     two.rename(one)
     one.with_suffix(".x").rename(two)
-    (found,) = verify(output)
-    assert re.search(rf"^{FIRST}: after .*, in SOURCE before it$", found)
+    order, *sums = verify(output)
+    assert re.search(rf"^{FIRST}: after .*, in SOURCE before it$", order)
+    assert [line.split(" of ")[0] for line in sums] == ["croissant.json: size or SHA-256"] * 2
 
 
 def test_page_checksums_are_there(output: Path) -> None:
