@@ -36,7 +36,10 @@ from _jobs import Jobs, WorkerDiedError, available_cpus
 from _parquet_card import files_beside, show, write_card
 from _parquet_shard import ConversionError, Shard, read_footer, row_size, sha256_if_finished, write_shard
 from _parquet_verify import differences
+from _publish import MAIN, PublishError, Target, check, publish
 from datasets.utils.py_utils import convert_file_size_to_int
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined] # which re-exports it quietly
 from tqdm import tqdm
 
 import synthchex_75k
@@ -51,6 +54,7 @@ examples:
   python scripts/convert_to_parquet.py path/to/release path/to/parquet
   python scripts/convert_to_parquet.py path/to/release path/to/parquet --verify
   python scripts/convert_to_parquet.py hf://datasets/raman07/SynthCheX-75K path/to/parquet --uncertainty keep
+  python scripts/convert_to_parquet.py path/to/release path/to/parquet --push-to-hub USER/NAME --dry-run
 """
 
 
@@ -63,7 +67,7 @@ def convert(
     uncertainty: str = "zeros",
     on_mismatch: str = "error",
     figures: bool = True,
-) -> int:
+) -> None:
     """Converts a source, or what of it is not converted yet.
 
     Args:
@@ -75,9 +79,6 @@ def convert(
         uncertainty: Label policy, a key of `synthchex_75k.UNCERTAINTY`.
         on_mismatch: `"error"` or `"skip"`, as in `synthchex_75k.plan`.
         figures: Draw the pictures of the card.
-
-    Returns:
-        The exit code, 0.
 
     Raises:
         SourceError: The source, or an image in it, cannot be used.
@@ -132,7 +133,6 @@ def convert(
         f'load:   datasets.load_dataset({str(output)!r}, split="train")\n'
         f"verify: python {shlex.join([__file__, source, str(output), '--verify', *policies])}"
     )
-    return 0
 
 
 def _run(jobs: Jobs, function: Any, shards: list[Shard], about: str) -> Iterator[tuple[Shard, Any]]:
@@ -282,14 +282,21 @@ def main(arguments: list[str] | None = None) -> int:
     Returns:
         The exit code: 0, 1 after an error or where `--verify` found a difference, 130 after Ctrl-C.
     """
-    options = vars(parser().parse_args(arguments))
-    run = verify if options.pop("verify") else convert
+    options = vars(read_arguments(arguments))
+    compares, target, dry_run = (options.pop(name) for name in ("verify", "target", "dry_run"))
     try:
-        return run(**options)
+        if compares:
+            return verify(**options)
+        if target:
+            check(target)
+        convert(**options)
+        if target:
+            publish(options["output"], target, dry_run)
+        return 0
     except KeyboardInterrupt:
         print(f"\ninterrupted. {GO_ON}", file=sys.stderr)
         return 128 + signal.SIGINT
-    except (SourceError, ConversionError) as error:
+    except (SourceError, ConversionError, PublishError) as error:
         print(f"error: {error}", file=sys.stderr)
     except (WorkerDiedError, OSError, MemoryError) as error:
         print(f"error: {error or type(error).__name__}. {GO_ON}", file=sys.stderr)
@@ -305,6 +312,25 @@ def verify(source: str, output: Path, num_proc: int, uncertainty: str, on_mismat
             count += 1
     print(f"{count:,} differences" if count else "no difference")
     return min(count, 1)
+
+
+def read_arguments(arguments: list[str] | None) -> argparse.Namespace:
+    """Reads the command line, and checks what only its options together tell."""
+    read = parser()
+    options = read.parse_args(arguments)
+    repo_id = options.push_to_hub
+    target = Target(
+        repo_id, *(vars(options).pop(name) for name in ("create_pr", "private", "revision", "commit_message"))
+    )
+    if (not repo_id and target._replace(repo_id="") != Target("")) or (not repo_id and options.dry_run):
+        read.error("--create-pr, --private, --revision, --commit-message and --dry-run go with --push-to-hub")
+    if repo_id and options.verify:
+        read.error("--verify writes nothing, so it does not go with --push-to-hub")
+    if target.create_pr and target.revision != MAIN:
+        read.error("--create-pr makes a branch of its own, so it does not go with --revision")
+    options.target = target if repo_id else None
+    del options.push_to_hub
+    return options
 
 
 def parser() -> argparse.ArgumentParser:
@@ -348,7 +374,29 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="write nothing; compare OUTPUT_DIR with SOURCE, byte for byte; exit 0 or 1",
     )
+    add = result.add_argument_group(
+        "publish",
+        "The token is that of `hf auth login` or of HF_TOKEN. One commit makes the repository right: it adds what is "
+        "new, removes Parquet files, a loading script and its archives that are replaced, and touches nothing else.",
+    ).add_argument
+    add("--push-to-hub", type=repo_id, metavar="USER/NAME", help="then publish OUTPUT_DIR as this dataset repository")
+    add("--create-pr", action="store_true", help="as a pull request")
+    add("--private", action="store_true", help="make a new repository private")
+    add("--revision", default=MAIN, metavar="BRANCH", help="branch, or refs/pr/N (%(default)s)")
+    add("--commit-message", metavar="TEXT", help="default: one that says how many files there are")
+    add("--dry-run", action="store_true", help="convert, then only print the commit that would be made")
     return result
+
+
+def repo_id(text: str) -> str:
+    """Reads the name of a repository."""
+    try:
+        validate_repo_id(text)
+    except HFValidationError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    if text.count("/") != 1:
+        raise argparse.ArgumentTypeError(f"{text}: name the user or organization too, USER/NAME")
+    return text
 
 
 def positive(text: str) -> int:

@@ -146,6 +146,7 @@ class Hub(http.server.ThreadingHTTPServer):
     def __init__(self, folder: Path, port: int = 0) -> None:
         super().__init__(("127.0.0.1", port), Handler)
         self.url = f"http://127.0.0.1:{self.server_port}"
+        self.storage = f"http://localhost:{self.server_port}"  # of LFS objects: for the clients, another host
         self.folder = folder
         self.repos: dict[str, Repo] = {}
         self.requests: list[Request] = []
@@ -484,7 +485,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         for asked in self.json()["objects"]:
             answer = {"oid": asked["oid"], "size": asked["size"], "authenticated": True}
             if not (self.server.folder / asked["oid"]).exists():
-                href = f"{self.server.url}/lfs/{repo_id}"
+                href = f"{self.server.storage}/lfs/{repo_id}"
                 answer["actions"] = {
                     "upload": {"href": f"{href}/{asked['oid']}", "header": {}},
                     "verify": {"href": f"{href}/verify", "header": {}},
@@ -569,7 +570,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if not blob:
             raise HubError(404, "Entry not found", "EntryNotFound")
         if blob.sha256:
-            location = f"{self.server.url}/lfs/{quote(repo_id)}/{blob.sha256}"
+            location = f"{self.server.storage}/lfs/{quote(repo_id)}/{blob.sha256}"
             linked = {"X-Linked-Size": str(blob.size), "X-Linked-ETag": f'"{blob.sha256}"'}
             self.send(302, b"", ETag=f'"{blob.oid}"', Location=location, **linked, **headers)
         else:

@@ -44,6 +44,7 @@ from range_server import serve
 import synthchex_75k
 from synthchex_75k import LABELS, load
 
+SCRIPT = str(ROOT / "scripts" / "convert_to_parquet.py")
 NEW = int(datasets.__version__.split(".")[0]) >= 3
 
 
@@ -242,7 +243,7 @@ def test_help_is_a_manual(capsys: Any) -> None:
 
 
 def test_what_it_says_at_the_end_is_so(tmp_path: Path, capsys: Any) -> None:
-    command = [sys.executable, str(ROOT / "scripts" / "convert_to_parquet.py"), str(FIXTURE), str(tmp_path / "o")]
+    command = [sys.executable, SCRIPT, str(FIXTURE), str(tmp_path / "o"), "--no-figures"]
     run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert (run.returncode, run.stderr) == (0, "")
     assert re.search(r"12 rows, 1\.0 MB, Parquet files: 1\n1 written .* MB/s\), 0 were there\n", run.stdout)
@@ -261,7 +262,7 @@ def test_a_terminal_shows_progress(tmp_path: Path) -> None:
     fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 120, 0, 0))
     command = [
         sys.executable,
-        str(ROOT / "scripts/convert_to_parquet.py"),
+        SCRIPT,
         str(tmp_path / "source"),
         str(tmp_path / "o"),
     ]
@@ -291,7 +292,13 @@ def test_a_log_gets_a_line_now_and_then(tmp_path: Path, monkeypatch: pytest.Monk
 def test_a_remote_source_is_read_in_large_requests(tmp_path: Path) -> None:
     padded(tmp_path / "source", count=40, size=500_000)
     with serve(tmp_path / "source") as server:
-        command = [sys.executable, str(ROOT / "scripts" / "convert_to_parquet.py"), server.url, str(tmp_path / "o")]
+        command = [
+            sys.executable,
+            str(ROOT / "scripts" / "convert_to_parquet.py"),
+            server.url,
+            str(tmp_path / "o"),
+            "--no-figures",
+        ]
         subprocess.run(command, capture_output=True, check=True)
         assert sum("/a.zip" in path for path in server.asked) < 20
     assert convert(tmp_path / "source", tmp_path / "local") == 0
@@ -300,7 +307,13 @@ def test_a_remote_source_is_read_in_large_requests(tmp_path: Path) -> None:
 
 def test_loose_images_whose_server_does_not_say_their_size(source: Source, tmp_path: Path) -> None:
     with serve(source(shape=loose)) as server:
-        command = [sys.executable, str(ROOT / "scripts" / "convert_to_parquet.py"), server.url, str(tmp_path / "o")]
+        command = [
+            sys.executable,
+            str(ROOT / "scripts" / "convert_to_parquet.py"),
+            server.url,
+            str(tmp_path / "o"),
+            "--no-figures",
+        ]
         run = subprocess.run(command, capture_output=True, text=True)
     assert run.returncode == 1
     assert re.search(r"error: img/.*png: the server does not say how large it is; download it", run.stderr)
