@@ -14,13 +14,21 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-# Before `datasets` is imported: the tests leave nothing in the user's cache and reach no network.
-os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="synthchex-tests-")
-os.environ["HF_ENDPOINT"] = "http://127.0.0.1:9"  # where nothing answers
+import local_hub
+import pytest
+
+# Before `datasets` is imported: the tests leave nothing in the user's cache and reach nothing but a Hub of their own.
+SCRATCH = Path(tempfile.mkdtemp(prefix="synthchex-tests-"))
+SERVING = local_hub.serve(SCRATCH / "hub")
+HUB = SERVING.__enter__()
+ENVIRONMENT = {"HF_HOME": str(SCRATCH / "home"), "HF_ENDPOINT": HUB.url, "HF_HUB_DISABLE_XET": "1"}
+os.environ.update(ENVIRONMENT, HF_HUB_DISABLE_PROGRESS_BARS="1")
+for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_HUB_OFFLINE"):
+    os.environ.pop(name, None)
 
 import datasets
 import PIL.Image
-import pytest
+from huggingface_hub import HfFileSystem
 
 import synthchex_75k
 
@@ -34,8 +42,17 @@ if not TAKES_SCRIPTS:
 
 
 def pytest_unconfigure() -> None:
-    """Removes the cache of the tests."""
-    shutil.rmtree(os.environ["HF_HOME"], ignore_errors=True)
+    """Ends the Hub, and removes it and the cache of the tests."""
+    SERVING.__exit__(None, None, None)
+    shutil.rmtree(SCRATCH, ignore_errors=True)
+
+
+@pytest.fixture
+def hub() -> local_hub.Hub:
+    """The Hub at HF_ENDPOINT, empty."""
+    HUB.clear()
+    HfFileSystem.clear_instance_cache()  # they remember what they have seen
+    return HUB
 
 
 @pytest.fixture(scope="session")

@@ -21,7 +21,7 @@ import socket
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -104,7 +104,7 @@ class Failure:
 
     matching: re.Pattern[str]
     numbers: range
-    how: str | int
+    how: str | int | Callable[[], Any]
     headers: dict[str, str]
     seen: int = 0
 
@@ -154,19 +154,25 @@ class Hub(http.server.ThreadingHTTPServer):
         self.lock = threading.RLock()
         folder.mkdir(parents=True, exist_ok=True)
 
-    def fail(self, matching: str, how: str | int, numbers: range = range(1, 2), **headers: str) -> None:
+    def fail(
+        self, matching: str, how: str | int | Callable[[], Any], numbers: range = range(1, 2), **headers: Any
+    ) -> None:
         """Makes requests fail.
 
         Args:
             matching: A regular expression for `METHOD path?query`.
             how: A status; or `"drop"`, the connection before the request is read; `"cut"`, in the middle of its body;
-                `"lose"`, after it was done and before the answer; `"slow"`, an answer after two seconds.
+                `"lose"`, after it was done and before the answer; `"slow"`, an answer after two seconds; or what to
+                call before the request is answered.
             numbers: Which of the requests that match, from 1 on.
-            headers: Of the answer, with `_` for `-`.
+            **headers: Of the answer, with `_` for `-`.
         """
         self.failures.append(
             Failure(
-                re.compile(matching), numbers, how, {name.replace("_", "-"): text for name, text in headers.items()}
+                re.compile(matching),
+                numbers,
+                how,
+                {name.replace("_", "-"): str(text) for name, text in headers.items()},
             )
         )
 
@@ -183,6 +189,23 @@ class Hub(http.server.ThreadingHTTPServer):
         repo = self.repos[repo_id]
         stored = {path: self.store(path, data) for path, data in files.items()}
         return repo.commit(ref, title, "", {**repo.commits[repo.refs[ref]].files, **stored})
+
+    def clear(self) -> None:
+        """Forgets all repositories, contents, requests and failures."""
+        for path in self.folder.iterdir():
+            path.unlink()
+        self.repos.clear()
+        self.requests.clear()
+        self.failures.clear()
+
+    def merge(self, repo_id: str, number: int) -> None:
+        """Merges a pull request."""
+        repo = self.repos[repo_id]
+        repo.refs[MAIN] = repo.refs[f"refs/pr/{number}"]
+
+    def asked(self, matching: str) -> list[Request]:
+        """The requests that match."""
+        return [request for request in self.requests if re.search(matching, request.what)]
 
     def files(self, repo_id: str, revision: str = "main") -> dict[str, bytes]:
         """What is in a repository."""
@@ -265,13 +288,15 @@ class Handler(http.server.BaseHTTPRequestHandler):
             if isinstance(failure.how, int):
                 self.send(failure.how, b'{"error": "told to fail"}', **failure.headers)
                 return True
-            if failure.how == "slow":
+            if callable(failure.how):
+                failure.how()
+            elif failure.how == "slow":
                 time.sleep(2)
             elif failure.how == "lose":
                 self.is_lost = True
             else:
                 if failure.how == "cut":
-                    self.rfile.read(int(self.headers.get("Content-Length") or 1000) // 2)
+                    self.rfile.read(int(self.headers.get("Content-Length") or 0) // 2)
                 self.connection.shutdown(socket.SHUT_RDWR)
                 raise ConnectionAbortedError
         return False
@@ -633,7 +658,7 @@ def yaml_errors(card: str) -> list[str]:
 def serve(folder: Path) -> Iterator[Hub]:
     """Runs a Hub in a thread while the context lasts."""
     hub = Hub(folder)
-    thread = threading.Thread(target=hub.serve_forever, kwargs={"poll_interval": 0.05})
+    thread = threading.Thread(target=hub.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()
     try:
         yield hub

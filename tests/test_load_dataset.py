@@ -1,7 +1,5 @@
 """`load_dataset` and `datasets-cli` with the script itself, on the versions of `datasets` that take scripts (< 4)."""
 
-import ast
-import os
 import shutil
 import subprocess
 import sys
@@ -10,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import FIXTURE, ROOT, Rows
+from conftest import FIXTURE, ROOT, Rows, contents
 from datasets import DatasetDict, IterableDatasetDict, load_dataset
-from range_server import serve
+from local_hub import Hub
 
 SCRIPT = str(ROOT / "synthchex_75k.py")
 
@@ -38,24 +36,15 @@ def test_without_data_dir_the_folder_of_the_script_is_read(
 
 
 @pytest.mark.parametrize("streaming", [True, False])
-def test_without_data_dir_the_hub_repo_of_the_script_is_read(streaming: bool, expected: Rows, tmp_path: Path) -> None:
-    repo = tmp_path / "somebody" / "synthchex_75k"
-    shutil.copytree(FIXTURE, repo)
-    for name in ("synthchex_75k.py", "README.md"):
-        shutil.copy(ROOT / name, repo)
-    shutil.copytree(ROOT / "tests", repo / "tests")  # whose fixture is no second source
-    code = f"""
-import datasets
-options = {{"uncertainty": "keep", "streaming": {streaming}, "trust_remote_code": True}}
-rows = datasets.load_dataset("somebody/synthchex_75k", split="train", **options)
-rows = rows.cast_column("image", datasets.Image(decode=False))
-print([{{**row, "image": row["image"]["bytes"]}} for row in rows])
-"""
-    with serve(tmp_path) as hub:
-        environment = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home"), "HF_HUB_DISABLE_XET": "1"}
-        command = [sys.executable, "-c", code]
-        run = subprocess.run(command, env=os.environ | environment, stdout=subprocess.PIPE, text=True, check=True)
-    assert ast.literal_eval(run.stdout) == expected
+def test_without_data_dir_the_hub_repo_of_the_script_is_read(
+    streaming: bool, expected: Rows, rows_of: Callable[..., Rows], hub: Hub, tmp_path: Path
+) -> None:
+    tests = {f"tests/{path}": data for path, data in contents(ROOT / "tests").items()}  # whose fixture is no source
+    ours = {name: (ROOT / name).read_bytes() for name in ("synthchex_75k.py", "README.md")}
+    hub.create("somebody/synthchex_75k", files={**contents(FIXTURE), **ours, **tests})
+    cache = {} if streaming else {"cache_dir": str(tmp_path)}
+    options = {"uncertainty": "keep", "streaming": streaming, "trust_remote_code": True, **cache}
+    assert rows_of(load_dataset("somebody/synthchex_75k", split="train", **options)) == expected
 
 
 def test_an_error_names_what_is_wrong(tmp_path: Path) -> None:

@@ -1,18 +1,14 @@
 """Sources at addresses: from a Hub and over HTTP, through the unmodified clients."""
 
-import ast
-import os
 import random
-import shutil
-import subprocess
-import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT, SHAPES, Rows, Source, Write, mixed, one_zip, to_csv, to_zip
+from conftest import SHAPES, Rows, Source, Write, contents, mixed, one_zip, to_csv, to_zip
+from local_hub import Hub
 from range_server import serve
 
 from synthchex_75k import LABELS, SourceError, load
@@ -25,26 +21,19 @@ from synthchex_75k import LABELS, SourceError, load
 )
 @pytest.mark.parametrize("shape", [one_zip, mixed])
 def test_a_hub_repo_is_a_source(
-    shape: Write, address: str | None, options: dict[str, Any], source: Source, expected: Rows, tmp_path: Path
+    shape: Write,
+    address: str | None,
+    options: dict[str, Any],
+    source: Source,
+    expected: Rows,
+    rows_of: Callable[..., Rows],
+    hub: Hub,
+    tmp_path: Path,
 ) -> None:
-    folder = source(shape=shape)
-    for parent in ("raman07", "code"):
-        (tmp_path / parent).mkdir()
-    folder.rename(tmp_path / "raman07" / "SynthCheX-75K")
-    shutil.copy(ROOT / "synthchex_75k.py", tmp_path / "code")
-    code = f"""
-import datasets, synthchex_75k
-stream = synthchex_75k.load({address!r}, uncertainty="keep", **{options})
-rows = stream.cast_column("image", datasets.Image(decode=False))
-print([{{**row, "image": row["image"]["bytes"]}} for row in rows])
-"""
-    with serve(tmp_path) as hub:
-        environment = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home"), "HF_HUB_DISABLE_XET": "1"}
-        command = [sys.executable, "-c", code]
-        run = subprocess.run(
-            command, cwd=tmp_path / "code", env=os.environ | environment, stdout=subprocess.PIPE, text=True, check=True
-        )
-    assert ast.literal_eval(run.stdout) == expected
+    repo = hub.create("raman07/SynthCheX-75K", files=contents(source(shape=shape)))
+    repo.refs["refs/heads/v1.0"] = repo.refs["refs/heads/main"]
+    options = options if "streaming" in options else {**options, "cache_dir": tmp_path / "cache"}
+    assert rows_of(load(address, uncertainty="keep", **options)) == expected
 
 
 @pytest.mark.parametrize("shape", SHAPES)

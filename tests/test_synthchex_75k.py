@@ -3,7 +3,6 @@
 import ast
 import csv
 import json
-import os
 import pickle
 import shutil
 import struct
@@ -36,7 +35,7 @@ from conftest import (
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from range_server import serve
+from local_hub import Hub
 
 import synthchex_75k
 from synthchex_75k import LABELS, load
@@ -247,16 +246,12 @@ def test_without_a_source_the_folder_of_the_script_is_read(shape: Write, source:
     assert ast.literal_eval(run.stdout) == [row["filename"] for row in expected]
 
 
-def test_without_a_source_anywhere_the_release_is_asked_for(tmp_path: Path) -> None:
+def test_without_a_source_anywhere_the_release_is_asked_for(hub: Hub, tmp_path: Path) -> None:
     shutil.copy(ROOT / "synthchex_75k.py", tmp_path)
     shutil.copytree(FIXTURE, tmp_path / "tests/fixture")
     code = "import synthchex_75k; synthchex_75k.load(streaming=True)"
-    with serve(tmp_path) as hub:  # which answers all with 404
-        environment = {**os.environ, "HF_ENDPOINT": hub.url}
-        run = subprocess.run(
-            [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True
-        )
-    assert any("/datasets/raman07/SynthCheX-75K" in path for path in hub.asked)
+    run = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert hub.asked("/datasets/raman07/SynthCheX-75K")
     assert "SourceError: hf://datasets/raman07/SynthCheX-75K@main: no such file or folder" in run.stderr
 
 
