@@ -1,5 +1,7 @@
 """`load_dataset` and `datasets-cli` with the script itself, on the versions of `datasets` that take scripts (< 4)."""
 
+import ast
+import os
 import shutil
 import subprocess
 import sys
@@ -76,3 +78,38 @@ def test_datasets_cli(tmp_path: Path) -> None:
     assert run.returncode == 0, run.stderr
     assert "Test successful." in run.stdout + run.stderr
     assert "num_examples: 12" in (tmp_path / "release" / "README.md").read_text()
+
+
+NEWEST = """
+import sys
+import datasets
+rows = datasets.load_dataset("alice/synthchex_75k", split="train", streaming=True)
+print(datasets.__version__, [row["filename"] for row in rows])
+sys.stdout.flush()
+__import__("os")._exit(0)
+"""
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("road", ["datasets-cli", "convert_to_parquet.py"])
+def test_a_repo_with_the_script_becomes_one_that_the_newest_version_loads(
+    road: str, hub: Hub, images: dict[str, bytes], tmp_path: Path
+) -> None:
+    ours = {name: (ROOT / name).read_bytes() for name in ("synthchex_75k.py", "README.md")}
+    hub.create("alice/synthchex_75k", files={**contents(FIXTURE), **ours})
+    environment = {**os.environ, "HF_TOKEN": "hf_alice"}
+    if road == "datasets-cli":
+        program = [str(Path(sys.executable).with_name("datasets-cli")), "convert_to_parquet", "alice/synthchex_75k"]
+        subprocess.run([*program, "--trust_remote_code"], env=environment, capture_output=True, check=True)
+        hub.merge("alice/synthchex_75k", 1)
+    else:
+        convert = [sys.executable, str(ROOT / "scripts" / "convert_to_parquet.py"), str(FIXTURE), str(tmp_path / "o")]
+        publish = ["--no-figures", "--push-to-hub", "alice/synthchex_75k"]
+        subprocess.run([*convert, *publish], env=environment, capture_output=True, check=True)
+    assert not [path for path in hub.files("alice/synthchex_75k") if path.endswith((".py", ".zip"))]
+    assert "synthchex_75k.py" in hub.files("alice/synthchex_75k", "script")
+    newest = ["uv", "run", "--isolated", "--no-project", "--with", "datasets==5.*", "--with", "pillow", "python", "-c"]
+    run = subprocess.run([*newest, NEWEST], env=environment, cwd=tmp_path, capture_output=True, text=True, check=True)
+    version, _, names = run.stdout.partition(" ")
+    assert version.startswith("5.")
+    assert ast.literal_eval(names) == [*images]

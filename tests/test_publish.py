@@ -18,14 +18,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from _checksum import is_intact
-from conftest import FIXTURE, ROOT, Rows, Source, contents, convert, files_of, to_zip
+from conftest import FIXTURE, ROOT, Rows, Source, contents, files_of, to_zip
 from convert_to_parquet import main
 from datasets import load_dataset
 from huggingface_hub import DatasetCard, snapshot_download
 from local_hub import Hub
 
 REPO = "alice/chex"
-OPTIONS = ["--max-shard-size", "400KB", "--num-proc", "1", "--uncertainty", "keep"]  # 3 files
+OPTIONS = ["--max-shard-size", "400KB", "--num-proc", "1", "--uncertainty", "keep", "--no-figures"]  # 3 files
 COMMIT = r"POST .*/commit/"
 UPLOAD = r"PUT .*/lfs/"
 SCRIPT = b"""import datasets
@@ -61,7 +61,7 @@ def converted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def output(converted: Path, tmp_path: Path) -> Path:
-    """The fixture, converted, with pictures."""
+    """The fixture, converted, without pictures."""
     return Path(shutil.copytree(converted, tmp_path / "o"))
 
 
@@ -91,7 +91,7 @@ def head(hub: Hub, repo: str = REPO, ref: str = "refs/heads/main") -> str:
 def test_publish_and_load(
     publish: Any, output: Path, hub: Hub, expected: Rows, rows_of: Callable[..., Rows], tmp_path: Path
 ) -> None:
-    code, said, _ = publish()
+    code, said, _ = publish("--figures")
     assert code == 0
     assert set(hub.files(REPO)) == {".gitattributes", *names(output)}
     assert {"README.md", "croissant.json", "figures/labels.png", "figures/examples.png"} <= set(hub.files(REPO))
@@ -113,7 +113,7 @@ def test_the_page_is_that_of_the_repository(publish: Any, hub: Hub) -> None:
 
 
 def test_what_is_downloaded_is_what_verify_wants(publish: Any, hub: Hub, tmp_path: Path) -> None:
-    publish()
+    publish("--figures")
     downloaded = snapshot_download(REPO, repo_type="dataset", local_dir=tmp_path / "down", ignore_patterns=".*")
     assert is_intact(Path(downloaded, "README.md"))
     assert main([str(FIXTURE), downloaded, *OPTIONS[2:], "--verify"]) == 0
@@ -125,9 +125,10 @@ def test_private(publish: Any, hub: Hub) -> None:
     assert publish("--private")[0] == 0, "and again"
 
 
-def test_without_pictures(publish: Any, hub: Hub) -> None:
-    publish()
-    assert publish("--no-figures")[0] == 0
+def test_pictures_that_are_omitted_go(publish: Any, hub: Hub) -> None:
+    publish("--figures")
+    assert "figures/labels.png" in hub.files(REPO)
+    assert publish()[0] == 0
     assert not any("figures" in path for path in hub.files(REPO))
     assert "figures" not in hub.files(REPO)["README.md"].decode()
 
@@ -148,11 +149,11 @@ def test_publishing_again_does_nothing(publish: Any, hub: Hub) -> None:
 def test_of_a_changed_image_only_its_file_and_the_card_are_transferred(
     publish: Any, output: Path, hub: Hub, source: Source, images: dict[str, bytes]
 ) -> None:
-    publish()
+    publish("--figures")
     before, parquet = hub.files(REPO), contents(output)
     changed = [*images][3]  # not one of those that the card shows
     hub.requests.clear()
-    assert publish(source=source(images={**images, changed: images[[*images][5]]}))[0] == 0
+    assert publish("--figures", source=source(images={**images, changed: images[[*images][5]]}))[0] == 0
     different = {name for name, data in contents(output).items() if data != parquet[name]}
     (file,) = (name for name in different if name.startswith("data/"))
     assert different == {file, "README.md", "croissant.json"}
@@ -300,9 +301,10 @@ def test_a_pull_request_to_somebody_elses_repository(publish: Any, hub: Hub, mon
 
 def test_one_more_commit_to_a_pull_request(publish: Any, hub: Hub) -> None:
     hub.create(REPO)
-    publish("--create-pr")
-    code = publish("--no-figures", "--revision", "refs/pr/1")[0]
+    publish("--create-pr", "--figures")
+    code = publish("--revision", "refs/pr/1")[0]
     assert (code, "README.md" in hub.files(REPO)) == (0, False)
+    assert "README.md" in hub.files(REPO, "refs/pr/1")
     assert "figures/labels.png" not in hub.files(REPO, "refs/pr/1")
     code, _, error = publish("--revision", "refs/pr/7")
     assert (code, error) == (1, f"error: {REPO} has no refs/pr/7\n")
@@ -530,4 +532,3 @@ def test_the_token_is_nowhere(output: Path, hub: Hub, tmp_path: Path) -> None:
     )
     assert run.returncode == 0
     assert "hf_alice" not in run.stdout + run.stderr
-    assert convert(FIXTURE, output, *OPTIONS, "--figures", "--verify") == 0
