@@ -19,8 +19,8 @@ from _checksum import sealed
 from _croissant import CROISSANT, read_files
 from _parquet_card import DATA_FILES, files_beside, for_repo, read_header
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_token
-from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 from huggingface_hub.hf_api import RepoFile
+from huggingface_hub.utils import HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 
 import synthchex_75k
 

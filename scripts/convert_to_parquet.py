@@ -38,8 +38,7 @@ from _parquet_shard import ConversionError, Shard, read_footer, row_size, sha256
 from _parquet_verify import differences
 from _publish import MAIN, PublishError, Target, check, publish
 from datasets.utils.py_utils import convert_file_size_to_int
-from huggingface_hub.errors import HFValidationError
-from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined] # which re-exports it quietly
+from huggingface_hub.utils import HFValidationError, validate_repo_id
 from tqdm import tqdm
 
 import synthchex_75k
