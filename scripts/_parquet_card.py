@@ -138,11 +138,11 @@ def for_repo(card: str, repo_id: str, published: str, beside: dict[str, bytes]) 
             new.data[key] = value
         elif key in OPEN_LISTS and isinstance(value, list):
             new.data[key] = [*ours[key], *(entry for entry in value if entry not in ours[key])]
-    configs = [config for config in theirs.get("configs") or [] if config["config_name"] != "default"]
+    configs = [config for config in theirs.get("configs") or [] if config.get("config_name") != "default"]
     infos = theirs.get("dataset_info") or []
     named = {info.get("config_name"): info for info in ([infos] if isinstance(infos, dict) else infos)}
     # What is described and not configured belonged to a loading script.
-    described = [named[config["config_name"]] for config in configs if config["config_name"] in named]
+    described = [named[config["config_name"]] for config in configs if config.get("config_name") in named]
     new.data["configs"] = [*ours["configs"], *configs]
     if described:
         new.data["dataset_info"] = [{"config_name": "default", **ours["dataset_info"]}, *described]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 import hashlib
 import json
 import os
@@ -27,7 +26,8 @@ import synthchex_75k
 MAIN = "main"
 SCRIPT_BRANCH = "script"  # where `datasets` 3 kept the state before it removed a script
 CARD = "README.md"
-FIGURES = ("figures/labels.png", "figures/examples.png")
+# What a publication replaces, and removes where it has no such file any more.
+REPLACED = re.compile(r"data/train-[^/]*\.parquet|figures/(labels|examples)\.png")
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
 # Of all that the HTTP client raises: requests' until huggingface_hub 1, then httpx's.
 CLIENT_ERROR: type[Exception] = [kind for kind in HfHubHTTPError.__mro__ if kind.__module__ != "builtins"][-1]
@@ -152,7 +152,7 @@ def plan_change(folder: Path, target: Target) -> Change:
     sums = {path: _hashes(content) for path, content in contents.items()}
     sums |= {f"data/{file.name}": {file.sha256} for file in read_files((folder / CROISSANT).read_text("utf-8"))}
     unchanged = [path for path in contents if path in there and _sum(there[path]) in sums[path]]
-    stale = [path for path in there if path not in contents and (fnmatch.fnmatch(path, DATA_FILES) or path in FIGURES)]
+    stale = [path for path in there if path not in contents and REPLACED.fullmatch(path)]
     script = f"{target.repo_id.split('/')[1]}.py"
     replaced = [script, *_archives(target, info.sha, there, script)] if script in there else []
     branches = _branches(target) if info else {}
@@ -329,7 +329,7 @@ def _list_files(target: Target, revision: str) -> dict[str, RepoFile]:
 
 def _read(target: Target, path: str, revision: str) -> str:
     got = _ask(target, lambda: HfApi().hf_hub_download(target.repo_id, path, repo_type="dataset", revision=revision))
-    return Path(got).read_text(encoding="utf-8")
+    return Path(got).read_text(encoding="utf-8", errors="replace")
 
 
 def _branches(target: Target) -> dict[str, str]:
@@ -371,11 +371,14 @@ def _ask(
         except expected:
             raise
         except (CLIENT_ERROR, RuntimeError, ValueError) as error:
-            cause = _client_error(error)
+            cause = _client_error(error) or error
             response = getattr(cause, "response", None)
             status = response.status_code if response is not None else None
-            if cause is None or (status is not None and status not in TRANSIENT) or number == TRIES - 1:
-                raise PublishError(_explain(target, cause or error, status)) from error
+            # Without a status the connection failed; a ValueError is of what was sent.
+            passes = not isinstance(cause, ValueError) if status is None else status in TRANSIENT
+            if not passes or number == TRIES - 1:
+                said = _one_line(error) if cause is error else f"{_one_line(error)} {_one_line(cause)}"
+                raise PublishError(f"{target.repo_id}: {said}{_advice(status, passes)}") from error
             said = response.headers.get("Retry-After", "") if response is not None else ""
             wait = int(said) if said.isdigit() else 2**number
             print(f"{_one_line(cause)}; again in {wait} s", file=sys.stderr)
@@ -392,14 +395,13 @@ def _client_error(error: BaseException | None) -> BaseException | None:
     return error
 
 
-def _explain(target: Target, error: BaseException, status: int | None) -> str:
-    said = _one_line(error)
+def _advice(status: int | None, passes: bool) -> str:
     advice = {
         401: "the token is not valid: run `hf auth login`, or set HF_TOKEN",
         403: "the token may not do this: it must be one that may write to this repository",
         **dict.fromkeys(CONFLICT, "the repository has changed meanwhile: run this again, it looks at the new state"),
-    }.get(status or 0, "run this again later: what is transferred is kept" if status in TRANSIENT or not status else "")
-    return f"{target.repo_id}: {said}" + (f" — {advice}" if advice else "")
+    }.get(status or 0, "run this again later: what is transferred is kept" if passes else "")
+    return f" — {advice}" if advice else ""
 
 
 def _one_line(error: object) -> str:

@@ -169,6 +169,7 @@ def test_files_that_are_replaced_are_removed(publish: Any, output: Path, hub: Hu
         "data/train-00009-of-00010.parquet": b"PAR1",
     }
     others = {"data/test-00000-of-00001.parquet": b"PAR1", "logo.png": b"PNG", "data/notes.txt": b"keep"}
+    others["data/train-extra/a.parquet"] = b"PAR1"
     hub.create(REPO, files={**stale, **others})
     assert publish()[0] == 0
     assert set(hub.files(REPO)) == {".gitattributes", *others, *names(output)}
@@ -262,6 +263,14 @@ def test_archives_that_no_script_reads_stay(publish: Any, hub: Hub) -> None:
     hub.create(REPO, files={"masks.zip": b"of somebody else"})
     assert publish()[0] == 0
     assert "masks.zip" in hub.files(REPO)
+
+
+def test_a_header_that_the_hub_refuses(publish: Any, hub: Hub) -> None:
+    hub.create(REPO, files={"README.md": b"---\nconfigs:\n- data_files: extra/*.parquet\n---\n"})
+    code, _, error = publish()
+    assert code == 1
+    assert f'error: {REPO}: Invalid metadata in README.md. - "configs" must have a "config_name" each' in error
+    assert "croissant.json" not in hub.files(REPO)
 
 
 def test_a_header_that_cannot_be_read_is_not_thrown_away(publish: Any, hub: Hub) -> None:
