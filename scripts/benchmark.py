@@ -197,7 +197,14 @@ def conversions(work: Path, pythons: dict[str, str], num_proc: int) -> dict[str,
         return run
 
     release, folder, output = work / "release", work / "imagefolder", work / "output"
-    ours: list[str | Path] = [pythons["newest"], HERE / "convert_to_parquet.py", release, output, "--num-proc"]
+    ours: list[str | Path] = [
+        pythons["newest"],
+        HERE / "convert_to_parquet.py",
+        release,
+        output,
+        "--no-figures",
+        "--num-proc",
+    ]
     peers = HERE / "_benchmark_peers.py"
     return {
         f"convert_to_parquet.py, {num_proc} processes": road(*ours, str(num_proc)),
@@ -283,6 +290,7 @@ def main() -> None:
             convert: list[str | Path] = [
                 pythons["newest"],
                 HERE / "convert_to_parquet.py",
+                "--no-figures",
                 work / "release",
                 work / "parquet",
             ]
