@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import zlib
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -16,9 +15,9 @@ import pyarrow.parquet as pq
 from _checksum import PLACEHOLDER, Crc32Writer, seal, sha256_if_intact, sha256_of
 from _files import appearing, flushing_behind
 from _jobs import advance
+from _steps import StepError, read
 
-import synthchex_75k
-from synthchex_75k import FEATURES, LABELS, Row, SourceError
+from synthchex_75k import FEATURES, LABELS, Row
 
 SCHEMA = FEATURES.arrow_schema  # with the `huggingface` metadata that makes of the struct an Image
 LABEL_COLUMNS = [f"labels_dict.{label}" for label in LABELS]
@@ -35,14 +34,9 @@ FOOTER_KEY = "convert_to_parquet"  # what a file says of itself, as JSON
 MAX_ROW_GROUP_BYTES = 64 << 20  # three of them fit in memory, and none is over what the viewer takes
 # What a row, a row group and a file take beside their values, rounded up: a file may be smaller than said, not larger.
 ROW_OVERHEAD, GROUP_OVERHEAD, FILE_OVERHEAD = 512, 8192, 32768
-READ_AHEAD = 16 << 20  # bytes that a request to a remote source asks for: some 60 images
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-
-
-class ConversionError(Exception):
-    """A conversion that cannot start or go on; the message says what is wrong, where, and what to do."""
 
 
 class Shard(NamedTuple):
@@ -75,7 +69,7 @@ class Shard(NamedTuple):
 def row_size(row: Row) -> int:
     """Returns an upper bound of what a row takes in a file: bytes."""
     if row.size is None:
-        raise ConversionError(f"{row.where}: the server does not say how large it is; download it, then convert that")
+        raise StepError(f"{row.where}: the server does not say how large it is; download it, then convert that")
     return row.size + 2 * len(row.filename.encode()) + len(row.prompt.encode()) + ROW_OVERHEAD
 
 
@@ -87,7 +81,7 @@ def write_shard(shard: Shard) -> str:
 
     Raises:
         SourceError: An image is not what the plan found.
-        ConversionError: A remote source failed.
+        StepError: A remote source failed.
         OSError: Something could not be read or written.
     """
     crcs: list[int] = []
@@ -152,19 +146,6 @@ def read_table(group: list[Row], uncertainty: str, crcs: list[int]) -> pa.Table:
         "labels_dict": pa.array([row["labels_dict"] for row in rows], SCHEMA.field("labels_dict").type),
     }
     return pa.Table.from_arrays([columns[name] for name in SCHEMA.names], schema=SCHEMA)
-
-
-def read(rows: list[Row], uncertainty: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yields the CRC-32 of each image, in a zip the one that it says and that reading checks, with the example."""
-    examples = synthchex_75k.examples(rows, uncertainty, read_ahead=READ_AHEAD)
-    for row in rows:
-        try:
-            example = next(examples)
-        except (SourceError, OSError):
-            raise
-        except Exception as error:  # of a network client, each with classes of its own
-            raise ConversionError(f"{row.where}: {type(error).__name__}: {error}") from error
-        yield row.zipped[2] if row.zipped else zlib.crc32(example["image"]["bytes"]), example
 
 
 def sha256_if_finished(shard: Shard) -> str | None:

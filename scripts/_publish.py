@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, TypeVar
 from _checksum import sealed
 from _croissant import CROISSANT, read_files
 from _parquet_card import DATA_FILES, files_beside, for_repo, read_header
+from _steps import StepError
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_token
 from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils import HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
@@ -38,7 +39,7 @@ TRIES = 5
 Result = TypeVar("Result")
 
 
-class PublishError(Exception):
+class PublishError(StepError):
     """What stands in the way of publishing; the message says what is wrong, where, and what to do."""
 
 

@@ -11,14 +11,9 @@ finished files are recognised by what they say of themselves, and the result is 
 from __future__ import annotations
 
 import argparse
-import bisect
 import importlib.util
-import itertools
-import math
 import re
 import shlex
-import shutil
-import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -32,22 +27,21 @@ from _checksum import is_intact, sealed, sha256_of
 from _croissant import CROISSANT, DataFile, write_croissant
 from _figures import Drawing, Figure, count_positive, draw, evenly_spaced
 from _files import INCOMPLETE, appearing
-from _jobs import Jobs, WorkerDiedError, available_cpus
+from _jobs import Jobs, available_cpus
 from _parquet_card import files_beside, show, write_card
-from _parquet_shard import ConversionError, Shard, read_footer, row_size, sha256_if_finished, write_shard
+from _parquet_shard import Shard, read_footer, row_size, sha256_if_finished, write_shard
 from _parquet_verify import differences
-from _publish import MAIN, PublishError, Target, check, publish
-from datasets.utils.py_utils import convert_file_size_to_int
+from _publish import MAIN, Target, check, publish
+from _steps import StepError, check_space, cut, end_at_sigterm, exit_code, file_size, local_folder, positive
 from huggingface_hub.utils import HFValidationError, validate_repo_id
 from tqdm import tqdm
 
 import synthchex_75k
-from synthchex_75k import UNCERTAINTY, Row, SourceError
+from synthchex_75k import UNCERTAINTY, Row
 
 OLDEST_PYARROW = 21  # which brought content-defined chunking
 DATA_FILE = re.compile(r"train-\d{5}-of-\d{5}\.parquet")
 BESIDE = re.compile(r"croissant\.json|figures/(labels|examples)\.png")
-GO_ON = "What is finished is kept: run the same command again to go on."
 EXAMPLES = """
 examples:
   python scripts/convert_to_parquet.py path/to/release path/to/parquet
@@ -81,14 +75,14 @@ def convert(
 
     Raises:
         SourceError: The source, or an image in it, cannot be used.
-        ConversionError: The folder cannot be used, or a row is larger than `max_shard_size`.
-        WorkerDiedError: A process that wrote was killed.
+        StepError: The folder cannot be used, or a row is larger than `max_shard_size`.
+        _jobs.WorkerDiedError: A process that wrote was killed.
         OSError: Something could not be read or written.
     """
     if int(pa.__version__.split(".")[0]) < OLDEST_PYARROW:
-        raise ConversionError(f"pyarrow {pa.__version__} is too old: pip install -U 'pyarrow>={OLDEST_PYARROW}'")
+        raise StepError(f"pyarrow {pa.__version__} is too old: pip install -U 'pyarrow>={OLDEST_PYARROW}'")
     if figures and not importlib.util.find_spec("matplotlib"):
-        raise ConversionError("the pictures of the card take matplotlib: pip install matplotlib, or pass --no-figures")
+        raise StepError("the pictures of the card take matplotlib: pip install matplotlib, or pass --no-figures")
     start = time.monotonic()
     data = output / "data"
     found = look_at(output)
@@ -167,15 +161,15 @@ def look_at(output: Path) -> Found:
         What conversions have written there.
 
     Raises:
-        ConversionError: The folder holds anything else that is not hidden, or is named as the loading script.
+        StepError: The folder holds anything else that is not hidden, or is named as the loading script.
     """
     if output.resolve().name.lower() == "synthchex_75k":
-        raise ConversionError(
+        raise StepError(
             f"{output}: name it otherwise: beside a synthchex_75k.py, `datasets` 4 and later load no synthchex_75k"
         )
     if not output.is_dir():
         if output.exists():
-            raise ConversionError(f"{output} is a file; name a folder")
+            raise StepError(f"{output} is a file; name a folder")
         return Found(set(), set(), [])
     folders = [folder for folder in (output / "data", output / "figures") if folder.is_dir()]
     entries = [path for folder in (output, *folders) for path in folder.iterdir() if path not in folders]
@@ -186,7 +180,7 @@ def look_at(output: Path) -> Found:
     beside = {path for path in visible - in_data if path.is_file() and belongs_to_card(path, output)}
     foreign = sorted(str(path.relative_to(output)) for path in visible - parquet - beside)
     if foreign:
-        raise ConversionError(
+        raise StepError(
             f"{output} holds what no conversion has written, or what was edited or damaged since; move it away, or "
             f"name another folder ({len(foreign)} in all): {'; '.join(foreign[:5])}"
         )
@@ -206,10 +200,7 @@ def belongs_to_card(path: Path, output: Path) -> bool:
 
 
 def cut_shards(rows: list[Row], folder: Path, max_size: int, rows_per_group: int, uncertainty: str) -> list[Shard]:
-    """Cuts a plan into files of roughly even size.
-
-    Cuts lie at multiples of a power of two, about a 16th of a file's rows, so that an image that has grown or shrunk a
-    little moves no cut, and changes no other file.
+    """Cuts a plan into files, as `cut` does.
 
     Args:
         rows: The plan.
@@ -222,37 +213,19 @@ def cut_shards(rows: list[Row], folder: Path, max_size: int, rows_per_group: int
         The files. Their number and cuts depend on the arguments alone.
 
     Raises:
-        ConversionError: A row alone is larger than `max_size`.
+        StepError: A row alone is larger than `max_size`.
     """
-    alone = max(rows, key=row_size)
-    smallest = Shard(folder, [alone], rows_per_group, uncertainty).size
+
+    def shard(start: int, end: int, name: str = "") -> Shard:
+        return Shard(folder / name, rows[start:end], rows_per_group, uncertainty)
+
+    sizes = [row_size(row) for row in rows]
+    largest = sizes.index(max(sizes))
+    smallest = shard(largest, largest + 1).size
     if smallest > max_size:
-        raise ConversionError(f"--max-shard-size: {alone.where} alone may take {smallest:,} bytes; allow as much")
-    ends = list(itertools.accumulate(map(row_size, rows)))
-    for count in itertools.count(math.ceil(ends[-1] / max_size)):
-        step = 1 << max(0, (len(rows) // count // 16).bit_length() - 1)
-        nearest = (round(bisect.bisect(ends, ends[-1] * part / count) / step) * step for part in range(1, count))
-        cuts = sorted({0, *nearest, len(rows)})
-        names = [f"train-{part:05d}-of-{len(cuts) - 1:05d}.parquet" for part in range(len(cuts) - 1)]
-        parts = [rows[start:end] for start, end in itertools.pairwise(cuts)]
-        shards = [Shard(folder / name, part, rows_per_group, uncertainty) for name, part in zip(names, parts)]
-        if all(shard.size <= max_size for shard in shards):
-            return shards
-    raise AssertionError("a row alone fits")
-
-
-def check_space(output: Path, needed: int, replaced: list[Path]) -> None:
-    """Checks that what is to be written fits on the disk.
-
-    Raises:
-        ConversionError: It does not.
-    """
-    folder = next(path for path in (output.absolute(), *output.absolute().parents) if path.exists())
-    free = shutil.disk_usage(folder).free + sum(path.stat().st_size for path in replaced)
-    if needed > free:
-        raise ConversionError(
-            f"{folder}: {needed:,} bytes are needed and {free:,} free; free some, or name another disk"
-        )
+        raise StepError(f"--max-shard-size: {rows[largest].where} alone may take {smallest:,} bytes; allow as much")
+    parts = cut(sizes, max_size, lambda start, end: shard(start, end).size)
+    return [shard(*part, f"train-{number:05d}-of-{len(parts):05d}.parquet") for number, part in enumerate(parts)]
 
 
 def save_beside(output: Path, beside: dict[str, bytes], card: str) -> None:
@@ -283,7 +256,8 @@ def main(arguments: list[str] | None = None) -> int:
     """
     options = vars(read_arguments(arguments))
     compares, target, dry_run = (options.pop(name) for name in ("verify", "target", "dry_run"))
-    try:
+
+    def step() -> int:
         if compares:
             return verify(**options)
         if target:
@@ -292,14 +266,8 @@ def main(arguments: list[str] | None = None) -> int:
         if target:
             publish(options["output"], target, dry_run)
         return 0
-    except KeyboardInterrupt:
-        print(f"\ninterrupted. {GO_ON}", file=sys.stderr)
-        return 128 + signal.SIGINT
-    except (SourceError, ConversionError, PublishError) as error:
-        print(f"error: {error}", file=sys.stderr)
-    except (WorkerDiedError, OSError, MemoryError) as error:
-        print(f"error: {error or type(error).__name__}. {GO_ON}", file=sys.stderr)
-    return 1
+
+    return exit_code(step)
 
 
 def verify(source: str, output: Path, num_proc: int, uncertainty: str, on_mismatch: str, **_: Any) -> int:
@@ -398,28 +366,6 @@ def repo_id(text: str) -> str:
     return text
 
 
-def positive(text: str) -> int:
-    """Reads a positive number."""
-    if (number := int(text)) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not positive")
-    return number
-
-
-def file_size(text: str) -> int:
-    """Reads a size as `datasets` does, such as 500MB or 1GiB: bytes."""
-    try:
-        return positive(str(convert_file_size_to_int(text)))
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-
-
-def local_folder(text: str) -> Path:
-    """Reads the path of a folder."""
-    if "://" in text:
-        raise argparse.ArgumentTypeError(f"{text} is no folder of this machine; convert into one, then upload it")
-    return Path(text)
-
-
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    end_at_sigterm()
     sys.exit(main())

@@ -14,10 +14,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import convert_to_parquet  # noqa: F401 - before a test changes the user
+import PIL.Image
 import pytest
-from _parquet_shard import ConversionError
+from _steps import StepError, check_space
 from conftest import Rows, Source, Write, contents, convert, files_of, loose, padded, tars, to_csv, zips
-from convert_to_parquet import check_space
 
 OPTIONS = ["--max-shard-size", "14MB", "--rows-per-group", "4", "--num-proc", "2"]
 FILES = 14
@@ -212,7 +213,7 @@ def test_a_disk_that_gets_full(big: Path, undisturbed: dict[str, bytes], tmp_pat
 
 
 def test_a_disk_that_is_too_small(big: Path, tmp_path: Path, capsys: Any) -> None:
-    with pytest.raises(ConversionError, match="are needed"):
+    with pytest.raises(StepError, match="are needed"):
         check_space(tmp_path / "o", 1 << 60, [])
     with small_disk(tmp_path / "disk", "size=40m") as disk:
         if disk is None:
@@ -234,6 +235,7 @@ def test_an_unwritable_folder(source: Source) -> None:
         (folder / "logs").chmod(0o777)
 
         def drop() -> None:
+            PIL.Image.preinit()  # which imports what it may not afterwards
             if os.geteuid() == 0:
                 os.setuid(65534)
 
