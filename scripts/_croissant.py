@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from typing import Any, NamedTuple
 
-from _filtration import META_PROMPT
+from _quality import META_PROMPT
 
 from synthchex_75k import LABELS
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import multiprocessing
 import os
 import signal
@@ -14,11 +13,10 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import connection
 from typing import Any, TypeVar
 
-from tqdm import tqdm
+from _progress import progress_bar
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
-LINE_EVERY = 10  # seconds, where the output is no terminal
 
 _done: list[Any] = []  # in a worker: counters of rows and bytes, in memory that it shares with the main process
 
@@ -51,11 +49,15 @@ class Jobs:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.stop()
+        if kind and issubclass(kind, BrokenProcessPool):
+            raise WorkerDiedError("a worker process was killed, perhaps for want of memory") from None
+
+    def stop(self) -> None:
+        """Ends the workers, whatever they are at, and waits until they are gone."""
         for child in multiprocessing.active_children():
             child.kill()
         self._pool.shutdown(cancel_futures=True)
-        if kind and issubclass(kind, BrokenProcessPool):
-            raise WorkerDiedError("a worker process was killed, perhaps for want of memory") from None
 
     def run(
         self, function: Callable[[Job], Result], jobs: Iterable[Job], about: str, rows: int, size: int
@@ -79,7 +81,7 @@ class Jobs:
         waiting: dict[Future, Job] = {self._pool.submit(function, job): job for job in jobs}
         if not waiting:
             return
-        with _progress_bar(about, size) as bar:
+        with progress_bar(about, size, "B", unit_scale=True, disable=not size) as bar:
             while waiting:
                 ended = wait(waiting, timeout=0.1, return_when=FIRST_COMPLETED).done
                 rows_done, bytes_done = (now - then for now, then in zip(self._counts(), before))
@@ -116,26 +118,3 @@ def _end_with_parent() -> None:
     if parent:
         connection.wait([parent.sentinel])
         os._exit(1)
-
-
-class _Lines(tqdm):
-    """A progress bar for a log: a line now and then."""
-
-    def display(self, msg: str | None = None, pos: int | None = None) -> None:
-        """Writes a line; none where a terminal's would be cleared."""
-        if msg is None:
-            self.fp.write(f"{self}\n")
-            self.fp.flush()
-
-
-@contextlib.contextmanager
-def _progress_bar(about: str, size: int) -> Iterator[tqdm]:
-    tqdm.set_lock(threading.RLock())  # tqdm's own is shared with forked processes, and one that is killed may hold it
-    options: dict[str, Any] = {"total": size, "desc": about, "unit": "B", "unit_scale": True, "disable": not size}
-    if sys.stderr.isatty():
-        bar = tqdm(**options)
-    else:
-        line = "{desc}: {n_fmt}/{total_fmt}, {rate_fmt}{postfix}, {remaining} left"
-        bar = _Lines(**options, bar_format=line, mininterval=LINE_EVERY, delay=LINE_EVERY, leave=False)
-    with bar:
-        yield bar

@@ -85,6 +85,7 @@ def write_source(rows: list[Row], output: Path, jobs: Jobs, max_shard_size: int,
         for _ in _run(jobs, write_shard, todo, "Packing"):
             pass
     except BaseException:
+        jobs.stop()
         for path in {*data.glob(".*.incomplete")} - {*leftovers}:  # of workers that were ended half way
             path.unlink(missing_ok=True)
         raise

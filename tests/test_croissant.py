@@ -8,7 +8,7 @@ from typing import Any
 
 import mlcroissant
 import pytest
-from _filtration import META_PROMPT
+from _quality import META_PROMPT
 from conftest import FIXTURE, ROOT, Rows, convert, files_of
 
 from synthchex_75k import LABELS, UNCERTAINTY
