@@ -28,14 +28,17 @@ STYLE = """
 body { margin: 0 auto; max-width: 76rem; padding: 1rem; color: var(--ink); background: var(--ground);
   font: 1rem/1.5 system-ui, sans-serif; }
 h1 { font-size: 1.4rem; } h2 { font-size: 1.15rem; margin: 2rem 0 .5rem; }
-p, figcaption, caption { overflow-wrap: anywhere; }
-.muted, caption { color: var(--muted); }
+p, figcaption { overflow-wrap: anywhere; }
+.muted { color: var(--muted); }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-caption { text-align: left; padding-bottom: .5rem; }
 th, td { padding: .25rem .6rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
+thead th { white-space: normal; vertical-align: bottom; }
 th:first-child { text-align: left; position: sticky; left: 0; background: var(--ground); }
 td { background: linear-gradient(to left, var(--bar) var(--share, 0%), transparent 0); }
+@media (max-width: 40rem) {
+  table { font-size: .8rem; } th, td { padding: .25rem .35rem; } th:first-child { white-space: normal; }
+}
 .strip { display: flex; gap: .75rem; overflow-x: auto; padding-bottom: .75rem; }
 figure { margin: 0; flex: 0 0 15rem; font-size: .85rem; }
 figure img { width: 100%; height: auto; display: block; border-radius: .25rem; background: #000; }
@@ -114,7 +117,7 @@ def _html_table(counts: dict[str, Counter[str]]) -> str:
         lines.append(f'<tr><th scope="row">{name}</th>{cells}<td>{by.total():,}</td></tr>')
     about = "Images by quality, of all and of those with each label; the bar is the share of the row."
     return (
-        f'<div class="scroll"><table><caption>{about}</caption>'
+        f'<p class="muted">{about}</p>\n<div class="scroll" tabindex="0"><table aria-label="Images by quality">'
         f"<thead><tr>{head}</tr></thead>\n<tbody>{''.join(lines)}</tbody></table></div>"
     )
 

@@ -48,7 +48,7 @@ def test_the_quick_start_runs(tmp_path: Path) -> None:
     shutil.copytree(FIXTURE, tmp_path / "path/to/release")
     shutil.copy(ROOT / "synthchex_75k.py", tmp_path / "path/to/synthchex_75k.py")
     shutil.copy(ROOT / "synthchex_75k.py", tmp_path / "synthchex_75k.py")
-    new, old = blocks("python")
+    new, old = blocks("python")[:2]
     for code in [new, old] if TAKES_SCRIPTS else [new]:
         environment = {**os.environ, "HF_HOME": str(tmp_path / "home")}
         subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, check=True, capture_output=True)
