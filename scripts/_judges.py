@@ -7,6 +7,7 @@ import importlib
 import io
 import os
 import sys
+import traceback
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -114,9 +115,12 @@ class TransformersJudge:
             for image, question in zip(map(decode, images), questions)
         ]
         options = {"do_sample": False, "max_new_tokens": MAX_NEW_TOKENS}
-        answers = self._pipeline(
-            text=chats, batch_size=self.batch_size, return_full_text=False, generate_kwargs=options
-        )
+        try:
+            answers = self._pipeline(
+                text=chats, batch_size=self.batch_size, return_full_text=False, generate_kwargs=options
+            )
+        except Exception as error:  # of any model
+            raise _of_model(error) from error
         return [(answer[0] if isinstance(answer, list) else answer)["generated_text"] for answer in answers]
 
 
@@ -143,7 +147,11 @@ class CallableJudge:
 
     def ask(self, images: list[bytes], questions: list[str]) -> list[str]:
         """See `Judge`."""
-        return [*self._function([*map(decode, images)], questions)]
+        decoded = [*map(decode, images)]
+        try:
+            return [*self._function(decoded, questions)]
+        except Exception as error:  # of any model
+            raise _of_model(error) from error
 
 
 def decode(image: bytes) -> PIL.Image.Image:
@@ -156,6 +164,12 @@ def decode(image: bytes) -> PIL.Image.Image:
         return PIL.Image.open(io.BytesIO(image)).convert("RGB")
     except (OSError, SyntaxError, ValueError) as error:
         raise JudgeError(f"not an image that Pillow opens: {error}", is_of_image=True) from error
+
+
+def _of_model(error: Exception) -> JudgeError:
+    """Says what a model has raised, and where; another image may get an answer."""
+    at = traceback.extract_tb(error.__traceback__)[-1]
+    return JudgeError(f"{type(error).__name__}: {error} ({at.filename}:{at.lineno})", is_of_image=True)
 
 
 def _import(module: str, extra: str) -> Any:

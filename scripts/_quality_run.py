@@ -76,6 +76,8 @@ def ask(judge: Judge, batch: list[dict[str, Any]], model: str, meta_prompt: str)
         responses = judge.ask(images, questions)
         if len(responses) != len(batch):
             raise StepError(f"{model} gave {len(responses)} answers to {len(batch)} questions")
+        if strange := [response for response in responses if not isinstance(response, str)]:
+            raise StepError(f"{model} gave an answer that is no text: {strange[0]!r}")
     except JudgeError as error:
         if len(batch) > 1 and error.is_of_image:  # of which one: ask about each
             answers = [ask(judge, [example], model, meta_prompt) for example in batch]

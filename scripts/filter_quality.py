@@ -284,7 +284,9 @@ def _add_report(commands: Any) -> None:
 
 def _command(commands: Any, name: str, function: Any) -> Any:
     about = function.__doc__.partition("\n")[0]
-    add = commands.add_parser(name, help=about, description=about).add_argument
+    add = commands.add_parser(
+        name, help=about, description=about, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    ).add_argument
     add("source", metavar="SOURCE", help="folder or archive, or its address")
     add("labels_csv", metavar="LABELS_CSV", type=Path, help="CSV of labels")
     add(

@@ -424,6 +424,48 @@ def judge(images, questions):
     assert len({*wanted.values()}) == 2
 
 
+def test_a_model_that_fails_for_an_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], expected: Rows
+) -> None:
+    bad = expected[4]["prompt"]
+
+    def judge(images: list[Any], questions: list[str]) -> list[str]:
+        if any(bad in question for question in questions):
+            raise RuntimeError("out of memory")
+        return ["High Quality"] * len(images)
+
+    monkeypatch.setattr(synthchex_75k, "judge", judge, raising=False)
+    command = ["label", str(FIXTURE), str(tmp_path / "labels.csv"), "--model", "mine"]
+    assert main([*command, "--callable", "synthchex_75k:judge"]) == 1
+    where = rf"\({re.escape(__file__)}:\d+\)"
+    error = capsys.readouterr().err
+    assert re.search(rf"^- {expected[4]['filename']}: RuntimeError: out of memory {where}$", error, re.M)
+    assert {*(row["filename"] for row in read(tmp_path))} == {
+        row["filename"] for row in expected if row["prompt"] != bad
+    }
+
+
+@pytest.mark.parametrize(
+    ("answers", "message"),
+    [
+        (["High Quality"], "mine gave 1 answers to 8 questions"),
+        ([None] * 8, "mine gave an answer that is no text: None"),
+    ],
+)
+def test_a_model_that_answers_nonsense(
+    answers: list[Any],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(synthchex_75k, "judge", lambda images, questions: answers, raising=False)
+    command = ["label", str(FIXTURE), str(tmp_path / "labels.csv"), "--model", "mine"]
+    assert main([*command, "--callable", "synthchex_75k:judge"]) == 1
+    assert f"error: {message}" in capsys.readouterr().err
+    assert read(tmp_path) == []
+
+
 @pytest.mark.parametrize("name", ["no_such_module:f", "json:no_such_function", "json"])
 def test_a_callable_that_is_not_there(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["label", str(FIXTURE), str(tmp_path / "labels.csv"), "--model", "mine", "--callable", name]
