@@ -244,7 +244,7 @@ def _add_label(commands: Any) -> None:
         "--base-url", help="OpenAI-compatible server, such as http://localhost:8000/v1; its key is in OPENAI_API_KEY"
     )
     where.add_argument(
-        "--transformers", action="store_true", help="run the model in this process, on a GPU if there is"
+        "--transformers", action="store_true", help="run the model in this process, on a GPU if there is one"
     )
     where.add_argument(
         "--callable", dest="function", metavar="MODULE:FUNCTION", help="function of images and questions; see README"

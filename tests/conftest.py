@@ -40,7 +40,7 @@ TAKES_SCRIPTS = int(datasets.__version__.split(".")[0]) < 4
 
 collect_ignore = [] if TAKES_SCRIPTS else ["test_load_dataset.py"]
 if not importlib.util.find_spec("ray"):
-    collect_ignore.append("test_filter_heavy.py")  # which has an environment of its own
+    collect_ignore += ["test_filter_heavy.py", "tiny_vlm.py"]  # which have an environment of their own
 
 
 def pytest_unconfigure() -> None:

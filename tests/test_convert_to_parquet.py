@@ -280,7 +280,7 @@ def test_a_terminal_shows_progress(tmp_path: Path) -> None:
 
 def test_a_log_gets_a_line_now_and_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     padded(tmp_path / "source", count=60, size=5_000_000)
-    monkeypatch.setattr("_jobs.LINE_EVERY", 0.2)
+    monkeypatch.setattr("_progress.LINE_EVERY", 0.2)
     assert convert(tmp_path / "source", tmp_path / "o", "--num-proc", "1") == 0
     *lines, last = capsys.readouterr().err.split("\n")
     assert lines
