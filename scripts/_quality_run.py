@@ -112,7 +112,8 @@ def write_answers(answers: Iterator[Answer], run: Run, labels: LabelsFile) -> di
             bar.set_postfix_str(", ".join(f"{name} {count:,}" for name, count in counts.items()), refresh=False)
             bar.update(len(answer.labels) + len(answer.failed))
             failures_in_a_row = 0 if answer.labels else failures_in_a_row + 1
-            if failures_in_a_row == MAX_FAILURES_IN_A_ROW:
+            # Images that a server will not have are passed over for longer than a server that is down.
+            if failures_in_a_row >= MAX_FAILURES_IN_A_ROW * (10 if answer.is_of_image else 1):
                 why = next(reversed(failed.values()))
                 raise StepError(f"{failures_in_a_row} questions in a row failed, the last with: {why}")
     return failed

@@ -277,7 +277,7 @@ def verify(source: str, output: Path, num_proc: int, uncertainty: str, on_mismat
         for difference in differences(source, output, uncertainty, on_mismatch, jobs):
             tqdm.write(difference)  # beside the progress bar
             count += 1
-    print(f"{count:,} differences" if count else "no difference")
+    print(f"differences: {count:,}" if count else "no difference")
     return min(count, 1)
 
 

@@ -98,7 +98,10 @@ def label(
         print(table({"All images": Counter(label.quality for label in labels.labels)}))
     if failed:
         listed = "".join(f"\n- {name}: {why}" for name, why in [*failed.items()][:5])
-        print(f"error: {len(failed):,} images got no label; run this again to ask again:{listed}", file=sys.stderr)
+        print(
+            f"error: images without an answer; run this again to ask again ({len(failed):,} in all):{listed}",
+            file=sys.stderr,
+        )
     return min(len(failed), 1)
 
 
@@ -133,9 +136,10 @@ def apply(
         rows, labels = synthchex_75k.plan(source, on_mismatch), read_labels(labels_csv)
         check_belongs(labels, rows, labels_csv)
         quality = {label.filename: label.quality for label in labels}
-        _stop_for("have no label: run `filter_quality.py label` again", [r for r in rows if r.filename not in quality])
+        unlabelled = [row for row in rows if row.filename not in quality]
+        _stop_for("images without a label; run `filter_quality.py label` again", unlabelled)
         if unparsed == "error":
-            advice = "have an answer that was not understood: look at them, then pass --unparsed drop or keep"
+            advice = "images whose answer was not understood; look at them, then pass --unparsed drop or keep"
             _stop_for(advice, [row for row in rows if quality[row.filename] == UNPARSED])
         dropped = {*drop, *([UNPARSED] if unparsed == "drop" else [])}
         kept = [row for row in rows if quality[row.filename] not in dropped]
@@ -191,7 +195,7 @@ def _ray(run: Run, make: Any, workers: int) -> Any:
 def _stop_for(problem: str, rows: list[Row]) -> None:
     if rows:
         names = "; ".join(row.filename for row in rows[:5])
-        raise StepError(f"{len(rows):,} images {problem}: {names}")
+        raise StepError(f"{problem} ({len(rows):,} in all): {names}")
 
 
 def _dropped(rows: list[Row], labels: list[QualityLabel], dropped: set[str]) -> str:

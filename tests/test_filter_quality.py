@@ -364,7 +364,7 @@ def test_one_bad_answer_stops_nothing(
         code, output, error = label(server.url)
         assert code == 1
         assert "11 of 12 images have a label" in output
-        assert "error: 1 images got no label; run this again to ask again:" in error
+        assert "error: images without an answer; run this again to ask again (1 in all):" in error
         assert re.search(rf"^- {name}: .*{re.escape(message)}", error, re.M)
         assert name not in {row["filename"] for row in read(tmp_path)}
         server.answer = good
@@ -383,6 +383,16 @@ def test_a_server_that_stays_down_loses_nothing(label: Label, monkeypatch: pytes
         server.answer = good
         assert label(server.url)[0] == 0
     assert len(read(tmp_path)) == 12
+
+
+def test_images_that_a_server_will_not_have_do_not_stop_it(
+    label: Label, images: dict[str, bytes], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("_quality_run.MAX_FAILURES_IN_A_ROW", 2)
+    bad = [*images.values()][2:8]
+    with serve(lambda asked: Reply(400) if asked.image in bad else "High Quality") as server:
+        code, _, error = label(server.url, "--concurrency", "1")
+    assert (code, "(6 in all):" in error, len(read(tmp_path))) == (1, True, 6)
 
 
 @pytest.mark.parametrize(
@@ -513,7 +523,10 @@ def test_answers_that_were_not_understood(
 ) -> None:
     qualities(tmp_path, {[*images][2]: UNPARSED})
     assert apply(tmp_path) == 1
-    assert "error: 1 images have an answer that was not understood: look at them" in capsys.readouterr().err
+    assert (
+        "error: images whose answer was not understood; look at them, then pass --unparsed drop or keep (1 in all)"
+        in capsys.readouterr().err
+    )
     assert not (tmp_path / "o").exists()
     assert apply(tmp_path, "--unparsed", unparsed) == 0
     assert len(synthchex_75k.plan(str(tmp_path / "o"))) == kept
@@ -522,7 +535,7 @@ def test_answers_that_were_not_understood(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda lines: lines[:-1], "1 images have no label: run `filter_quality.py label` again"),
+        (lambda lines: lines[:-1], r"images without a label; run `filter_quality.py label` again \(1 in all\)"),
         (lambda lines: [*lines, lines[3]], "labels.csv line 14: .* has a label already; remove one"),
         (lambda lines: [*lines, b"x.png,Low Quality,x,judge,1\n"], "has labels of images that are not in this one"),
         (lambda lines: [*lines[:-1], lines[-1].replace(b"High Quality", b"Fine")], "'Fine' is not one of High Quality"),

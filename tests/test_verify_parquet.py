@@ -34,7 +34,7 @@ def verify(capsys: Any) -> Callable[..., list[str]]:
         before = contents(output)
         code = convert(source, output, "--verify", *options)
         *found, last = capsys.readouterr().out.splitlines()
-        assert last == (f"{len(found)} differences" if found else "no difference")
+        assert last == (f"differences: {len(found)}" if found else "no difference")
         assert code == (1 if found else 0)
         assert contents(output) == before
         return found
