@@ -7,6 +7,7 @@ import importlib
 import io
 import os
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -17,6 +18,7 @@ from _steps import StepError
 MAX_NEW_TOKENS = 64  # of an answer; the meta-prompt asks for two words
 RETRIES = 6
 TIMEOUT = 120  # seconds for an answer
+CLIENT_WAITS = 60  # seconds of `Retry-After` up to which the `openai` client waits by itself
 
 
 class JudgeError(Exception):
@@ -67,13 +69,7 @@ class ServerJudge:
         url = f"data:image/png;base64,{base64.b64encode(images[0]).decode()}"
         content = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": questions[0]}]
         try:
-            answer = self._client.chat.completions.create(
-                model=self.model,
-                messages=[{"role": "user", "content": content}],
-                temperature=0,
-                max_tokens=MAX_NEW_TOKENS,
-            )
-            return [answer.choices[0].message.content or ""]
+            return [self._complete([{"role": "user", "content": content}]).choices[0].message.content or ""]
         except (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError) as error:
             raise StepError(f"{self.base_url}: {_say(error)}") from error
         except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
@@ -86,6 +82,19 @@ class ServerJudge:
             # What the client makes of a body that is no chat completion.
             message = f"{self.base_url} gives no chat completion; should it end in /v1? {error!r}"
             raise JudgeError(message[:300], is_of_image=False) from error
+
+    def _complete(self, messages: list[dict[str, Any]]) -> Any:
+        while True:
+            try:
+                return self._client.chat.completions.create(
+                    model=self.model, messages=messages, temperature=0, max_tokens=MAX_NEW_TOKENS
+                )
+            except self._openai.APIStatusError as error:
+                said = error.response.headers.get("Retry-After", "")
+                if error.status_code not in (429, 503) or not said.isdigit() or int(said) <= CLIENT_WAITS:
+                    raise
+                print(f"{self.base_url}: {error.status_code}, again in {said} s", file=sys.stderr)
+                time.sleep(int(said))
 
 
 class TransformersJudge:

@@ -338,6 +338,17 @@ def test_the_server_says_when_to_come_again(label: Label) -> None:
     assert len(server.asked) == 2
 
 
+def test_a_long_time_to_wait_is_waited_too(label: Label, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("_judges.RETRIES", 0)  # as if the client had made its own
+    monkeypatch.setattr("_judges.CLIENT_WAITS", 0)
+    replies = iter([Reply(429, headers={"Retry-After": "1"})] * 2)
+    start = time.monotonic()
+    with serve(lambda _: next(replies, "High Quality")) as server:
+        code, _, error = label(server.url, "--limit", "1")
+    assert (code, len(server.asked), error.count("429, again in 1 s")) == (0, 3, 2)
+    assert time.monotonic() - start > 2
+
+
 def test_a_server_that_is_silent_is_asked_again(label: Label, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("_judges.TIMEOUT", 0.5)
     replies = iter([Reply(silent=3)])
