@@ -42,8 +42,8 @@ stream = load_dataset("USER/NAME", split="train", streaming=True)  # nothing dow
 next(iter(stream))["prompt"]
 ```
 
-(A script that stops in the middle of a stream may hang when it ends, whatever the Parquet file: Arrow's issue 45214.
-`os._exit(0)` as its last line helps.)
+(A script that stops in the middle of a stream may hang or abort when it ends, whatever the Parquet file: Arrow's issue
+45214. `os._exit(0)` as its last line helps.)
 
 Some columns only, and of the rows those with a finding (`datasets` 3.6 and later):
 
