@@ -434,8 +434,14 @@ def test_the_hub_says_when_to_come_again(publish: Any, hub: Hub) -> None:
     assert len(hub.repos[REPO].commits) == 2
 
 
-@pytest.mark.parametrize("how", [500, 503, "drop", "cut"])
-@pytest.mark.parametrize("matching", [r"GET .*/tree/", UPLOAD, COMMIT])
+@pytest.mark.parametrize(
+    ("matching", "how"),
+    [
+        *((r"GET .*/tree/", how) for how in (503, "drop")),
+        *((UPLOAD, how) for how in (500, "cut")),
+        *((COMMIT, how) for how in (500, 503, "drop", "cut")),
+    ],
+)
 def test_what_fails_once_is_tried_again(publish: Any, output: Path, hub: Hub, matching: str, how: Any) -> None:
     hub.create(REPO)
     hub.fail(matching, how, Retry_After=0)
