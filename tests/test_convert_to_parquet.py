@@ -1,15 +1,11 @@
 """The converter: what it writes, for whom, and what it refuses."""
 
 import ast
-import fcntl
 import os
-import pty
 import re
 import shutil
-import struct
 import subprocess
 import sys
-import termios
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -255,39 +251,6 @@ def test_what_it_says_at_the_end_is_so(tmp_path: Path, capsys: Any) -> None:
     assert (checked.returncode, checked.stdout) == (0, "no difference\n")
     assert convert(FIXTURE, tmp_path / "o") == 0
     assert "0 written" in capsys.readouterr().out
-
-
-def test_a_terminal_shows_progress(tmp_path: Path) -> None:
-    padded(tmp_path / "source", count=60, size=5_000_000)
-    leader, follower = pty.openpty()
-    fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 120, 0, 0))
-    command = [
-        sys.executable,
-        SCRIPT,
-        str(tmp_path / "source"),
-        str(tmp_path / "o"),
-    ]
-    with subprocess.Popen([*command, "--num-proc", "1"], stderr=follower, stdout=subprocess.DEVNULL):
-        os.close(follower)
-        shown = b""
-        with open(leader, "rb", buffering=0) as terminal:
-            try:
-                while block := terminal.read(4096):
-                    shown += block
-            except OSError:  # at its end, on Linux
-                pass
-    assert re.search(rb"Converting: +\d+%\|.*/300M \[.*B/s, [\d]+/60 rows\]", shown)
-
-
-def test_a_log_gets_a_line_now_and_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
-    padded(tmp_path / "source", count=60, size=5_000_000)
-    monkeypatch.setattr("_progress.LINE_EVERY", 0.2)
-    assert convert(tmp_path / "source", tmp_path / "o", "--num-proc", "1") == 0
-    *lines, last = capsys.readouterr().err.split("\n")
-    assert lines
-    for line in lines:
-        assert re.fullmatch(r"Converting: [\d.]+M?/300M, ([\d.]+[MG]|\?)B/s, \d+/60 rows, (\d\d:\d\d|\?) left", line)
-    assert last.strip() == ""
 
 
 def test_a_remote_source_is_read_in_large_requests(tmp_path: Path) -> None:
