@@ -32,7 +32,7 @@ from _parquet_card import files_beside, show, write_card
 from _parquet_shard import Shard, read_footer, row_size, sha256_if_finished, write_shard
 from _parquet_verify import differences
 from _publish import MAIN, Target, check, publish
-from _steps import StepError, check_space, cut, end_at_sigterm, exit_code, file_size, local_folder, positive
+from _steps import StepError, check_space, cut, end_at_sigterm, exit_code, file_size, local_folder, positive, read
 from huggingface_hub.utils import HFValidationError, validate_repo_id
 from tqdm import tqdm
 
@@ -89,7 +89,7 @@ def convert(
     try:
         with Jobs(num_proc) as jobs:
             rows = synthchex_75k.plan(source, on_mismatch)
-            shown_row = show(next(synthchex_75k.examples(rows[:1], uncertainty)))
+            shown_row = show(next(read(rows[:1], uncertainty))[1])
             pictures = draw_figures(jobs, rows, uncertainty) if figures else []
             shards = cut_shards(rows, data, max_shard_size, rows_per_group, uncertainty)
             candidates = [shard for shard in shards if shard.path in found.parquet]
@@ -135,8 +135,8 @@ def _run(jobs: Jobs, function: Any, shards: list[Shard], about: str) -> Iterator
 
 def draw_figures(jobs: Jobs, rows: list[Row], uncertainty: str) -> list[Figure]:
     """Draws the pictures of the card, in a worker: what draws takes memory that this process need not have."""
-    shown = synthchex_75k.examples([rows[place] for place in evenly_spaced(len(rows))], uncertainty)
-    drawing = Drawing(len(rows), count_positive(rows, uncertainty), list(shown))
+    shown = [example for _, example in read([rows[place] for place in evenly_spaced(len(rows))], uncertainty)]
+    drawing = Drawing(len(rows), count_positive(rows, uncertainty), shown)
     return [picture for _, drawn in jobs.run(draw, [drawing], "Drawing", 0, 0) for picture in drawn]
 
 
@@ -230,13 +230,15 @@ def cut_shards(rows: list[Row], folder: Path, max_size: int, rows_per_group: int
 
 def save_beside(output: Path, beside: dict[str, bytes], card: str) -> None:
     """Writes what lies beside the Parquet files, the card last; it holds the placeholder of its checksum."""
-    for name, content in beside.items():
+    contents = {**beside, "README.md": sealed(card.encode())}
+    if all((output / name).is_file() and (output / name).read_bytes() == data for name, data in contents.items()):
+        return
+    (output / "README.md").unlink(missing_ok=True)  # where there is a card, it is of what is there
+    for name, data in contents.items():
         path = output / name
         path.parent.mkdir(exist_ok=True)
         with appearing(path) as incomplete:
-            incomplete.write_bytes(content)
-    with appearing(output / "README.md") as incomplete:
-        incomplete.write_bytes(sealed(card.encode()))
+            incomplete.write_bytes(data)
     figures = output / "figures"
     if figures.is_dir() and not any(figures.iterdir()):
         figures.rmdir()
