@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from typing import Any, NamedTuple
 
+from _parquet_card import DATA_FILES
 from _quality import META_PROMPT
 
 from synthchex_75k import LABELS
@@ -169,7 +170,7 @@ RESPONSIBLE_AI: dict[str, Any] = {
 }
 
 
-class DataFile(NamedTuple):
+class FileObject(NamedTuple):
     """A Parquet file of the repository: name in `data/`, size in bytes, SHA-256."""
 
     name: str
@@ -177,17 +178,16 @@ class DataFile(NamedTuple):
     sha256: str
 
 
-def write_croissant(rows: int, files: list[DataFile], uncertainty: str, url: str = HOME) -> str:
+def write_croissant(rows: int, files: list[FileObject], uncertainty: str) -> str:
     """Writes the file.
 
     Args:
         rows: Number of rows.
         files: The Parquet files, in order.
         uncertainty: Label policy with which the labels were written, a key of `synthchex_75k.UNCERTAINTY`.
-        url: The page of the repository.
 
     Returns:
-        The text, JSON-LD.
+        The text, JSON-LD; its `url` is the page of the release.
     """
     about = {
         "@context": CONTEXT,
@@ -198,7 +198,7 @@ def write_croissant(rows: int, files: list[DataFile], uncertainty: str, url: str
             f"{rows:,} synthetic chest radiographs, 512x512 RGB PNGs, each with the prompt that generated it and 14 "
             "labels in the scheme of CheXpert. No picture shows a patient."
         ),
-        "url": url,
+        "url": HOME,
         "sameAs": PAPER,
         "license": "https://www.apache.org/licenses/LICENSE-2.0",
         "creator": [{"@type": "sc:Person", "name": name} for name in AUTHORS],
@@ -209,38 +209,38 @@ def write_croissant(rows: int, files: list[DataFile], uncertainty: str, url: str
         "isLiveDataset": False,
         "citeAs": CITATION,
     }
-    text = json.dumps(
-        {
-            **about,
-            "distribution": _distribution(files),
-            "recordSet": [_record_set(rows, uncertainty)],
-            **RESPONSIBLE_AI,
-        },
-        indent=2,
-        ensure_ascii=False,
-    )
-    return text + "\n"
+    records = [_record_set(rows, uncertainty)]
+    return _to_text({**about, "distribution": _distribution(files), "recordSet": records, **RESPONSIBLE_AI})
 
 
-def read_files(text: str) -> list[DataFile]:
+def at_url(text: str, url: str) -> str:
+    """Returns the text of a `croissant.json` with the page of the repository that it goes to."""
+    return _to_text({**json.loads(text), "url": url})
+
+
+def _to_text(about: dict[str, Any]) -> str:
+    return json.dumps(about, indent=2, ensure_ascii=False) + "\n"
+
+
+def read_files(text: str) -> list[FileObject]:
     """Reads the Parquet files from the text of a `croissant.json`.
 
     Raises:
         ValueError: It is no such text.
 
     Example:
-        >>> files = [DataFile("train-00000-of-00001.parquet", 4, "ab" * 32)]
+        >>> files = [FileObject("train-00000-of-00001.parquet", 4, "ab" * 32)]
         >>> read_files(write_croissant(2, files, "zeros")) == files
         True
     """
     try:
         objects = [node for node in json.loads(text)["distribution"] if node["@type"] == "cr:FileObject"]
-        return [DataFile(node["name"], int(node["contentSize"].split()[0]), node["sha256"]) for node in objects]
+        return [FileObject(node["name"], int(node["contentSize"].split()[0]), node["sha256"]) for node in objects]
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"not a Croissant file of Parquet files: {error!r}") from None
 
 
-def _distribution(files: list[DataFile]) -> list[dict[str, Any]]:
+def _distribution(files: list[FileObject]) -> list[dict[str, Any]]:
     objects = [
         {
             "@type": "cr:FileObject",
@@ -259,7 +259,7 @@ def _distribution(files: list[DataFile]) -> list[dict[str, Any]]:
         "name": "Parquet files",
         "description": "The files above, as convert_to_parquet.py writes them: the rows, in order.",
         "encodingFormat": PARQUET,
-        "includes": "data/train-*.parquet",
+        "includes": DATA_FILES,
     }
     return [*objects, file_set]
 

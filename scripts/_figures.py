@@ -8,10 +8,12 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import PIL.Image
+from _steps import decode
 from PIL.PngImagePlugin import PngInfo
 
-from synthchex_75k import LABELS, UNCERTAINTY, Row, SourceError
+from synthchex_75k import LABELS, UNCERTAINTY, Row
 
+FIGURES = ("figures/labels.png", "figures/examples.png")
 MAX_BYTES = 300_000  # of a picture
 NUM_EXAMPLES = 6
 WIDTH = 7.2  # inches of 100 pixels: on a phone half of that is seen, and text of 15 points can still be read
@@ -58,23 +60,6 @@ def count_positive(rows: Iterable[Row], uncertainty: str) -> dict[str, int]:
     return {label: sum(policy[value] == 1 for value in column) for label, column in zip(LABELS, columns)}
 
 
-def decode(example: dict[str, Any]) -> PIL.Image.Image:
-    """Returns the image of a row.
-
-    Args:
-        example: The row as `synthchex_75k.examples` yields it.
-
-    Raises:
-        SourceError: It cannot be decoded.
-    """
-    try:
-        image = PIL.Image.open(io.BytesIO(example["image"]["bytes"]))
-        image.load()
-    except (OSError, SyntaxError, ValueError):  # what Pillow raises of a damaged file
-        raise SourceError(f"{example['filename']}: not an image that Pillow opens; generate it again") from None
-    return image
-
-
 def evenly_spaced(count: int, wanted: int = NUM_EXAMPLES) -> list[int]:
     """Returns the places of the rows to show, of so many rows.
 
@@ -96,21 +81,25 @@ def _draw_labels(rows: int, positive: dict[str, int]) -> Figure:
     axes.tick_params(axis="y", length=0, labelsize=15, labelcolor=INK)
     axes.set_title(f"Rows with the label 1, of {rows:,}", fontsize=15, color=MUTED, loc="left")
     listed = ", ".join(f"{label} {text}" for (label, _), text in reversed([*zip(ordered, texts)]))
-    return Figure("figures/labels.png", f"Rows with the label 1, of {rows:,}: {listed}.", _to_png(figure))
+    return Figure(FIGURES[0], f"Rows with the label 1, of {rows:,}: {listed}.", _to_png(figure))
 
 
 def _draw_examples(examples: list[dict[str, Any]]) -> Figure:
     lines = -(-len(examples) // 2)
     figure, all_axes = _figure(lines, min(2, len(examples)), height=4.4 * lines)
     for axes, example in zip(all_axes, examples):
-        axes.imshow(decode(example).convert("RGB").resize((330, 330), PIL.Image.Resampling.LANCZOS))
+        axes.imshow(
+            decode(example["image"]["bytes"], example["filename"])
+            .convert("RGB")
+            .resize((330, 330), PIL.Image.Resampling.LANCZOS)
+        )
         text = "\n".join(_wrap(example["prompt"]))
         axes.set_xlabel(text, loc="left", fontsize=13, color=INK, parse_math=False)  # a dollar sign is one
     for axes in all_axes:
         axes.set(xticks=[], yticks=[])
     listed = " ".join(f"{number}. {' '.join(_wrap(example['prompt']))}" for number, example in enumerate(examples, 1))
     about = f"{len(examples)} rows, evenly spaced in the dataset, each image above its prompt: {listed}"
-    return Figure("figures/examples.png", about, _to_png(figure))
+    return Figure(FIGURES[1], about, _to_png(figure))
 
 
 def _wrap(prompt: str) -> list[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import importlib
-import io
 import os
 import sys
 import time
@@ -13,7 +12,9 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 import PIL.Image
-from _steps import StepError
+from _steps import StepError, decode, one_line
+
+from synthchex_75k import SourceError
 
 MAX_NEW_TOKENS = 64  # of an answer; the meta-prompt asks for two words
 RETRIES = 6
@@ -25,7 +26,7 @@ class JudgeError(Exception):
     """A question that got no answer; `is_of_image` if another image may get one."""
 
     def __init__(self, message: str, is_of_image: bool) -> None:
-        super().__init__(" ".join(message.split()))
+        super().__init__(one_line(message))
         self.is_of_image = is_of_image
 
 
@@ -121,7 +122,7 @@ class TransformersJudge:
         """See `Judge`."""
         chats = [
             [{"role": "user", "content": [{"type": "image", "image": image}, {"type": "text", "text": question}]}]
-            for image, question in zip(map(decode, images), questions)
+            for image, question in zip(map(decode_rgb, images), questions)
         ]
         options = {"do_sample": False, "max_new_tokens": MAX_NEW_TOKENS}
         try:
@@ -156,23 +157,23 @@ class CallableJudge:
 
     def ask(self, images: list[bytes], questions: list[str]) -> list[str]:
         """See `Judge`."""
-        decoded = [*map(decode, images)]
+        decoded = [*map(decode_rgb, images)]
         try:
             return [*self._function(decoded, questions)]
         except Exception as error:  # of any model
             raise _of_model(error) from error
 
 
-def decode(image: bytes) -> PIL.Image.Image:
+def decode_rgb(image: bytes) -> PIL.Image.Image:
     """Decodes a PNG file.
 
     Raises:
         JudgeError: It cannot be decoded.
     """
     try:
-        return PIL.Image.open(io.BytesIO(image)).convert("RGB")
-    except (OSError, SyntaxError, ValueError) as error:
-        raise JudgeError(f"not an image that Pillow opens: {error}", is_of_image=True) from error
+        return decode(image, "the image").convert("RGB")
+    except SourceError as error:
+        raise JudgeError(str(error), is_of_image=True) from error
 
 
 def _of_model(error: Exception) -> JudgeError:
@@ -189,4 +190,4 @@ def _import(module: str, extra: str) -> Any:
 
 
 def _say(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
+    return one_line(f"{type(error).__name__}: {error}")[:300]

@@ -11,7 +11,8 @@ from typing import Any
 
 import datasets
 from _checksum import PLACEHOLDER
-from _figures import Figure, decode
+from _figures import Figure
+from _steps import decode, one_line
 from datasets.info import DatasetInfosDict
 from datasets.utils.metadata import MetadataConfigs
 from huggingface_hub import CardData, DatasetCard
@@ -21,6 +22,7 @@ from synthchex_75k import FEATURES
 README = Path(__file__).parents[1] / "README.md"
 OPEN_LISTS = ("language", "tags", "task_categories", "task_ids")  # of the header: people may add to them
 KEPT_SECTIONS = ("Label policy", "How the dataset was made", "Intended use and limits", "Citation")
+CARD = "README.md"
 DATA_FILES = "data/train-*.parquet"
 # The last line: SHA-256 of the files that belong to the card, and what `_checksum` reads.
 MARK = "<!-- Written by convert_to_parquet.py. It replaces this file when it runs again, unless it was edited."
@@ -161,7 +163,7 @@ def read_header(card: str) -> dict[str, Any]:
     try:
         return DatasetCard(card).data.to_dict()
     except Exception as error:  # of the YAML, in many classes
-        raise ValueError(f"the header of the card cannot be read: {' '.join(str(error).split())}") from error
+        raise ValueError(f"the header of the card cannot be read: {one_line(error)}") from error
 
 
 def files_beside(card: str) -> dict[str, str]:
@@ -177,7 +179,7 @@ def _with_mark(header: CardData, body: str, beside: dict[str, bytes]) -> str:
 
 
 def _escape(text: str) -> str:
-    return re.sub(r"([\\\[\]`*_<>!#|])", r"\\\1", " ".join(text.split()))
+    return re.sub(r"([\\\[\]`*_<>!#|])", r"\\\1", one_line(text))
 
 
 def dataset_info(rows: int, num_bytes: int, file_sizes: list[int]) -> datasets.DatasetInfo:
@@ -210,7 +212,10 @@ def show(example: dict[str, Any]) -> str:
     Raises:
         SourceError: The image cannot be decoded.
     """
-    row = {**example, "image": _Repr(re.sub(r" at 0x\w+", "", repr(decode(example))))}
+    row = {
+        **example,
+        "image": _Repr(re.sub(r" at 0x\w+", "", repr(decode(example["image"]["bytes"], example["filename"])))),
+    }
     return pprint.pformat(row, width=118, compact=True, sort_dicts=False)
 
 

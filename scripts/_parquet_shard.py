@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from _checksum import PLACEHOLDER, Crc32Writer, seal, sha256_if_intact, sha256_of
 from _files import appearing, flushing_behind
 from _jobs import advance
-from _steps import StepError, read
+from _steps import StepError, crcs_of, read
 
 from synthchex_75k import FEATURES, LABELS, Row
 
@@ -149,19 +149,14 @@ def read_table(group: list[Row], uncertainty: str, crcs: list[int]) -> pa.Table:
 
 
 def sha256_if_finished(shard: Shard) -> str | None:
-    """Returns the SHA-256 of the file that is there, if it is what would be written now and intact.
-
-    Of images that are not in a zip, nothing but reading them tells.
-    """
-    crcs_read = (crc for crc, _ in read([row for row in shard.rows if not row.zipped], shard.uncertainty))
-    crcs = [row.zipped[2] if row.zipped else next(crcs_read) for row in shard.rows]
-    is_same = describe(shard, crcs).items() <= read_footer(shard.path).items()
+    """Returns the SHA-256 of the file that is there, if it is what would be written now and intact."""
+    is_same = describe(shard, crcs_of(shard.rows)).items() <= read_footer(shard.path).items()
     sha256 = sha256_if_intact(shard.path) if is_same else None
     advance(len(shard.rows), sum(row.size or 0 for row in shard.rows))
     return sha256
 
 
-def describe(shard: Shard, crcs: list[int]) -> dict[str, Any]:
+def describe(shard: Shard, crcs: Iterable[int]) -> dict[str, Any]:
     """Returns what a file says of itself: all that its bytes depend on.
 
     Args:

@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 from _checksum import is_intact, sha256_if_intact, sha256_of
-from _croissant import CROISSANT, read_files
-from _croissant import DataFile as CroissantFile
+from _croissant import CROISSANT, FileObject, read_files
 from _jobs import Jobs, advance
-from _parquet_card import DATA_FILES, dataset_info, files_beside, size_category
+from _parquet_card import CARD, DATA_FILES, dataset_info, files_beside, size_category
+from _steps import one_line
 from huggingface_hub import DatasetCard
 
 import synthchex_75k
@@ -62,7 +62,7 @@ def differences(source: str, output: Path, uncertainty: str, on_mismatch: str, j
         try:
             names[path] = pq.read_table(path, columns=["filename"], use_threads=False)["filename"].to_pylist()
         except (*UNREADABLE, KeyError) as error:
-            yield f"data/{path.name}: its file names cannot be read: {_one_line(error)}"
+            yield f"data/{path.name}: its file names cannot be read: {one_line(error)}"
     yield from _compare_order([row.filename for row in rows], [name for path in names for name in names[path]])
     files = [DataFile(path, [by_name.get(name) for name in names[path]], uncertainty) for path in names]
     num_bytes, sums = 0, {}
@@ -73,8 +73,8 @@ def differences(source: str, output: Path, uncertainty: str, on_mismatch: str, j
         sums[file.path.name] = sha256
         yield from found
     sizes = [path.stat().st_size for path in paths]
-    yield from _compare_card(output / "README.md", len(rows), num_bytes, sizes)
-    present = [CroissantFile(path.name, size, sums.get(path.name, "")) for path, size in zip(paths, sizes)]
+    yield from _compare_card(output / CARD, len(rows), num_bytes, sizes)
+    present = [FileObject(path.name, size, sums.get(path.name, "")) for path, size in zip(paths, sizes)]
     yield from _compare_croissant(output / CROISSANT, present)
 
 
@@ -99,7 +99,7 @@ def compare_file(file: DataFile) -> tuple[int, str, list[str]]:
     try:
         with pq.ParquetFile(file.path, page_checksum_verification=True) as parquet:
             if not parquet.schema_arrow.equals(SCHEMA, check_metadata=True):
-                found.append(f"{at}: the schema is not that of the rows: {_one_line(parquet.schema_arrow)}")
+                found.append(f"{at}: the schema is not that of the rows: {one_line(parquet.schema_arrow)}")
             if not parquet.schema_arrow.equals(SCHEMA):
                 return 0, sha256, found
             wanted_rows = enumerate(file.wanted)
@@ -113,7 +113,7 @@ def compare_file(file: DataFile) -> tuple[int, str, list[str]]:
     except synthchex_75k.SourceError:
         raise
     except UNREADABLE as error:
-        found.append(f"{at}: cannot be read to its end: {_one_line(error)}")
+        found.append(f"{at}: cannot be read to its end: {one_line(error)}")
     return num_bytes, sha256, found
 
 
@@ -122,10 +122,6 @@ def _next(examples: Iterator[dict[str, Any]], row: Row) -> dict[str, Any]:
         return next(examples)
     except OSError as error:  # which is not to be taken for one of the Parquet file
         raise synthchex_75k.SourceError(f"{row.where}: {error}") from error
-
-
-def _one_line(text: object) -> str:
-    return " ".join(str(text).split())
 
 
 def _read_batches(parquet: pq.ParquetFile) -> Iterator[pa.RecordBatch]:
@@ -159,13 +155,13 @@ def _list_data_files(output: Path) -> tuple[list[Path], list[str]]:
     found = [f"{name}: missing" for name in sorted(wanted - names)] or ([] if wanted else ["data: no Parquet file"])
     # What is hidden is somebody's: of git, of a file manager, of `hf upload`. What is incomplete is of a conversion.
     hidden = {name for name in names if re.search(r"(^|/)\.", name) and not name.endswith(".incomplete")}
-    others = names - wanted - hidden - {"README.md", CROISSANT, *_files_of_card(output)}
+    others = names - wanted - hidden - {CARD, CROISSANT, *_files_of_card(output)}
     found += [f"{name}: does not belong here" for name in sorted(others)]
     return [output / name for name in sorted(wanted & names)], found
 
 
 def _files_of_card(output: Path) -> dict[str, str]:
-    card = output / "README.md"
+    card = output / CARD
     return files_beside(card.read_text(encoding="utf-8", errors="replace")) if card.is_file() else {}
 
 
@@ -201,7 +197,7 @@ def _compare_card(path: Path, rows: int, num_bytes: int, file_sizes: list[int]) 
     try:
         header = DatasetCard.load(path).data.to_dict()
     except Exception as error:  # of the YAML, in many classes
-        yield f"{path.name}: its header cannot be read: {_one_line(error)}"
+        yield f"{path.name}: its header cannot be read: {one_line(error)}"
         return
     info = dataset_info(rows, num_bytes, file_sizes)._to_yaml_dict()
     wanted = {
@@ -215,11 +211,11 @@ def _compare_card(path: Path, rows: int, num_bytes: int, file_sizes: list[int]) 
             yield f"{path.name}: {key} is {said.get(key)!r}, by the data {value!r}"
 
 
-def _compare_croissant(path: Path, present: list[CroissantFile]) -> Iterator[str]:
+def _compare_croissant(path: Path, present: list[FileObject]) -> Iterator[str]:
     try:
         said = {file.name: file for file in read_files(path.read_text(encoding="utf-8"))}
     except (OSError, ValueError) as error:
-        yield f"{path.name}: cannot be read: {_one_line(error)}"
+        yield f"{path.name}: cannot be read: {one_line(error)}"
         return
     for name in sorted(said.keys() - {file.name for file in present}):
         yield f"{path.name}: describes {name}, which is missing"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 import signal
@@ -15,9 +14,10 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from _checksum import sealed
-from _croissant import CROISSANT, read_files
-from _parquet_card import DATA_FILES, files_beside, for_repo, read_header
-from _steps import StepError
+from _croissant import CROISSANT, at_url, read_files
+from _figures import FIGURES
+from _parquet_card import CARD, DATA_FILES, files_beside, for_repo, read_header
+from _steps import StepError, one_line
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_token
 from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils import HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
@@ -26,9 +26,7 @@ import synthchex_75k
 
 MAIN = "main"
 SCRIPT_BRANCH = "script"  # where `datasets` 3 kept the state before it removed a script
-CARD = "README.md"
-# What a publication replaces, and removes where it has no such file any more.
-REPLACED = re.compile(r"data/train-[^/]*\.parquet|figures/(labels|examples)\.png")
+OLD_DATA = re.compile(r"data/train-[^/]*\.parquet")
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
 # Of all that the HTTP client raises: requests' until huggingface_hub 1, then httpx's.
 CLIENT_ERROR: type[Exception] = [kind for kind in HfHubHTTPError.__mro__ if kind.__module__ != "builtins"][-1]
@@ -55,7 +53,7 @@ class Target(NamedTuple):
         create_pr: Open a pull request instead of a commit.
         private: Make the repository private if it is not there yet.
         revision: The branch, made if it is not there yet; or the ref of a pull request, `refs/pr/N`.
-        commit_message: Default: one that says how many rows there are.
+        commit_message: Default: one that says how many files there are.
     """
 
     repo_id: str
@@ -153,22 +151,19 @@ def plan_change(folder: Path, target: Target) -> Change:
     sums = {path: _hashes(content) for path, content in contents.items()}
     sums |= {f"data/{file.name}": {file.sha256} for file in read_files((folder / CROISSANT).read_text("utf-8"))}
     unchanged = [path for path in contents if path in there and _sum(there[path]) in sums[path]]
-    stale = [path for path in there if path not in contents and REPLACED.fullmatch(path)]
+    stale = [path for path in there if path not in contents and (OLD_DATA.fullmatch(path) or path in FIGURES)]
     script = f"{target.repo_id.split('/')[1]}.py"
     replaced = [script, *_archives(target, info.sha, there, script)] if script in there else []
-    branches = _branches(target) if info else {}
+    refs = _refs(target) if info else set()
     return Change(
         parent=info.sha if info else None,
-        starts_branch=bool(info) and not target.revision.startswith("refs/") and target.revision not in branches,
+        starts_branch=bool(info) and not target.revision.startswith("refs/") and target.revision not in refs,
         additions={path: content for path, content in contents.items() if path not in unchanged},
         sums=sums,
         deletions=sorted({*stale, *replaced}),
         unchanged=unchanged,
         kept_fields=kept_fields,
-        keeps_script=bool(replaced)
-        and not target.create_pr
-        and target.revision == MAIN
-        and SCRIPT_BRANCH not in branches,
+        keeps_script=bool(replaced) and not target.create_pr and target.revision == MAIN and SCRIPT_BRANCH not in refs,
     )
 
 
@@ -192,8 +187,7 @@ def _contents(folder: Path, target: Target, published: str) -> tuple[dict[str, P
     """Returns what the repository should hold, and the fields of its card that others have added."""
     card = (folder / CARD).read_text(encoding="utf-8")
     beside = {name: (folder / name).read_bytes() for name in files_beside(card)}
-    about = json.loads(beside[CROISSANT])
-    beside[CROISSANT] = (json.dumps({**about, "url": _page(target)}, indent=2, ensure_ascii=False) + "\n").encode()
+    beside[CROISSANT] = at_url(beside[CROISSANT].decode(), _page(target)).encode()
     try:
         text = for_repo(card, target.repo_id, published, beside)
         kept_fields = sorted(read_header(published).keys() - read_header(card).keys())
@@ -250,7 +244,7 @@ def commit(change: Change, target: Target) -> str:
     if parent is None:
         _ask(target, lambda: api.create_repo(**repo, private=target.private or None, exist_ok=True))
         parent = _info(target, None).sha
-        change = change._replace(starts_branch=target.revision not in _branches(target))
+        change = change._replace(starts_branch=target.revision not in _refs(target))
     if change.keeps_script:
         branches[SCRIPT_BRANCH] = parent
     if change.starts_branch:
@@ -262,7 +256,7 @@ def commit(change: Change, target: Target) -> str:
     additions = [operation for operation in operations if isinstance(operation, CommitOperationAdd)]
     options = {**repo, "revision": target.revision, "create_pr": target.create_pr}
     _ask(target, lambda: api.preupload_lfs_files(additions=additions, free_memory=False, **options))
-    pull_requests = _pull_requests(target) if target.create_pr else {}
+    refs = _refs(target)
     for _ in range(TRIES):
         try:
             made = _ask(
@@ -278,15 +272,14 @@ def commit(change: Change, target: Target) -> str:
             )
             return made.pr_url or made.commit_url
         except OutcomeUnknownError:
-            if url := _made(change, target, pull_requests):
+            if url := _made(change, target, refs):
                 return url
     raise PublishError(f"{target.repo_id}: the Hub did not take the commit in {TRIES} tries; run this again later")
 
 
-def _made(change: Change, target: Target, pull_requests: dict[str, str]) -> str | None:
+def _made(change: Change, target: Target, refs: set[str]) -> str | None:
     """Returns the address of a commit whose answer was lost, if it was made."""
-    refs = _pull_requests(target).keys() - pull_requests.keys() if target.create_pr else {target.revision}
-    for ref in refs:
+    for ref in _refs(target) - refs if target.create_pr else {target.revision}:
         there = _list_files(target, ref)
         added = all(path in there and _sum(there[path]) in change.sums[path] for path in change.additions)
         if added and not there.keys() & {*change.deletions}:
@@ -319,12 +312,8 @@ def _info(target: Target, revision: str | None) -> Any:
 
 
 def _list_files(target: Target, revision: str) -> dict[str, RepoFile]:
-    listed = _ask(
-        target,
-        lambda: [
-            *HfApi().list_repo_tree(target.repo_id, repo_type="dataset", revision=revision, recursive=True),
-        ],
-    )
+    tree = {"repo_type": "dataset", "revision": revision, "recursive": True}
+    listed = _ask(target, lambda: [*HfApi().list_repo_tree(target.repo_id, **tree)])  # type: ignore[arg-type]
     return {entry.path: entry for entry in listed if isinstance(entry, RepoFile)}
 
 
@@ -333,14 +322,10 @@ def _read(target: Target, path: str, revision: str) -> str:
     return Path(got).read_text(encoding="utf-8", errors="replace")
 
 
-def _branches(target: Target) -> dict[str, str]:
-    refs = _ask(target, lambda: HfApi().list_repo_refs(target.repo_id, repo_type="dataset"))
-    return {ref.name: ref.target_commit for ref in refs.branches}
-
-
-def _pull_requests(target: Target) -> dict[str, str]:
+def _refs(target: Target) -> set[str]:
+    """Returns the branches by their names, and the refs of pull requests."""
     refs = _ask(target, lambda: HfApi().list_repo_refs(target.repo_id, repo_type="dataset", include_pull_requests=True))
-    return {ref.ref: ref.target_commit for ref in refs.pull_requests or []}
+    return {ref.name for ref in refs.branches} | {ref.ref for ref in refs.pull_requests or []}
 
 
 def _page(target: Target) -> str:
@@ -378,11 +363,11 @@ def _ask(
             # Without a status the connection failed; a ValueError is of what was sent.
             passes = not isinstance(cause, ValueError) if status is None else status in TRANSIENT
             if not passes or number == TRIES - 1:
-                said = _one_line(error) if cause is error else f"{_one_line(error)} {_one_line(cause)}"
+                said = _say(error) if cause is error else f"{_say(error)} {_say(cause)}"
                 raise PublishError(f"{target.repo_id}: {said}{_advice(status, passes)}") from error
             said = response.headers.get("Retry-After", "") if response is not None else ""
             wait = int(said) if said.isdigit() else 2**number
-            print(f"{_one_line(cause)}; again in {wait} s", file=sys.stderr)
+            print(f"{_say(cause)}; again in {wait} s", file=sys.stderr)
             time.sleep(wait)
             if not repeatable and status not in (429, 503):  # which say that nothing was done
                 raise OutcomeUnknownError from error
@@ -396,6 +381,10 @@ def _client_error(error: BaseException | None) -> BaseException | None:
     return error
 
 
+def _say(error: BaseException) -> str:
+    return one_line(error) or type(error).__name__
+
+
 def _advice(status: int | None, passes: bool) -> str:
     advice = {
         401: "the token is not valid: run `hf auth login`, or set HF_TOKEN",
@@ -403,10 +392,6 @@ def _advice(status: int | None, passes: bool) -> str:
         **dict.fromkeys(CONFLICT, "the repository has changed meanwhile: run this again, it looks at the new state"),
     }.get(status or 0, "run this again later: what is transferred is kept" if passes else "")
     return f" — {advice}" if advice else ""
-
-
-def _one_line(error: object) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 @contextmanager

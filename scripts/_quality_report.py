@@ -9,10 +9,10 @@ from collections import Counter
 from collections.abc import Iterable
 
 import PIL.Image
-from _figures import decode, evenly_spaced
+from _figures import evenly_spaced
 from _quality import QUALITIES, UNPARSED
 from _quality_labels import QualityLabel
-from _steps import read
+from _steps import decode, read
 
 from synthchex_75k import LABELS, Row
 
@@ -131,7 +131,8 @@ def _strip(quality: str, rows: list[Row], labels: list[QualityLabel]) -> str:
         label = of_quality[example["filename"]]
         said = [("Prompt", example["prompt"]), ("Answer", label.response), ("File", label.filename)]
         texts = "".join(f"<dt>{name}</dt><dd>{html.escape(text)}</dd>" for name, text in said)
-        source = f"data:image/jpeg;base64,{base64.b64encode(_thumbnail(decode(example))).decode()}"
+        image = _thumbnail(decode(example["image"]["bytes"], label.filename))
+        source = f"data:image/jpeg;base64,{base64.b64encode(image).decode()}"
         alt = html.escape(f"Image of the prompt: {example['prompt']}", quote=True)
         figures.append(f'<figure><img src="{source}" alt="{alt}"><figcaption><dl>{texts}</dl></figcaption></figure>')
     strip = f'<div class="strip" tabindex="0">{"".join(figures)}</div>' if figures else '<p class="muted">None.</p>'

@@ -8,7 +8,7 @@ import io
 import json
 import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +16,8 @@ import PIL
 import PIL.Image
 from _files import INCOMPLETE, appearing, flushing_behind
 from _jobs import Jobs, advance
-from _steps import StepError, check_space, cut, read
+from _shards import cut, write_missing
+from _steps import StepError, crcs_of, decode, read
 
 from synthchex_75k import LABELS, Row, SourceError
 
@@ -42,9 +43,8 @@ class ImageShard(NamedTuple):
 
 
 class Written(NamedTuple):
-    """What a run has done: the rows, all zips, those that it wrote and how many bytes they have."""
+    """What a run has done: all zips, those that it wrote and how many bytes they have."""
 
-    rows: int
     shards: int
     new: int
     num_bytes: int
@@ -70,28 +70,13 @@ def write_source(rows: list[Row], output: Path, jobs: Jobs, max_shard_size: int,
     """
     data, metadata = output / "data", to_csv(rows)
     present, leftovers = look_at(output, metadata)
-    try:
-        shards = cut_shards(rows, data, max_shard_size, pixels)
-        candidates = [shard for shard in shards if shard.path in present]
-        finished = {shard.path for shard, is_same in _run(jobs, is_finished, candidates, "Checking") if is_same}
-        todo = [shard for shard in shards if shard.path not in finished]
-        check_space(output, sum(shard.size for shard in todo), [*leftovers, *present - finished])
-        stale = [*leftovers, *present - {shard.path for shard in shards}]
-        if todo or stale:
-            (output / METADATA).unlink(missing_ok=True)  # where it is, all is there
-        for path in stale:
-            path.unlink()
-        data.mkdir(parents=True, exist_ok=True)
-        for _ in _run(jobs, write_shard, todo, "Packing"):
-            pass
-    except BaseException:
-        jobs.stop()
-        for path in {*data.glob(".*.incomplete")} - {*leftovers}:  # of workers that were ended half way
-            path.unlink(missing_ok=True)
-        raise
+    shards = cut_shards(rows, data, max_shard_size, pixels)
+    _, written = write_missing(
+        jobs, output, shards, present, leftovers, [], output / METADATA, is_finished, write_shard, "Packing"
+    )
     with appearing(output / METADATA) as incomplete:
         incomplete.write_bytes(metadata)
-    return Written(len(rows), len(shards), len(todo), sum(shard.path.stat().st_size for shard in todo))
+    return Written(len(shards), len(written), sum(shard.path.stat().st_size for shard in written))
 
 
 def to_csv(rows: list[Row]) -> bytes:
@@ -187,13 +172,8 @@ def write_shard(shard: ImageShard) -> None:
 
 
 def is_finished(shard: ImageShard) -> bool:
-    """Tells whether the zip that is there is what would be written now, and intact.
-
-    Of images that are not in a zip, nothing but reading them tells.
-    """
-    loose = (crc for crc, _ in read([row for row in shard.rows if not row.zipped]))
-    crcs = [row.zipped[2] if row.zipped else next(loose) for row in shard.rows]
-    is_same = read_comment(shard.path) == describe(shard, crcs)
+    """Tells whether the zip that is there is what would be written now, and intact."""
+    is_same = read_comment(shard.path) == describe(shard, crcs_of(shard.rows))
     if is_same:
         with zipfile.ZipFile(shard.path) as archive:
             is_same = archive.testzip() is None
@@ -201,7 +181,7 @@ def is_finished(shard: ImageShard) -> bool:
     return is_same
 
 
-def describe(shard: ImageShard, crcs: list[int]) -> dict[str, Any]:
+def describe(shard: ImageShard, crcs: Iterable[int]) -> dict[str, Any]:
     """Returns what a zip says of itself: all that its bytes depend on.
 
     Args:
@@ -238,11 +218,7 @@ def resize(image: bytes, pixels: int, where: str) -> bytes:
     Raises:
         SourceError: It cannot be decoded, or something of it would be lost: its proportions, transparency or 16 bits.
     """
-    try:
-        decoded = PIL.Image.open(io.BytesIO(image))
-        decoded.load()
-    except (OSError, SyntaxError, ValueError):
-        raise SourceError(f"{where}: not an image that Pillow opens; generate it again") from None
+    decoded = decode(image, where)
     if decoded.width != decoded.height:
         raise SourceError(f"{where}: {decoded.width}x{decoded.height} pixels, not square; --size would distort it")
     if decoded.mode not in ("1", "L", "P", "RGB"):
@@ -252,8 +228,3 @@ def resize(image: bytes, pixels: int, where: str) -> bytes:
     saved = io.BytesIO()
     decoded.convert("RGB").resize((pixels, pixels), PIL.Image.Resampling.LANCZOS).save(saved, "PNG", optimize=True)
     return saved.getvalue()
-
-
-def _run(jobs: Jobs, function: Any, shards: list[ImageShard], about: str) -> Iterator[tuple[ImageShard, Any]]:
-    rows = [row for shard in shards for row in shard.rows]
-    return jobs.run(function, shards, about, len(rows), sum(row.size or 0 for row in rows))

@@ -1,12 +1,9 @@
-"""What the programs have in common: how they read rows, cut them into files, take arguments and end."""
+"""What the programs have in common: how they read rows, take arguments and end."""
 
 from __future__ import annotations
 
 import argparse
-import bisect
-import itertools
-import math
-import shutil
+import io
 import signal
 import sys
 import zlib
@@ -14,7 +11,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from _jobs import WorkerDiedError
+import PIL.Image
+from _jobs import WorkerDiedError, available_cpus
 from datasets.utils.py_utils import convert_file_size_to_int
 
 import synthchex_75k
@@ -55,44 +53,33 @@ def read(rows: list[Row], uncertainty: str = "keep") -> Iterator[tuple[int, dict
         yield row.zipped[2] if row.zipped else zlib.crc32(example["image"]["bytes"]), example
 
 
-def cut(sizes: list[int], max_size: int, measure: Callable[[int, int], int]) -> list[tuple[int, int]]:
-    """Cuts rows into files of roughly even size.
+def crcs_of(rows: list[Row]) -> Iterator[int]:
+    """Yields the CRC-32 of each image. One in a zip is what the zip says; nothing but reading them tells of others."""
+    loose = (crc for crc, _ in read([row for row in rows if not row.zipped]))
+    return (row.zipped[2] if row.zipped else next(loose) for row in rows)
 
-    Cuts lie at multiples of a power of two, about a 16th of a file's rows, so that an image that has grown or shrunk a
-    little moves no cut, and changes no other file.
+
+def decode(image: bytes, where: str) -> PIL.Image.Image:
+    """Decodes a PNG file.
 
     Args:
-        sizes: Upper bound of what each row takes: bytes. No row alone makes a file that is too large.
-        max_size: Upper bound of a file: bytes.
-        measure: Returns the upper bound of a file with the rows from a place to another: bytes.
-
-    Returns:
-        Where each file starts and ends. It depends on the arguments alone.
-
-    Example:
-        >>> cut([10] * 8, 45, lambda start, end: 10 * (end - start))
-        [(0, 4), (4, 8)]
-    """
-    ends = list(itertools.accumulate(sizes))
-    for count in itertools.count(math.ceil(ends[-1] / max_size)):
-        step = 1 << max(0, (len(sizes) // count // 16).bit_length() - 1)
-        nearest = (round(bisect.bisect(ends, ends[-1] * part / count) / step) * step for part in range(1, count))
-        parts = [*itertools.pairwise(sorted({0, *nearest, len(sizes)}))]
-        if all(measure(*part) <= max_size for part in parts):
-            return parts
-    raise AssertionError("a row alone fits")
-
-
-def check_space(output: Path, needed: int, replaced: list[Path]) -> None:
-    """Checks that what is to be written fits on the disk.
+        image: The file.
+        where: Where it lies, for messages.
 
     Raises:
-        StepError: It does not.
+        SourceError: It cannot be decoded.
     """
-    folder = next(path for path in (output.absolute(), *output.absolute().parents) if path.exists())
-    free = shutil.disk_usage(folder).free + sum(path.stat().st_size for path in replaced)
-    if needed > free:
-        raise StepError(f"{folder}: {needed:,} bytes are needed and {free:,} free; free some, or name another disk")
+    try:
+        decoded = PIL.Image.open(io.BytesIO(image))
+        decoded.load()
+    except (OSError, SyntaxError, ValueError):  # what Pillow raises of a damaged file
+        raise SourceError(f"{where}: not an image that Pillow opens; generate it again") from None
+    return decoded
+
+
+def one_line(text: object) -> str:
+    """Returns a text, such as a message of somebody else's, in one line."""
+    return " ".join(str(text).split())
 
 
 # The command line
@@ -144,3 +131,19 @@ def local_folder(text: str) -> Path:
     if "://" in text:
         raise argparse.ArgumentTypeError(f"{text} is no folder of this machine; write into one, then upload it")
     return Path(text)
+
+
+def add_sharding(add: Callable[..., Any], of: str) -> None:
+    """Adds the options of how files are written."""
+    add("--num-proc", type=positive, default=available_cpus(), help="processes; default: all cores, %(default)s here")
+    add("--max-shard-size", type=file_size, default="500MB", help=f"upper bound of a {of} (%(default)s)")
+
+
+def add_on_mismatch(add: Callable[..., Any]) -> None:
+    """Adds the option of `synthchex_75k.plan`."""
+    add(
+        "--on-mismatch",
+        choices=["error", "skip"],
+        default="error",
+        help="images without a row and rows without an image",
+    )

@@ -16,7 +16,6 @@ import re
 import shlex
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,15 +23,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for a clone in w
 
 import pyarrow as pa
 from _checksum import is_intact, sealed, sha256_of
-from _croissant import CROISSANT, DataFile, write_croissant
-from _figures import Drawing, Figure, count_positive, draw, evenly_spaced
+from _croissant import CROISSANT, FileObject, write_croissant
+from _figures import FIGURES, Drawing, Figure, count_positive, draw, evenly_spaced
 from _files import INCOMPLETE, appearing
-from _jobs import Jobs, available_cpus
-from _parquet_card import files_beside, show, write_card
+from _jobs import Jobs
+from _parquet_card import CARD, files_beside, show, write_card
 from _parquet_shard import Shard, read_footer, row_size, sha256_if_finished, write_shard
 from _parquet_verify import differences
 from _publish import MAIN, Target, check, publish
-from _steps import StepError, check_space, cut, end_at_sigterm, exit_code, file_size, local_folder, positive, read
+from _shards import cut, write_missing
+from _steps import StepError, add_on_mismatch, add_sharding, end_at_sigterm, exit_code, local_folder, positive, read
 from huggingface_hub.utils import HFValidationError, validate_repo_id
 from tqdm import tqdm
 
@@ -41,7 +41,6 @@ from synthchex_75k import UNCERTAINTY, Row
 
 OLDEST_PYARROW = 21  # which brought content-defined chunking
 DATA_FILE = re.compile(r"train-\d{5}-of-\d{5}\.parquet")
-BESIDE = re.compile(r"croissant\.json|figures/(labels|examples)\.png")
 EXAMPLES = """
 examples:
   python scripts/convert_to_parquet.py path/to/release path/to/parquet
@@ -84,34 +83,18 @@ def convert(
     if figures and not importlib.util.find_spec("matplotlib"):
         raise StepError("the pictures of the card take matplotlib: pip install matplotlib, or pass --no-figures")
     start = time.monotonic()
-    data = output / "data"
     found = look_at(output)
-    try:
-        with Jobs(num_proc) as jobs:
-            rows = synthchex_75k.plan(source, on_mismatch)
-            shown_row = show(next(read(rows[:1], uncertainty))[1])
-            pictures = draw_figures(jobs, rows, uncertainty) if figures else []
-            shards = cut_shards(rows, data, max_shard_size, rows_per_group, uncertainty)
-            candidates = [shard for shard in shards if shard.path in found.parquet]
-            checked = _run(jobs, sha256_if_finished, candidates, "Checking")
-            sums = {shard.path: sha256 for shard, sha256 in checked if sha256}
-            finished = len(sums)
-            todo = [shard for shard in shards if shard.path not in sums]
-            check_space(output, sum(shard.size for shard in todo), [*found.leftovers, *found.parquet - {*sums}])
-            wanted = {output / name for name in ("README.md", CROISSANT, *(picture.path for picture in pictures))}
-            stale = [*found.leftovers, *found.parquet - {shard.path for shard in shards}, *{*found.beside} - wanted]
-            if todo or stale:
-                (output / "README.md").unlink(missing_ok=True)  # where there is a card, all is there
-            for path in stale:
-                path.unlink(missing_ok=True)
-            data.mkdir(parents=True, exist_ok=True)
-            for shard, sha256 in _run(jobs, write_shard, todo, "Converting"):
-                sums[shard.path] = sha256
-    except BaseException:
-        for path in {*data.glob(".*.incomplete")} - {*found.leftovers}:  # of workers that were ended half way
-            path.unlink(missing_ok=True)
-        raise
-    files = [DataFile(shard.path.name, shard.path.stat().st_size, sums[shard.path]) for shard in shards]
+    with Jobs(num_proc) as jobs:
+        rows = synthchex_75k.plan(source, on_mismatch)
+        shown_row = show(next(read(rows[:1], uncertainty))[1])
+        pictures = draw_figures(jobs, rows, uncertainty) if figures else []
+        shards = cut_shards(rows, output / "data", max_shard_size, rows_per_group, uncertainty)
+        wanted = {output / name for name in (CARD, CROISSANT, *(picture.path for picture in pictures))}
+        sums, todo = write_missing(
+            *(jobs, output, shards, found.parquet, found.leftovers, found.beside - wanted, output / CARD),
+            *(sha256_if_finished, write_shard, "Converting"),
+        )
+    files = [FileObject(shard.path.name, shard.path.stat().st_size, sums[shard.path]) for shard in shards]
     num_bytes = sum(read_footer(shard.path)["num_bytes"] for shard in shards)
     described = write_croissant(len(rows), files, uncertainty).encode()
     beside = {CROISSANT: described, **{picture.path: picture.png for picture in pictures}}
@@ -122,15 +105,10 @@ def convert(
     print(
         f"{output}: {len(rows):,} rows, {sum(sizes) / 1e6:,.1f} MB, Parquet files: {len(shards)}\n"
         f"{len(todo)} written ({written / 1e6:,.1f} MB in {seconds:.1f} s, {written / 1e6 / seconds:,.0f} MB/s), "
-        f"{finished} were there\n"
+        f"{len(shards) - len(todo)} were there\n"
         f'load:   datasets.load_dataset({str(output)!r}, split="train")\n'
         f"verify: python {shlex.join([__file__, source, str(output), '--verify', *policies])}"
     )
-
-
-def _run(jobs: Jobs, function: Any, shards: list[Shard], about: str) -> Iterator[tuple[Shard, Any]]:
-    rows = [row for shard in shards for row in shard.rows]
-    return jobs.run(function, shards, about, len(rows), sum(row.size or 0 for row in rows))
 
 
 def draw_figures(jobs: Jobs, rows: list[Row], uncertainty: str) -> list[Figure]:
@@ -189,14 +167,14 @@ def look_at(output: Path) -> Found:
 
 def belongs_to_card(path: Path, output: Path) -> bool:
     """Tells whether a file is the card, unedited, or one that the card says belongs to it."""
-    card = output / "README.md"
+    card = output / CARD
     if path == card:
         return is_intact(card)
     name = path.relative_to(output).as_posix()
     if card.is_file():
         return files_beside(card.read_text(encoding="utf-8")).get(name) == sha256_of(path)
     # A run that was interrupted before it wrote the card.
-    return bool(BESIDE.fullmatch(name)) and b"convert_to_parquet.py" in path.read_bytes()
+    return name in (CROISSANT, *FIGURES) and b"convert_to_parquet.py" in path.read_bytes()
 
 
 def cut_shards(rows: list[Row], folder: Path, max_size: int, rows_per_group: int, uncertainty: str) -> list[Shard]:
@@ -230,10 +208,10 @@ def cut_shards(rows: list[Row], folder: Path, max_size: int, rows_per_group: int
 
 def save_beside(output: Path, beside: dict[str, bytes], card: str) -> None:
     """Writes what lies beside the Parquet files, the card last; it holds the placeholder of its checksum."""
-    contents = {**beside, "README.md": sealed(card.encode())}
+    contents = {**beside, CARD: sealed(card.encode())}
     if all((output / name).is_file() and (output / name).read_bytes() == data for name, data in contents.items()):
         return
-    (output / "README.md").unlink(missing_ok=True)  # where there is a card, it is of what is there
+    (output / CARD).unlink(missing_ok=True)  # where there is a card, it is of what is there
     for name, data in contents.items():
         path = output / name
         path.parent.mkdir(exist_ok=True)
@@ -315,8 +293,7 @@ def parser() -> argparse.ArgumentParser:
         help="folder or archive, or its address: hf://datasets/USER/NAME@REVISION, https://…",
     )
     add("output", metavar="OUTPUT_DIR", type=local_folder, help="a folder of its own, made if it is not there")
-    add("--num-proc", type=positive, default=available_cpus(), help="processes; default: all cores, %(default)s here")
-    add("--max-shard-size", type=file_size, default="500MB", help="upper bound of a Parquet file (%(default)s)")
+    add_sharding(add, "Parquet file")
     add(
         "--rows-per-group",
         type=positive,
@@ -326,12 +303,7 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--uncertainty", choices=UNCERTAINTY, default="zeros", help="label policy: U-Zeros, U-Ones or raw (%(default)s)"
     )
-    add(
-        "--on-mismatch",
-        choices=["error", "skip"],
-        default="error",
-        help="images without a row and rows without an image",
-    )
+    add_on_mismatch(add)
     add(
         "--figures",
         action=argparse.BooleanOptionalAction,

@@ -20,14 +20,14 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for a clone in which nothing is installed
 
 from _files import appearing
-from _jobs import Jobs, available_cpus
+from _jobs import Jobs
 from _judges import CallableJudge, Judge, ServerJudge, TransformersJudge
 from _quality import DROPPED, META_PROMPT, QUALITIES, UNPARSED
 from _quality_labels import LabelsFile, QualityLabel, check_belongs, read_labels
 from _quality_report import count, table, write_page
 from _quality_run import Run, run_here, write_answers
 from _source import write_source
-from _steps import StepError, end_at_sigterm, exit_code, file_size, local_folder, positive
+from _steps import StepError, add_on_mismatch, add_sharding, end_at_sigterm, exit_code, local_folder, positive
 
 import synthchex_75k
 from synthchex_75k import LABELS, Row
@@ -277,8 +277,7 @@ def _add_apply(commands: Any) -> None:
         default="error",
         help="images whose answer was not understood (%(default)s)",
     )
-    add("--num-proc", type=positive, default=available_cpus(), help="processes; default: all cores, %(default)s here")
-    add("--max-shard-size", type=file_size, default="500MB", help="upper bound of a zip (%(default)s)")
+    add_sharding(add, "zip")
 
 
 def _add_report(commands: Any) -> None:
@@ -293,12 +292,7 @@ def _command(commands: Any, name: str, function: Any) -> Any:
     ).add_argument
     add("source", metavar="SOURCE", help="folder or archive, or its address")
     add("labels_csv", metavar="LABELS_CSV", type=Path, help="CSV of labels")
-    add(
-        "--on-mismatch",
-        choices=["error", "skip"],
-        default="error",
-        help="images without a row and rows without an image",
-    )
+    add_on_mismatch(add)
     return add
 
 

@@ -16,9 +16,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for a clone in which nothing is installed
 
-from _jobs import Jobs, available_cpus
+from _jobs import Jobs
 from _source import write_source
-from _steps import StepError, end_at_sigterm, exit_code, file_size, local_folder, positive
+from _steps import StepError, add_on_mismatch, add_sharding, end_at_sigterm, exit_code, local_folder, positive
 
 import synthchex_75k
 
@@ -65,7 +65,7 @@ def pack(
         written = write_source(rows, output, jobs, max_shard_size, size)
     seconds = time.monotonic() - start
     print(
-        f"{output}: {written.rows:,} rows, zips: {written.shards}; "
+        f"{output}: {len(rows):,} rows, zips: {written.shards}; "
         f"{written.new} written ({written.num_bytes / 1e6:,.1f} MB in {seconds:.1f} s), "
         f"{written.shards - written.new} were there\n"
         f"load: synthchex_75k.load({str(output)!r})"
@@ -95,15 +95,9 @@ def parser() -> argparse.ArgumentParser:
     add("images", metavar="IMAGE_DIR", type=Path, help="folder with PNG files, at any depth")
     add("metadata", metavar="METADATA_CSV", type=Path, help="CSV with file names, prompts and labels; see README")
     add("output", metavar="OUTPUT_SOURCE", type=local_folder, help="a folder of its own, made if it is not there")
-    add("--num-proc", type=positive, default=available_cpus(), help="processes; default: all cores, %(default)s here")
-    add("--max-shard-size", type=file_size, default="500MB", help="upper bound of a zip (%(default)s)")
+    add_sharding(add, "zip")
     add("--size", type=positive, metavar="PIXELS", help="resize to so many pixels each way: Lanczos, RGB, optimised")
-    add(
-        "--on-mismatch",
-        choices=["error", "skip"],
-        default="error",
-        help="images without a row and rows without an image",
-    )
+    add_on_mismatch(add)
     return result
 
 

@@ -7,9 +7,11 @@ import http.server
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
+
+from serving import running
 
 HALF = b'{"choices": [{"message": {"role": "assist'
 HTML = b"<html><body>502 Bad Gateway</body></html>"
@@ -109,15 +111,6 @@ class Handler(http.server.BaseHTTPRequestHandler):
         """Keeps the tests' output clean."""
 
 
-@contextmanager
-def serve(answer: Answer) -> Iterator[ChatServer]:
-    """Runs a server in a thread while the context lasts."""
-    server = ChatServer(answer)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+def serve(answer: Answer) -> AbstractContextManager[ChatServer]:
+    """Runs a server while the context lasts."""
+    return running(ChatServer(answer))

@@ -22,7 +22,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -30,6 +30,7 @@ from typing import Any, NamedTuple
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 import yaml
+from serving import running
 
 MAIN = "refs/heads/main"
 LFS_PATTERNS = ["*.parquet", "*.zip", "*.tar", "*.png", "*.bin"]
@@ -654,18 +655,9 @@ def yaml_errors(card: str) -> list[str]:
     return errors
 
 
-@contextmanager
-def serve(folder: Path) -> Iterator[Hub]:
-    """Runs a Hub in a thread while the context lasts."""
-    hub = Hub(folder)
-    thread = threading.Thread(target=hub.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-    thread.start()
-    try:
-        yield hub
-    finally:
-        hub.shutdown()
-        thread.join()
-        hub.server_close()
+def serve(folder: Path) -> AbstractContextManager[Hub]:
+    """Runs a server while the context lasts."""
+    return running(Hub(folder))
 
 
 if __name__ == "__main__":

@@ -2,12 +2,12 @@
 
 import http.server
 import re
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+from serving import running
 
 
 class RangeServer(http.server.ThreadingHTTPServer):
@@ -53,15 +53,6 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
         """Keeps the tests' output clean."""
 
 
-@contextmanager
-def serve(folder: Path) -> Iterator[RangeServer]:
-    """Runs a server in a thread while the context lasts."""
-    server = RangeServer(folder)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+def serve(folder: Path) -> AbstractContextManager[RangeServer]:
+    """Runs a server while the context lasts."""
+    return running(RangeServer(folder))

@@ -17,7 +17,8 @@ from typing import Any
 import convert_to_parquet  # noqa: F401 - before a test changes the user
 import PIL.Image
 import pytest
-from _steps import StepError, check_space
+from _shards import check_space
+from _steps import StepError
 from conftest import Rows, Source, Write, contents, convert, files_of, loose, padded, tars, to_csv, zips
 
 OPTIONS = ["--max-shard-size", "14MB", "--rows-per-group", "4", "--num-proc", "2"]
