@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -10,7 +11,19 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO
 
+NO_ROOM = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
 INCOMPLETE = re.compile(r"\.(?P<name>.+)\.\d+\.incomplete")
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Says of an error for want of room which file it is of, for the system does not."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in NO_ROOM and error.filename is None:
+            error.filename = str(path)
+        raise
 
 
 @contextlib.contextmanager
@@ -25,8 +38,9 @@ def appearing(path: Path) -> Iterator[Path]:
     """
     incomplete = path.with_name(f".{path.name}.{os.getpid()}.incomplete")
     try:
-        yield incomplete
-        flush(incomplete)
+        with naming(path):
+            yield incomplete
+            flush(incomplete)
         os.replace(incomplete, path)
     except BaseException:
         incomplete.unlink(missing_ok=True)

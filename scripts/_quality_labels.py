@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from _files import appearing
+from _files import appearing, naming
 from _quality import QUALITIES, UNPARSED
 from _steps import StepError
 
@@ -52,6 +52,7 @@ class LabelsFile:
 
     def __init__(self, path: Path, model: str, meta_prompt: str) -> None:
         self.labels: list[QualityLabel] = []
+        self._path = path
         self._file = open(path, "a+b")  # noqa: SIM115 - closed with the context
         try:
             _lock(self._file, path)
@@ -69,8 +70,9 @@ class LabelsFile:
         return self
 
     def __exit__(self, *_: object) -> None:
-        os.fsync(self._file.fileno())
-        self._file.close()
+        with naming(self._path):
+            os.fsync(self._file.fileno())
+            self._file.close()
 
     def append(self, labels: Iterable[QualityLabel]) -> None:
         """Appends labels; after a kill they are there, after a power cut all but those of the last second."""
@@ -84,8 +86,9 @@ class LabelsFile:
     def _write(self, values: Iterable[str]) -> None:
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerow(values)
-        self._file.write(text.getvalue().encode())
-        self._file.flush()
+        with naming(self._path):
+            self._file.write(text.getvalue().encode())
+            self._file.flush()
 
 
 def read_labels(path: Path) -> list[QualityLabel]:

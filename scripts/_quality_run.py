@@ -15,7 +15,7 @@ from _quality import parse_quality, question
 from _quality_labels import LabelsFile, QualityLabel
 from _steps import StepError, read
 
-from synthchex_75k import Row
+from synthchex_75k import Row, SourceError
 
 MAX_FAILURES_IN_A_ROW = 20
 
@@ -48,13 +48,16 @@ def run_here(run: Run, judge: Judge) -> Iterator[Answer]:
         The answers, as they come.
 
     Raises:
-        SourceError, StepError: No image will get an answer.
+        StepError: No image will get an answer.
         OSError: An image could not be read.
     """
     threads = ThreadPoolExecutor(judge.concurrency)
     try:
         running: set[Future[Answer]] = set()
-        for batch in _batches(run.rows, judge.batch_size):
+        for batch, damaged in _batches(run.rows, judge.batch_size):
+            yield from damaged
+            if not batch:
+                continue
             running.add(threads.submit(ask, judge, batch, run.model, run.meta_prompt))
             while len(running) >= 2 * judge.concurrency:  # half of them in flight, half of them read already
                 done, running = wait(running, return_when=FIRST_COMPLETED)
@@ -119,7 +122,23 @@ def write_answers(answers: Iterator[Answer], run: Run, labels: LabelsFile) -> di
     return failed
 
 
-def _batches(rows: list[Row], size: int) -> Iterator[list[dict[str, Any]]]:
-    examples = (example for _, example in read(rows))
+def _batches(rows: list[Row], size: int) -> Iterator[tuple[list[dict[str, Any]], list[Answer]]]:
+    """Yields so many rows at a time; those whose image is damaged apart, as answers that say so."""
+    examples = _read_each(rows)
     while batch := [*islice(examples, size)]:
-        yield batch
+        yield (
+            [example for example in batch if not isinstance(example, Answer)],
+            [example for example in batch if isinstance(example, Answer)],
+        )
+
+
+def _read_each(rows: list[Row]) -> Iterator[dict[str, Any] | Answer]:
+    done = 0
+    while done < len(rows):
+        try:
+            for _, example in read(rows[done:]):
+                yield example
+                done += 1
+        except SourceError as error:
+            yield Answer([], {rows[done].filename: str(error)})
+            done += 1

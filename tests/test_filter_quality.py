@@ -396,6 +396,39 @@ def test_a_server_that_stays_down_loses_nothing(label: Label, monkeypatch: pytes
     assert len(read(tmp_path)) == 12
 
 
+@pytest.mark.parametrize("places", [(0,), (4,), (3, 4, 11)], ids=str)
+def test_damaged_images_stop_nothing(
+    label: Label, images: dict[str, bytes], places: tuple[int, ...], source: Source, tmp_path: Path
+) -> None:
+    damaged = [[*images][place] for place in places]
+    folder = source(images={name: data[: 5_000 if name in damaged else None] for name, data in images.items()})
+    with serve(good) as server:
+        code, output, error = label(server.url, source=folder)
+    assert (code, f"({len(places)} in all):" in error) == (1, True)
+    for name in damaged:
+        assert re.search(rf"^- {name}: .*{name}: not a whole PNG file; generate or copy it again$", error, re.M)
+    assert {row["filename"] for row in read(tmp_path)} == {*images} - {*damaged}
+    assert f"{12 - len(places)} of 12 images have a label" in output
+
+
+def test_a_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    limited = f"""
+import resource, runpy, signal, sys
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (800, 800))
+sys.argv[0] = {PROGRAM[1]!r}
+sys.path.insert(0, {str(Path(PROGRAM[1]).parent)!r})
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+    with serve(good) as server:
+        arguments = ["label", str(FIXTURE), str(tmp_path / "labels.csv"), "--model", "judge", "--base-url", server.url]
+        run = subprocess.run([sys.executable, "-c", limited, *arguments], capture_output=True, text=True)
+        assert run.returncode == 1
+        assert f"error: [Errno 27] File too large: '{tmp_path}/labels.csv'. What is finished is kept" in run.stderr
+        subprocess.run([*PROGRAM, *arguments], capture_output=True, check=True)
+    assert len(read(tmp_path)) == 12
+
+
 def test_images_that_a_server_will_not_have_do_not_stop_it(
     label: Label, images: dict[str, bytes], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
