@@ -15,8 +15,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import local_hub
 import pytest
+
+from servers import local_hub
 
 # Before `datasets` is imported: the tests leave nothing in the user's cache and reach nothing but a Hub of their own.
 SCRATCH = Path(tempfile.mkdtemp(prefix="synthchex-tests-"))
@@ -40,7 +41,10 @@ TAKES_SCRIPTS = int(datasets.__version__.split(".")[0]) < 4
 
 collect_ignore = [] if TAKES_SCRIPTS else ["test_load_dataset.py"]
 if not importlib.util.find_spec("ray"):
-    collect_ignore += ["test_filter_heavy.py", "tiny_vlm.py"]  # which have an environment of their own
+    collect_ignore += [
+        "pipeline/quality/test_heavy.py",
+        "pipeline/quality/tiny_vlm.py",
+    ]  # which have an environment of their own
 
 
 def pytest_unconfigure() -> None:

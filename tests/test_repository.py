@@ -9,12 +9,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-import make_fixture
 import PIL.Image
-from conftest import FIXTURE, ROOT, TAKES_SCRIPTS
 from huggingface_hub import DatasetCard
 
+import make_fixture
 import synthchex_75k
+from conftest import FIXTURE, ROOT, TAKES_SCRIPTS
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
