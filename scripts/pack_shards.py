@@ -3,7 +3,7 @@
 OUTPUT_SOURCE:
   metadata.csv                      file name, prompt and 14 raw labels, written last
   data/images-00000-of-000NN.zip    the images, byte for byte or resized
-  .manifest.json                    fingerprint and SHA-256 of each finished file
+  .manifest.jsonl                   fingerprint and SHA-256 of each finished file
 
 Images and CSV are checked before anything is written. Each file is written atomically. After an interruption run the
 same command again: finished files are verified and kept, and the result is the same to the byte.
@@ -12,7 +12,6 @@ same command again: finished files are verified and kept, and the result is the 
 from __future__ import annotations
 
 import argparse
-import time
 from pathlib import Path
 
 import synthchex_75k
@@ -68,9 +67,7 @@ def pack(
             files = {name: info for name, info in listed.items() if name.lower().endswith(".png")}
             files[str(metadata)] = {"name": str(metadata.absolute()), "size": metadata.stat().st_size}
             rows = synthchex_75k.plan(str(images), on_mismatch, files=files)
-        start = time.monotonic()
-        entries, written = write_source(rows, folder, pool, max_shard_size, size)
-        seconds = time.monotonic() - start
+        entries, written, seconds = write_source(rows, folder, pool, max_shard_size, size)
     print(
         f"{output}: {len(rows):,} rows, zips: {len(entries)}\n"
         f"{len(written)} written ({sum(entry['size'] for entry in written) / 1e6:,.1f} MB in {seconds:.1f} s), "

@@ -65,7 +65,7 @@ def apply(
         kept = [row for row in rows if quality[row.filename] not in dropped]
         if not kept:
             raise StepError(f"{source}: no image is left; nothing was written")
-        entries, _ = write_source(kept, folder, pool, max_shard_size)
+        entries = write_source(kept, folder, pool, max_shard_size).entries
     print(f"{output}: {len(kept):,} of {len(rows):,} images kept, zips: {len(entries)}")
     print(_describe_dropped(rows, labels, dropped))
 
