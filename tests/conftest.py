@@ -53,6 +53,12 @@ def pytest_unconfigure() -> None:
     shutil.rmtree(SCRATCH, ignore_errors=True)
 
 
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Tells how to run the tests that were left out."""
+    if config.option.markexpr == "not slow" and "TOX_ENV_NAME" not in os.environ:
+        terminalreporter.write_line("quick tests only; all tests, on all versions: uvx --with tox-uv tox")
+
+
 @pytest.fixture
 def hub() -> local_hub.Hub:
     """The Hub at HF_ENDPOINT, empty."""

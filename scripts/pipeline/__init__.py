@@ -20,6 +20,7 @@ and one package for each step:
 
     parquet        SOURCE to a Parquet dataset repository: convert, verify, card, croissant.json, publish
     quality        judge each image with a vision-language model, report and apply the answers
+    benchmark      the methods that `benchmark.py` compares
 
 A package of a step imports the ground floor and never another step; the ground floor imports no step.
 `tests/test_structure.py` holds this.
