@@ -133,6 +133,7 @@ class ServerJudge:
         self._client = openai.OpenAI(base_url=base_url, api_key=key, max_retries=0, timeout=timeout)
         self._bound = "max_tokens"
         self._has_answered = False
+        self._fatal: StepError | None = None
         self._first_question = threading.Lock()
 
     def ask(self, images: list[bytes], questions: list[str]) -> list[str]:
@@ -141,6 +142,8 @@ class ServerJudge:
         content = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": questions[0]}]
         messages = [{"role": "user", "content": content}]
         with self._first_question:
+            if self._fatal:
+                raise self._fatal
             if not self._has_answered:
                 return [self._answer(messages)]
         return [self._answer(messages)]
@@ -152,13 +155,13 @@ class ServerJudge:
             answer: str = completion.choices[0].message.content or ""
         except openai.APIConnectionError as error:
             if not self._has_answered:
-                why = f"no answer ({one_line(error.__cause__ or error)})"
-                raise StepError(f"{self.base_url}: {why}; start the server, or correct --base-url") from error
+                cause = one_line(error.__cause__ or error)
+                raise self._end(f"no answer ({cause}); start the server, or correct --base-url") from error
             raise JudgeError(f"{self.base_url}: {_describe(error)}", image_specific=False) from error
         except openai.APIStatusError as error:
-            self._has_answered = True
             if error.status_code in FATAL_STATUS:
-                raise StepError(f"{self.base_url}: {_describe(error)}") from error
+                raise self._end(_describe(error)) from error
+            self._has_answered = True
             raise JudgeError(_describe(error), image_specific=error.status_code in IMAGE_STATUS) from error
         except (openai.APIError, ValueError, AttributeError, IndexError, TypeError) as error:
             # The client's errors for a body that is no chat completion.
@@ -166,6 +169,11 @@ class ServerJudge:
             raise JudgeError(message[:300], image_specific=False) from error
         self._has_answered = True
         return answer
+
+    def _end(self, message: str) -> StepError:
+        """Returns the error of this question and of all that follow."""
+        self._fatal = StepError(f"{self.base_url}: {message}")
+        return self._fatal
 
     def _complete(self, messages: list[dict[str, Any]]) -> Any:
         """Makes a request, and another one if the server wants `max_completion_tokens`, from then on."""

@@ -1,13 +1,16 @@
 """Counts of the answers, and the page with examples."""
 
+import os
 import re
+import signal
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
 
 import PIL.Image
 import pytest
-from labelling import write_labels
+from labelling import PROGRAM, write_labels
 
 import synthchex_75k
 from conftest import FIXTURE, Source, loose, to_csv
@@ -54,6 +57,17 @@ def test_page_of_a_large_source_is_small(tmp_path: Path, source: Source) -> None
     page = tmp_path / "r.html"
     assert page.stat().st_size < 5_000_000
     assert page.read_text(encoding="utf-8").count("<img ") == 5 * 12
+
+
+@pytest.mark.parametrize("what", ["report", "help"])
+def test_closed_pipe_prints_no_traceback(what: str, tmp_path: Path) -> None:
+    arguments = ["report", str(FIXTURE), str(write_labels(tmp_path, {}))] if what == "report" else ["--help"]
+    receiver, sender = os.pipe()
+    os.close(receiver)
+    run = subprocess.run([*PROGRAM, *arguments], stdout=sender, stderr=subprocess.PIPE, text=True)
+    os.close(sender)
+    assert run.stderr == ""
+    assert run.returncode == 128 + signal.SIGPIPE or what == "help"  # argparse ignores the error if it sees it
 
 
 @pytest.mark.parametrize(("seconds", "printed"), [(0.3, True), (0, False)])
