@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import PIL.Image
 from PIL.PngImagePlugin import PngInfo
 
+from pipeline.errors import counted
 from pipeline.jobs import WorkerPool
 from pipeline.parquet.layout import FIGURES
 from pipeline.rows import decode, evenly_spaced, read
@@ -99,10 +100,8 @@ def _draw_labels(rows: int, positive: dict[str, int]) -> Figure:
     axes.set_xticks([])
     axes.tick_params(axis="y", length=0, labelsize=15, labelcolor=INK)
     axes.set_title(f"Rows with a positive label, of {rows:,}", fontsize=15, color=MUTED, loc="left")
-    (rarest, least), (commonest, most) = ordered[0], ordered[-1]
-    alt = (
-        f"Bar chart of the rows with each label, of {rows:,}: from {commonest} ({most:,}) down to {rarest} ({least:,})."
-    )
+    first, last = (f"{label} ({count:,})" for label, count in (ordered[-1], ordered[0]))
+    alt = f"Bar chart of how many of the {rows:,} rows have each label, from {first} to {last}."
     return Figure(FIGURES[0], alt, _to_png(figure))
 
 
@@ -119,7 +118,7 @@ def _draw_examples(examples: list[dict[str, Any]]) -> Figure:
         axes.set_xlabel(text, loc="left", fontsize=13, color=INK, parse_math=False)  # a dollar sign is no formula
     for axes in all_axes:
         axes.set(xticks=[], yticks=[])
-    alt = f"{len(examples)} rows of the dataset, each image above its positive labels and its prompt."
+    alt = f"{counted(len(examples), 'image')} of the dataset, each above its positive labels and its prompt."
     return Figure(FIGURES[1], alt, _to_png(figure))
 
 

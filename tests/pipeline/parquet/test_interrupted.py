@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import re
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -218,17 +219,14 @@ def test_resumes_after_a_signal_before_every_operation(
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_resumes_after_sigkill_before_every_operation_of_an_update(
-    whole: dict[str, bytes], source: Source, tmp_path: Path
-) -> None:
-    previous = [*SMALL, "--uncertainty", "zeros", "--figures"]
-    number, done = 0, False
-    while not done:
+def test_resumes_after_sigkill_before_every_operation_of_an_update(whole: dict[str, bytes], tmp_path: Path) -> None:
+    previous = tmp_path / "previous"
+    assert convert(FIXTURE, previous, *SMALL, "--uncertainty", "zeros", "--figures") == 0
+    number, code = 0, -1
+    while code:
         number += 1
-        output = tmp_path / f"o{number}"
-        assert convert(FIXTURE, output, *previous) == 0
-        run = Run(FIXTURE, output, [*SMALL, "--overwrite"], signal_before(number, signal.SIGKILL))
-        done = run.end()[0] == 0
+        output = shutil.copytree(previous, tmp_path / f"o{number}")
+        code, _ = Run(FIXTURE, output, [*SMALL, "--overwrite"], signal_before(number, signal.SIGKILL)).end()
         assert convert(FIXTURE, output, *SMALL, "--overwrite") == 0
         assert contents(output) == whole
         assert not (output / "figures").exists()
