@@ -53,9 +53,13 @@ FEATURES = datasets.Features(
     prompt=datasets.Value("string"),
     labels_dict={label: datasets.Value("int8") for label in LABELS},
 )
-CITATION = """@article{dutt2025chexgenbench, author = {Dutt, Raman and others}, year = {2025},
-  title = {CheXGenBench: A Unified Benchmark For Fidelity, Privacy and Utility of Synthetic Chest Radiographs},
-  journal = {arXiv preprint arXiv:2505.10496}}"""
+HOMEPAGE = "https://huggingface.co/datasets/raman07/SynthCheX-75K"
+CITATION = """@article{dutt2025chexgenbench,
+  title   = {CheXGenBench: A Unified Benchmark For Fidelity, Privacy and Utility of Synthetic Chest Radiographs},
+  author  = {Dutt, Raman and Sanchez, Pedro and Yao, Yongchen and McDonagh, Steven and Tsaftaris, Sotirios A. and Hospedales, Timothy},
+  journal = {arXiv preprint arXiv:2505.10496},
+  year    = {2025}
+}"""  # noqa: E501
 MAX_IMAGE_BYTES = 64 << 20
 NO_CSV = f"no metadata CSV; it has the columns {', '.join('/'.join(names) for names in COLUMNS.values())} or 14 labels"
 DAMAGE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, struct.error, ValueError, EOFError, RuntimeError)
@@ -199,7 +203,7 @@ class SynthCheX75K(datasets.GeneratorBasedBuilder):
 
     def _info(self) -> datasets.DatasetInfo:
         about = {"description": str(__doc__).partition("\n")[0], "citation": CITATION, "license": "Apache-2.0"}
-        about["homepage"] = "https://huggingface.co/datasets/raman07/SynthCheX-75K"
+        about["homepage"] = HOMEPAGE
         return datasets.DatasetInfo(features=FEATURES, **about)
 
     def _split_generators(self, dl_manager: Any) -> list[datasets.SplitGenerator]:

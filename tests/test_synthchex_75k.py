@@ -80,8 +80,8 @@ def test_a_row_is_as_documented(tmp_path: Path) -> None:
     paths = [image["path"] for image in dataset.cast_column("image", datasets.Image(decode=False))["image"]]
     assert paths == list(dataset["filename"])
     assert "75,649" in dataset.info.description
-    assert "CheXGenBench" in dataset.info.citation
-    assert dataset.info.homepage == "https://huggingface.co/datasets/raman07/SynthCheX-75K"
+    assert dataset.info.citation == synthchex_75k.CITATION
+    assert dataset.info.homepage == synthchex_75k.HOMEPAGE == "https://huggingface.co/datasets/raman07/SynthCheX-75K"
     assert (dataset.info.license, str(dataset.info.version)) == ("Apache-2.0", "1.0.0")
 
 
