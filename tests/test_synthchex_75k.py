@@ -4,6 +4,7 @@ import ast
 import csv
 import json
 import pickle
+import re
 import shutil
 import struct
 import subprocess
@@ -12,6 +13,7 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import datasets
 import fsspec
@@ -178,6 +180,68 @@ def test_whatever_a_csv_says_is_what_is_planned(
     for row, (_, labels) in zip(planned, data, strict=True):
         wanted = [None if value is None or value != value else int(value) for value in map(labels.get, LABELS)]
         assert list(row.labels) == wanted
+
+
+NEVER = re.compile("(?!)")
+TEXTS = [
+    *("1", "1.0", "0", "-0", "0.0", "-0.0", "-1", "-1.0", "None", "null", "nan", "NaN", "none", "NULL", "True", "1e0"),
+    *("2", "0.5", "01", "1.", "+1", "- 1", "1_0", "inf", "''", "'1'", '"nan"', "[1]", "{'Edema': 1}", ""),
+]
+ITEM = st.tuples(
+    st.sampled_from(["'", '"', ""]),
+    st.sampled_from([*LABELS, "Cough", "Lung  Lesion", "edema"]) | st.text(max_size=3),
+    st.sampled_from([": ", ":", " : ", ":\n", ": #\n", ", "]),
+    st.sampled_from(TEXTS),
+).map(lambda item: f"{item[0]}{item[1]}{item[0]}{item[2]}{item[3]}")
+SCRAP = st.sampled_from([", ", ",", "{", "}", "'", '"', " ", "\n", "\\", "\\x45", "#"]) | st.text(max_size=2)
+
+
+@st.composite
+def almost_usual(draw: st.DrawFn) -> str:
+    """A dict of the 14 labels as programs write it, with up to three changes."""
+    labels = draw(st.permutations(LABELS))
+    values = draw(st.lists(RAW, min_size=14, max_size=14))
+    write = draw(st.sampled_from([repr, json.dumps, lambda data: json.dumps(data, separators=(",", ":"))]))
+    text = write(dict(zip(labels, values, strict=True)))
+    for _ in range(draw(st.integers(0, 3))):
+        at = draw(st.integers(0, len(text)))
+        text = text[:at] + draw(ITEM | SCRAP) + text[at + draw(st.integers(0, 3)) :]
+    return text
+
+
+def outcome(read: Callable[[str], Any], cell: str) -> Any:
+    """What a function returns, or the message of its error."""
+    try:
+        return read(cell)
+    except ValueError as error:
+        return str(error)
+
+
+ITEMS = st.lists(ITEM, max_size=2).map(lambda items: "".join(f"{item}, " for item in items))
+
+
+@pytest.mark.filterwarnings("ignore:invalid")  # the parser's, about the likes of "\\s" and "1is"
+@settings(deadline=None, max_examples=600)
+@given(
+    cell=almost_usual()
+    | st.tuples(ITEMS, almost_usual(), ITEMS).map("".join)
+    | st.lists(ITEM, max_size=16).map(lambda items: "{" + ", ".join(items) + "}")
+    | st.text()
+)
+def test_usual_labels_are_read_as_the_parser_reads_them(cell: str) -> None:
+    fast = outcome(synthchex_75k._labels.__wrapped__, cell)
+    with mock.patch.object(synthchex_75k, "USUAL_ITEM", NEVER):
+        assert fast == outcome(synthchex_75k._labels.__wrapped__, cell)
+
+
+@pytest.mark.parametrize("write", [repr, json.dumps])
+@pytest.mark.parametrize("order", [LABELS, LABELS[::-1]])
+def test_the_usual_forms_of_labels_are_not_parsed(write: Callable[[Any], str], order: tuple[str, ...]) -> None:
+    values = [None, 1.0, 0.0, -1.0, -0.0, 1, 0, -1, float("nan"), None, 1.0, 0.0, 1, 0]
+    wanted = dict(zip(order, [None, 1, 0, -1, 0, 1, 0, -1, None, None, 1, 0, 1, 0], strict=True))
+    with mock.patch("ast.literal_eval", side_effect=AssertionError):
+        labels = synthchex_75k._labels.__wrapped__(write(dict(zip(order, values, strict=True))))
+    assert dict(zip(LABELS, labels, strict=True)) == wanted
 
 
 @pytest.mark.parametrize("ending", ["\n", "\r\n"])
