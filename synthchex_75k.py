@@ -281,11 +281,16 @@ def list_files(source: str, options: Options = None) -> Files:
 
 def _find_source(data_dir: str | None, base_path: str | None, options: Options, local: bool) -> tuple[str, Files]:
     """Returns the source's address and files, by the rule in `load`; with `local`, no files of a remote source."""
-    if data_dir is None and base_path and not (local and "://" in base_path):
-        files = list_files(base_path, options)
-        own = {name: files[name] for name in files if not re.match(r"\.|tests/|scripts/", name)}
-        if any(_kind(name) != "image" and "/" not in name.removeprefix("data/") for name in own):
-            return base_path, own
+    if data_dir is None and base_path and not re.search(r"(site|dist)-packages$", base_path):
+        files = {} if local and "://" in base_path else list_files(base_path, options)
+        own = {name: info for name, info in files.items() if not re.match(r"\.|tests/|scripts/", name)}
+        tables: dict[str, Any] = {}
+        for name in (name for name in own if "/" not in name.removeprefix("data/")):
+            if _kind(name) == "csv" and own[name]["size"] != 0:  # 0 is a broken link's, too
+                fs, root = _filesystem(own[name]["name"], options)
+                _read_csv(name, io.BytesIO(fs.head(root, 1 << 16)), tables, collections.defaultdict(list))
+            if tables or _kind(name) == "archive":
+                return base_path, own
     source = data_dir or PUBLISHED_SOURCE
     return source, {} if local and "://" in source else list_files(source, options)
 

@@ -300,6 +300,30 @@ def test_wrong_parameters(options: dict[str, Any], told: str) -> None:
         load(FIXTURE, **options)
 
 
+@pytest.mark.parametrize(
+    ("folder", "files", "is_source"),
+    [
+        ("code", {"results.csv": b"image,fid\n1.png,2\n", "plot.png": b"x"}, False),
+        ("code", {"data/x.csv": b"a,b\n1,2\n", "data/y.csv": b"\xff\xfe\0\n", "data/empty.csv": b""}, False),
+        ("code", {"deep/er/all.zip": b"", "tests/metadata.csv": b"filename,prompt,labels_dict\n"}, False),
+        ("code", {"metadata.csv": b"filename,prompt,labels_dict\n"}, True),
+        ("code", {"data/m.csv": f"\ufefffile_name, prompt,{','.join(LABELS)}\n".encode()}, True),
+        ("code", {"a.zip": b""}, True),
+        ("code", {"data/a.tar": b""}, True),
+        ("lib/site-packages", {"a.zip": b"", "data/m.csv": b"filename,prompt,labels_dict\n"}, False),
+        ("lib/dist-packages", {"a.zip": b""}, False),
+    ],
+)
+def test_what_makes_the_folder_of_the_script_a_source(
+    folder: str, files: dict[str, bytes], is_source: bool, tmp_path: Path
+) -> None:
+    own = tmp_path / folder
+    to_files(own, {"synthchex_75k.py": b"", **files})
+    (own / "link.csv").symlink_to(tmp_path / "gone")
+    found = synthchex_75k._find_source(None, str(own), None, local=True)
+    assert found[0] == (str(own) if is_source else "hf://datasets/raman07/SynthCheX-75K@main")
+
+
 @pytest.mark.parametrize("shape", [one_zip, zips])
 def test_without_a_source_the_folder_of_the_script_is_read(shape: Write, source: Source, expected: Rows) -> None:
     folder = source(shape=shape)
