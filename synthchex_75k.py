@@ -153,13 +153,9 @@ def examples(rows: Iterable[Row], uncertainty: str = "zeros", options: Options =
 
 @dataclasses.dataclass
 class SynthCheX75KConfig(datasets.BuilderConfig):
-    """What `load_dataset` takes as keywords.
+    """Keywords of `load_dataset`, explained in `load`, where data_dir is called source.
 
-    Args:
-        data_dir: The source, as in `plan`. Default: the folder or Hub repo of this script if an archive or CSV is at
-            its top or in `data/` (then all of it but `tests/`, `scripts/` and what is hidden), else the release.
-        uncertainty: `"zeros"` (U-Zeros: what is not positive is 0), `"ones"` (U-Ones: -1 is 1) or `"keep"` (raw).
-        on_mismatch: `"error"`, or `"skip"` to leave out images without a row and rows without an image.
+    Its default is the folder or Hub repository of this script, by the rule in `load`, or else the published release.
     """
 
     uncertainty: str = "zeros"
@@ -224,20 +220,27 @@ def load(
     on_mismatch: str = "error",
     cache_dir: str | os.PathLike[str] | None = None,
 ) -> Any:
-    """Does what `load_dataset` does with this script, on any version of `datasets`; 4 and later take no scripts.
+    """Loads the dataset, on every version of `datasets`; from version 4 on, its `load_dataset` runs no scripts.
 
     Args:
-        source: As `data_dir` of `SynthCheX75KConfig`, where `uncertainty` and `on_mismatch` are too.
-        split: `"train"`, or a part such as `"train[:10%]"` if not streaming, or None for a dict of the splits.
-        streaming: Read each row when it is iterated over; download and cache nothing.
-        num_proc: Processes that build the cache. Default: this one alone.
-        cache_dir: Folder of the cache. Default: that of `datasets`.
+        source (str or PathLike): Folder that holds PNG images, loose or in `.zip` or `.tar` archives, and one metadata
+            CSV, or a single archive of both: a path or an address that fsspec opens, such as `https://host/folder/` or
+            `hf://datasets/user/repo@revision`. Default: the folder of this file (all but `tests/`, `scripts/` and
+            hidden files) if an archive or a metadata CSV is at its top or in `data/` and it is not site-packages; else
+            the published release, a download of 20.1 GB.
+        split (str): `"train"` (default), if not streaming a part such as `"train[:10%]"`, or None for a dict of splits.
+        streaming (bool): Read each row when it is iterated over, without download and cache. Default: False.
+        num_proc (int): Number of processes that build the cache. Default: this process only.
+        uncertainty (str): What the raw labels 1 (positive), 0 (negative), -1 (uncertain) and None (not mentioned)
+            become: `"zeros"` (U-Zeros, default) 1, 0, 0, 0; `"ones"` (U-Ones) 1, 0, 1, 0; `"keep"` 1, 0, -1, None.
+        on_mismatch (str): `"error"` (default), or `"skip"` to leave out images without a row and rows without an image.
+        cache_dir (str or PathLike): Default: the cache of `datasets`.
 
     Returns:
         A `Dataset` or, when streaming, an `IterableDataset`; for `split=None` a dict of them.
 
     Raises:
-        SourceError: The source, or an image in it, cannot be used.
+        ValueError: A parameter is wrong, or, as its subclass SourceError: the source or an image in it cannot be used.
 
     Example:
         >>> load("tests/fixture", split="train[:50%]").num_rows

@@ -2,6 +2,7 @@
 
 import ast
 import csv
+import inspect
 import json
 import pickle
 import re
@@ -298,6 +299,16 @@ def test_a_changed_source_is_not_answered_from_the_cache(source: Source, table: 
 def test_wrong_parameters(options: dict[str, Any], told: str) -> None:
     with pytest.raises(ValueError, match=told):
         load(FIXTURE, **options)
+
+
+def test_load_explains_its_parameters() -> None:
+    text = inspect.getdoc(load) or ""
+    arguments = text.partition("Args:")[2].partition("Returns:")[0]
+    assert re.findall(r"^    (\w+) \(", arguments, re.M) == list(inspect.signature(load).parameters)
+    for value in ("zeros", "ones", "keep", "error", "skip", "train"):
+        assert f'`"{value}"`' in arguments
+    for section in ("Raises:", "Example:", "SourceError", "hf://datasets/", "site-packages"):
+        assert section in text
 
 
 @pytest.mark.parametrize(
