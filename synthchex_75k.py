@@ -53,9 +53,14 @@ FEATURES = datasets.Features(
     prompt=datasets.Value("string"),
     labels_dict={label: datasets.Value("int8") for label in LABELS},
 )
-CITATION = """@article{dutt2025chexgenbench, author = {Dutt, Raman and others}, year = {2025},
-  title = {CheXGenBench: A Unified Benchmark For Fidelity, Privacy and Utility of Synthetic Chest Radiographs},
-  journal = {arXiv preprint arXiv:2505.10496}}"""
+HOMEPAGE = "https://huggingface.co/datasets/raman07/SynthCheX-75K"
+CITATION = """@article{dutt2025chexgenbench,
+  title   = {CheXGenBench: A Unified Benchmark For Fidelity, Privacy and Utility of Synthetic Chest Radiographs},
+  author  = {Dutt, Raman and Sanchez, Pedro and Yao, Yongchen and McDonagh, Steven and Tsaftaris, Sotirios A. and \
+Hospedales, Timothy},
+  journal = {arXiv preprint arXiv:2505.10496},
+  year    = {2025}
+}"""
 MAX_IMAGE_BYTES = 64 << 20
 NO_CSV = f"no metadata CSV; it has the columns {', '.join('/'.join(names) for names in COLUMNS.values())} or 14 labels"
 DAMAGE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, struct.error, ValueError, EOFError, RuntimeError)

@@ -1,26 +1,28 @@
 """Packs a generator's output, a folder of PNG files and a CSV, into a SOURCE for the other programs.
 
-    OUTPUT_SOURCE/metadata.csv                      filename, prompt, 14 raw labels; it is there when all the rest is
-    OUTPUT_SOURCE/data/images-00000-of-000NN.zip    the images, stored as they are or resized
+OUTPUT_SOURCE:
+  metadata.csv                      file name, prompt and 14 raw labels, written last
+  data/images-00000-of-000NN.zip    the images, byte for byte or resized
+  .manifest.json                    fingerprint and SHA-256 of each finished file
 
-A file appears under its name when it is complete and on the disk. After any interruption run the same command again:
-finished files are recognised, and the result is the same to the byte.
+Images and CSV are checked before anything is written. Each file is written atomically. After an interruption run the
+same command again: finished files are verified and kept, and the result is the same to the byte.
 """
 
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for a clone in which nothing is installed
-
-from _jobs import Jobs
-from _source import write_source
-from _steps import StepError, add_on_mismatch, add_sharding, end_at_sigterm, exit_code, local_folder, positive
-
 import synthchex_75k
+from pipeline.cli import add_on_mismatch, add_writing, exit_code, local_folder, make_parser, positive, start
+from pipeline.errors import StepError
+from pipeline.folder import OutputFolder, local_source
+from pipeline.jobs import WorkerPool
+from pipeline.progress import notice
+from pipeline.shards import MAX_SHARD_SIZE
+from pipeline.source_writer import METADATA, write_source
 
 EXAMPLES = """
 examples:
@@ -33,41 +35,46 @@ def pack(
     images: Path,
     metadata: Path,
     output: Path,
-    num_proc: int,
-    max_shard_size: int = 500_000_000,
+    num_proc: int = 1,
+    max_shard_size: int = MAX_SHARD_SIZE,
     size: int | None = None,
     on_mismatch: str = "error",
+    overwrite: bool = False,
 ) -> None:
-    """Packs images and a CSV, or what of them is not packed yet.
+    """Packs images and a CSV, as far as they are not packed yet.
 
     Args:
         images: Folder with PNG files, at any depth.
         metadata: The CSV, in any form that a SOURCE may have.
-        output: The folder to write; made if it is not there.
+        output: The folder to write; created where it does not exist.
         num_proc: Processes that write.
         max_shard_size: Upper bound of a zip: bytes.
-        size: Resize each image to so many pixels each way. Default: leave the bytes as they are.
+        size: Resize each image to this width and height: pixels. Default: copy each file byte for byte.
         on_mismatch: `"error"` or `"skip"`, as in `synthchex_75k.plan`.
+        overwrite: Replace finished files of other images or other options.
 
     Raises:
         SourceError: Images or CSV cannot be used.
         StepError: The folder cannot be used, or an image is larger than `max_shard_size`.
-        OSError: Something could not be read or written.
+        OSError: A file cannot be read or written.
     """
-    start = time.monotonic()
     if not metadata.is_file() or metadata.suffix.lower() != ".csv":
-        raise StepError(f"{metadata}: " + ("name it *.csv" if metadata.is_file() else "no such file"))
-    listed = synthchex_75k.list_files(str(images))
-    files = {name: info for name, info in listed.items() if name.lower().endswith(".png")}
-    files[str(metadata)] = {"name": str(metadata.absolute()), "size": metadata.stat().st_size}
-    with Jobs(num_proc) as jobs:
-        rows = synthchex_75k.plan(str(images), on_mismatch, files=files)
-        written = write_source(rows, output, jobs, max_shard_size, size)
-    seconds = time.monotonic() - start
+        raise StepError(f"{metadata}: " + ("rename it to *.csv" if metadata.is_file() else "no such file"))
+    request = {"images": local_source(images), "metadata": local_source(metadata), "max_shard_size": max_shard_size}
+    folder = OutputFolder(output, METADATA, request | {"size": size, "on_mismatch": on_mismatch}, overwrite)
+    with WorkerPool(num_proc) as pool:
+        with notice(f"checking {images} …"):
+            listed = synthchex_75k.list_files(str(images))
+            files = {name: info for name, info in listed.items() if name.lower().endswith(".png")}
+            files[str(metadata)] = {"name": str(metadata.absolute()), "size": metadata.stat().st_size}
+            rows = synthchex_75k.plan(str(images), on_mismatch, files=files)
+        start = time.monotonic()
+        entries, written = write_source(rows, folder, pool, max_shard_size, size)
+        seconds = time.monotonic() - start
     print(
-        f"{output}: {len(rows):,} rows, zips: {written.shards}; "
-        f"{written.new} written ({written.num_bytes / 1e6:,.1f} MB in {seconds:.1f} s), "
-        f"{written.shards - written.new} were there\n"
+        f"{output}: {len(rows):,} rows, zips: {len(entries)}\n"
+        f"{len(written)} written ({sum(entry['size'] for entry in written) / 1e6:,.1f} MB in {seconds:.1f} s), "
+        f"{len(entries) - len(written)} already up to date\n"
         f"load: synthchex_75k.load({str(output)!r})"
     )
 
@@ -87,20 +94,16 @@ def main(arguments: list[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """Returns the parser of the command line."""
-    about, layout = str(__doc__).split("\n\n", 1)
-    result = argparse.ArgumentParser(
-        description=about, epilog=layout + EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    result = make_parser(__doc__, EXAMPLES, pack)
     add = result.add_argument
     add("images", metavar="IMAGE_DIR", type=Path, help="folder with PNG files, at any depth")
-    add("metadata", metavar="METADATA_CSV", type=Path, help="CSV with file names, prompts and labels; see README")
-    add("output", metavar="OUTPUT_SOURCE", type=local_folder, help="a folder of its own, made if it is not there")
-    add_sharding(add, "zip")
-    add("--size", type=positive, metavar="PIXELS", help="resize to so many pixels each way: Lanczos, RGB, optimised")
+    add("metadata", metavar="METADATA_CSV", type=Path, help="CSV with file names, prompts and labels")
+    add("output", metavar="OUTPUT_SOURCE", type=local_folder, help="folder for the result alone, created if needed")
+    add_writing(add, "zip")
+    add("--size", type=positive, metavar="PIXELS", help="resize to this width and height: Lanczos, RGB, optimised PNG")
     add_on_mismatch(add)
     return result
 
 
 if __name__ == "__main__":
-    end_at_sigterm()
-    sys.exit(main())
+    start(main)

@@ -15,8 +15,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import local_hub
 import pytest
+
+from servers import local_hub
 
 # Before `datasets` is imported: the tests leave nothing in the user's cache and reach nothing but a Hub of their own.
 SCRATCH = Path(tempfile.mkdtemp(prefix="synthchex-tests-"))
@@ -40,13 +41,22 @@ TAKES_SCRIPTS = int(datasets.__version__.split(".")[0]) < 4
 
 collect_ignore = [] if TAKES_SCRIPTS else ["test_load_dataset.py"]
 if not importlib.util.find_spec("ray"):
-    collect_ignore += ["test_filter_heavy.py", "tiny_vlm.py"]  # which have an environment of their own
+    collect_ignore += [
+        "pipeline/quality/test_heavy.py",
+        "pipeline/quality/tiny_vlm.py",
+    ]  # which have an environment of their own
 
 
 def pytest_unconfigure() -> None:
     """Ends the Hub, and removes it and the cache of the tests."""
     SERVING.__exit__(None, None, None)
     shutil.rmtree(SCRATCH, ignore_errors=True)
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Tells how to run the tests that were left out."""
+    if config.option.markexpr == "not slow" and "TOX_ENV_NAME" not in os.environ:
+        terminalreporter.write_line("quick tests only; all tests, on all versions: uvx --with tox-uv tox")
 
 
 @pytest.fixture

@@ -11,9 +11,10 @@ from typing import Any
 
 import datasets
 import pytest
-from conftest import FIXTURE, ROOT, Rows, contents
 from datasets import DatasetDict, IterableDatasetDict, load_dataset
-from local_hub import Hub
+
+from conftest import FIXTURE, ROOT, Rows, contents
+from servers.local_hub import Hub
 
 SCRIPT = str(ROOT / "synthchex_75k.py")
 

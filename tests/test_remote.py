@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import SHAPES, Rows, Source, Write, contents, mixed, one_zip, to_csv, to_zip
-from local_hub import Hub
-from range_server import serve
 
+from conftest import SHAPES, Rows, Source, Write, contents, mixed, one_zip, to_csv, to_zip
+from servers.local_hub import Hub
+from servers.range_server import serve
 from synthchex_75k import LABELS, SourceError, load
 
 

@@ -9,12 +9,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-import make_fixture
 import PIL.Image
-from conftest import FIXTURE, ROOT, TAKES_SCRIPTS
 from huggingface_hub import DatasetCard
 
+import make_fixture
 import synthchex_75k
+from conftest import FIXTURE, ROOT, TAKES_SCRIPTS
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -73,3 +73,23 @@ def test_the_fixture_is_small_and_uses_every_label_and_raw_value(table: list[dic
         assert any(row[label] in ("1", "1.0") for row in table)
     values = {row[label] for row in table for label in synthchex_75k.LABELS}
     assert values == {"", "1", "0", "-1", "1.0", "0.0", "-1.0", "None", "NaN", "nan"}
+
+
+# Expressions that a reader would have to read twice; the project's words are those of the field.
+UNCLEAR = re.compile(
+    r"says? of (itself|themselves)|appears? under (its|their) name|for want of|\bmakes? of the\b|\bvouch|\broads?\b"
+    r"|goes on where|what is there|were there\b|anew\b|so many (rows|files|images|bytes|more|pixels)|in all\)",
+    re.IGNORECASE,
+)
+
+
+def test_words_are_plain() -> None:
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    paths = [ROOT / name for name in tracked.splitlines() if name.endswith((".py", ".md", ".toml", ".css"))]
+    found = [
+        f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
+        for path in paths
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if UNCLEAR.search(line) and path != Path(__file__)
+    ]
+    assert found == []

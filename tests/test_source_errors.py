@@ -10,11 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, Rows, Source, Write, error_of, loose, one_zip, plan, tars, to_csv, to_files, to_zip, zips
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import synthchex_75k
+from conftest import ROOT, Rows, Source, Write, error_of, loose, one_zip, plan, tars, to_csv, to_files, to_zip, zips
 from synthchex_75k import LABELS, SourceError, load
 
 

@@ -17,6 +17,10 @@ import datasets
 import fsspec
 import PIL.Image
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import synthchex_75k
 from conftest import (
     FIXTURE,
     ROOT,
@@ -33,11 +37,7 @@ from conftest import (
     to_zip,
     zips,
 )
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from local_hub import Hub
-
-import synthchex_75k
+from servers.local_hub import Hub
 from synthchex_75k import LABELS, load
 
 ALLOWED_IMPORTS = {

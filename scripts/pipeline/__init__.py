@@ -1,0 +1,44 @@
+"""What the programs in `scripts/` are made of.
+
+The ground floor, modules that every step may use:
+
+    cli            arguments, exit codes, signals
+    errors         StepError, and short listings for messages
+    facts          the dataset: authors, generator, filter, meaning of each label
+    rows           plan and read the rows of a SOURCE
+    shards         cut rows into files; write only the files that are missing or out of date
+    folder         an output folder and its manifest of fingerprints and checksums
+    source_writer  rows to metadata.csv and images-*.zip
+    files          atomic writes, fsync, SHA-256
+    jobs           worker processes
+    progress       progress bars and log lines
+    retry          retries with back-off that honour Retry-After
+    hub            requests to the Hugging Face Hub
+    page           self-contained HTML pages
+
+and one package for each step:
+
+    parquet        SOURCE to a Parquet dataset repository: convert, verify, card, croissant.json, publish
+    quality        judge each image with a vision-language model, report and apply the answers
+    benchmark      the methods that `benchmark.py` compares
+
+A package of a step imports the ground floor and never another step; the ground floor imports no step.
+`tests/test_structure.py` holds this.
+"""
+
+import sys
+from pathlib import Path
+
+# In a clone in which nothing is installed, `synthchex_75k` lies two folders up.
+sys.path.insert(1, str(Path(__file__).resolve().parents[2]))
+
+try:
+    import PIL  # noqa: F401
+    import pyarrow  # noqa: F401
+
+    import synthchex_75k  # noqa: F401
+except ModuleNotFoundError as error:
+    raise SystemExit(
+        f"error: this program needs the Python package {error.name}: "
+        "pip install datasets huggingface_hub pillow pyarrow, or run it with `uv run`"
+    ) from None

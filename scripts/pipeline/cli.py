@@ -1,0 +1,141 @@
+"""What the programs share of the command line: options, exit codes, signals."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+from datasets.utils.py_utils import convert_file_size_to_int
+
+from pipeline.errors import StepError
+from pipeline.jobs import WorkerDiedError, available_cpus
+from pipeline.shards import MAX_SHARD_SIZE
+from synthchex_75k import SourceError
+
+RERUN = "Finished files are kept: run the same command again to continue."
+
+Add = Callable[..., Any]  # `add_argument` of a parser or a group
+
+
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Keeps line breaks of the description, and adds the default of each option that has one."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        has_default = action.default not in (None, False, True) and "(default" not in (action.help or "")
+        return super()._get_help_string(action) if has_default else action.help
+
+
+def start(main: Callable[[], int]) -> NoReturn:
+    """Runs a program and ends the process with its exit code.
+
+    SIGTERM ends it in an orderly way, with exit code 143. A closed pipe, as in `… | head`, ends it silently with 141.
+    It does not wait for threads: nobody reads the answers to their requests.
+
+    Args:
+        main: The program; it returns the exit code.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        try:
+            code = main()
+        except SystemExit as exit_:
+            code = exit_.code if isinstance(exit_.code, int) else bool(exit_.code)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        code = 128 + signal.SIGPIPE
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def exit_code(step: Callable[[], int | None]) -> int:
+    """Runs a step, and prints an error as one line.
+
+    Args:
+        step: What to run; it may return an exit code.
+
+    Returns:
+        The exit code: that of the step, else 0; 1 after an error, 130 after Ctrl-C.
+    """
+    try:
+        return step() or 0
+    except KeyboardInterrupt:
+        print(f"\ninterrupted. {RERUN}", file=sys.stderr)
+        return 128 + signal.SIGINT
+    except BrokenPipeError:
+        raise
+    except (SourceError, StepError) as error:
+        print(f"error: {error}", file=sys.stderr)
+    except (WorkerDiedError, OSError, MemoryError) as error:
+        print(f"error: {error or type(error).__name__}. {RERUN}", file=sys.stderr)
+    return 1
+
+
+def make_parser(docstring: str | None, examples: str, function: Callable[..., Any] | None = None) -> Any:
+    """Returns a parser whose help is the docstring of the program.
+
+    Args:
+        docstring: The first paragraph is shown above the options, the rest below.
+        examples: Shown last.
+        function: Its parameters' defaults are the options' defaults. Default: set them for each subcommand.
+    """
+    about, _, more = inspect.cleandoc(docstring or "").partition("\n\n")
+    parser = argparse.ArgumentParser(description=about, epilog=f"{more}\n{examples}", formatter_class=HelpFormatter)
+    if function:
+        parser.set_defaults(**defaults_of(function))
+    return parser
+
+
+def defaults_of(function: Callable[..., Any]) -> dict[str, Any]:
+    """Returns the defaults of a function's parameters, by name."""
+    parameters = inspect.signature(function).parameters.values()
+    return {parameter.name: parameter.default for parameter in parameters if parameter.default is not parameter.empty}
+
+
+def positive(text: str) -> int:
+    """Reads a positive number."""
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not positive")
+    return number
+
+
+def file_size(text: str) -> int:
+    """Reads a size as `datasets` does, such as 500MB or 1GiB: bytes."""
+    try:
+        return positive(str(convert_file_size_to_int(text)))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def local_folder(text: str) -> Path:
+    """Reads the path of a local folder."""
+    if "://" in text:
+        raise argparse.ArgumentTypeError(f"{text} must be a local folder; use --push-to-hub to upload")
+    return Path(text)
+
+
+def add_writing(add: Add, file: str) -> None:
+    """Adds the options of how files are written.
+
+    Args:
+        add: `add_argument`.
+        file: Name of the kind of file.
+    """
+    add("--num-proc", type=positive, default=available_cpus(), help="processes; default: all CPUs, here %(default)s")
+    add(
+        "--max-shard-size",
+        type=file_size,
+        metavar="SIZE",
+        help=f"upper bound of a {file}, such as 200MB or 1GiB (default: {MAX_SHARD_SIZE // 10**6}MB)",
+    )
+    add("--overwrite", action="store_true", help="replace finished files of another source or other options")
+
+
+def add_on_mismatch(add: Add) -> None:
+    """Adds the option of `synthchex_75k.plan`."""
+    add("--on-mismatch", choices=["error", "skip"], help="images without a row, and rows without an image")

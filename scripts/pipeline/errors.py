@@ -1,0 +1,40 @@
+"""The error that ends a program, and short texts for messages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class StepError(Exception):
+    """A step cannot start or continue; the message says what is wrong, where, and what to do."""
+
+
+def one_line(text: object) -> str:
+    """Returns a text, such as the message of a library's error, in one line."""
+    return " ".join(str(text).split())
+
+
+def listing(items: Sequence[object], limit: int = 5, separator: str = "; ") -> str:
+    """Joins the first items of a list, and counts the others.
+
+    Args:
+        items: What to list.
+        limit: How many to show.
+        separator: What to put between them.
+
+    Example:
+        >>> listing(["a", "b"]), listing("abcdefg", limit=3)
+        ('a; b', 'a; b; c; and 4 more')
+    """
+    others = [f"and {len(items) - limit:,} more"] if len(items) > limit else []
+    return separator.join([*map(str, items[:limit]), *others])
+
+
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """Returns a number with its noun.
+
+    Example:
+        >>> counted(1, "file"), counted(1200, "file"), counted(2, "entry", "entries")
+        ('1 file', '1,200 files', '2 entries')
+    """
+    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"

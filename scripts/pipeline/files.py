@@ -1,0 +1,109 @@
+"""Atomic writes, fsync and checksums of files."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import re
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import IO
+
+NO_SPACE = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
+TEMPORARY = re.compile(r"\..+\.\d+\.tmp")  # names of `temporary_path`
+BLOCK = 1 << 20  # bytes read at once
+
+
+def temporary_path(path: Path) -> Path:
+    """Returns a path beside `path` that matches `TEMPORARY`, one for each process."""
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+
+
+def atomic_write(path: Path, data: bytes) -> None:
+    """Writes a file under a temporary name, fsyncs and renames it; at any moment `path` is the old or the new file.
+
+    Args:
+        path: The file; an existing one is replaced.
+        data: Its content.
+
+    Raises:
+        OSError: It cannot be written; no temporary file is left.
+    """
+    temporary = temporary_path(path)
+    with remove_on_error(temporary), filename_in_errors(path):
+        temporary.write_bytes(data)
+        fsync(temporary)
+        rename(temporary, path)
+
+
+def rename(temporary: Path, path: Path) -> None:
+    """Renames a file that was fsynced, and fsyncs the folder."""
+    os.replace(temporary, path)
+    if os.name == "posix":  # elsewhere a folder cannot be fsynced
+        fsync(path.parent)
+
+
+@contextlib.contextmanager
+def remove_on_error(path: Path) -> Iterator[None]:
+    """Removes a file when the context ends with an error."""
+    try:
+        yield
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+
+
+@contextlib.contextmanager
+def filename_in_errors(path: Path) -> Iterator[None]:
+    """Adds the file's name to an error for lack of disk space, in which the system names none."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in NO_SPACE and error.filename is None:
+            error.filename = str(path)
+        raise
+
+
+@contextlib.contextmanager
+def background_fsync(file: IO[bytes]) -> Iterator[Callable[[], None]]:
+    """Fsyncs a file while it is written, so that the last fsync is short.
+
+    Args:
+        file: The file, open for writing.
+
+    Yields:
+        A function to call now and then: it starts an fsync of what is written so far, unless one is running.
+    """
+    with ThreadPoolExecutor(1) as thread:
+        running = thread.submit(os.fsync, file.fileno())
+
+        def start() -> None:
+            nonlocal running
+            if running.done():
+                running.result()
+                file.flush()
+                running = thread.submit(os.fsync, file.fileno())
+
+        yield start
+        running.result()  # the system reports an error of the disk only once
+
+
+def fsync(path: Path) -> None:
+    """Waits until a file, or the names in a folder, are on the disk."""
+    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sha256_of(path: Path) -> str:
+    """Returns the SHA-256 of a file, in hexadecimal digits."""
+    sha256 = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(BLOCK):
+            sha256.update(block)
+    return sha256.hexdigest()

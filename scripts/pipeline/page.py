@@ -1,0 +1,83 @@
+"""HTML pages that need nothing but themselves: no network, no scripts. Texts of prompts and models are escaped here."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import string
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import PIL.Image
+
+TEMPLATE, STYLE = (Path(__file__).with_name(f"page.{suffix}") for suffix in ("html", "css"))
+PIXELS = 320  # of an image on the page
+
+
+def write_page(title: str, parts: Iterable[str]) -> str:
+    """Returns a page.
+
+    Args:
+        title: Plain text.
+        parts: HTML.
+    """
+    template = string.Template(TEMPLATE.read_text(encoding="utf-8"))
+    style = STYLE.read_text(encoding="utf-8")
+    return template.substitute(title=html.escape(title), style=style, body="\n".join(parts))
+
+
+def paragraph(text: str, muted: bool = False) -> str:
+    """Returns a paragraph of plain text."""
+    return f'<p class="muted">{html.escape(text)}</p>' if muted else f"<p>{html.escape(text)}</p>"
+
+
+def heading(text: str, note: str = "") -> str:
+    """Returns a heading of plain text, with a muted note beside it."""
+    return f'<h2>{html.escape(text)} <span class="muted">{html.escape(note)}</span></h2>'
+
+
+def table(name: str, head: Sequence[str], lines: Mapping[str, Sequence[tuple[str, float]]]) -> str:
+    """Returns a table.
+
+    Args:
+        name: For screen readers.
+        head: Heads of the columns, the first one included.
+        lines: For the head of each line its cells: plain text, and the share of the cell that a bar fills, 0 to 1.
+    """
+    columns = "".join(f'<th scope="col">{html.escape(column)}</th>' for column in head)
+    rows = []
+    for first, cells in lines.items():
+        filled = "".join(f'<td style="--share:{share:.0%}">{html.escape(text)}</td>' for text, share in cells)
+        rows.append(f'<tr><th scope="row">{html.escape(first)}</th>{filled}</tr>')
+    return (
+        f'<div class="scroll" tabindex="0"><table aria-label="{html.escape(name, quote=True)}">'
+        f"<thead><tr>{columns}</tr></thead>\n<tbody>{''.join(rows)}</tbody></table></div>"
+    )
+
+
+def strip(figures: Sequence[str]) -> str:
+    """Returns a line of figures that scrolls sideways."""
+    return f'<div class="strip" tabindex="0">{"".join(figures)}</div>' if figures else paragraph("None.", muted=True)
+
+
+def figure(image: PIL.Image.Image, alt: str, texts: Mapping[str, str]) -> str:
+    """Returns a figure.
+
+    Args:
+        image: The image; a thumbnail of it goes into the page.
+        alt: Plain text for those who cannot see it.
+        texts: Plain texts under the image, by name.
+    """
+    source = f"data:image/jpeg;base64,{base64.b64encode(_thumbnail(image)).decode()}"
+    terms = "".join(f"<dt>{html.escape(name)}</dt><dd>{html.escape(text)}</dd>" for name, text in texts.items())
+    picture = f'<img src="{source}" alt="{html.escape(alt, quote=True)}">'
+    return f"<figure>{picture}<figcaption><dl>{terms}</dl></figcaption></figure>"
+
+
+def _thumbnail(image: PIL.Image.Image) -> bytes:
+    saved = io.BytesIO()
+    image = image.convert("RGB")
+    image.thumbnail((PIXELS, PIXELS), PIL.Image.Resampling.LANCZOS)
+    image.save(saved, "JPEG", quality=80, optimize=True)
+    return saved.getvalue()

@@ -1,0 +1,1 @@
+"""SOURCE to a Parquet dataset repository: convert, verify, card, croissant.json, publish."""

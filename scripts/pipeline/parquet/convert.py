@@ -1,0 +1,115 @@
+"""Converts a SOURCE to a folder that is a complete Parquet dataset repository."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import pyarrow as pa
+
+from pipeline.errors import StepError
+from pipeline.folder import OutputFolder, local_source
+from pipeline.jobs import WorkerPool
+from pipeline.parquet.card import show, write_card
+from pipeline.parquet.croissant import FileObject, write_croissant
+from pipeline.parquet.figures import can_draw, draw_figures
+from pipeline.parquet.layout import CARD, CROISSANT
+from pipeline.parquet.shard import cut_shards
+from pipeline.rows import plan, read
+from pipeline.shards import MAX_SHARD_SIZE, write_missing
+
+OLDEST_PYARROW = 21  # the first with content-defined chunking
+
+
+class Converted(NamedTuple):
+    """Result of `convert`: rows, Parquet files and their size, and those written by this run: bytes, seconds."""
+
+    rows: int
+    files: int
+    num_bytes: int
+    new_files: int
+    new_bytes: int
+    seconds: float
+
+
+def convert(
+    source: str,
+    output: Path,
+    num_proc: int = 1,
+    max_shard_size: int = MAX_SHARD_SIZE,
+    rows_per_group: int = 100,
+    uncertainty: str = "keep",
+    on_mismatch: str = "error",
+    figures: bool | None = None,
+    overwrite: bool = False,
+) -> Converted:
+    """Converts a source, as far as it is not converted yet.
+
+    Args:
+        source: The SOURCE, as in `synthchex_75k.plan`.
+        output: The folder; created where it does not exist.
+        num_proc: Processes that write.
+        max_shard_size: Upper bound of a Parquet file: bytes.
+        rows_per_group: Upper bound of the rows of a row group.
+        uncertainty: Label policy, a key of `synthchex_75k.UNCERTAINTY`.
+        on_mismatch: `"error"` or `"skip"`, as in `synthchex_75k.plan`.
+        figures: Draw the pictures of the card. Default: if matplotlib is installed.
+        overwrite: Replace finished files of another source or other options.
+
+    Returns:
+        The result.
+
+    Raises:
+        SourceError: The source, or an image in it, cannot be used.
+        StepError: The folder cannot be used, or a row is larger than `max_shard_size`.
+        WorkerDiedError: A process that wrote was killed.
+        OSError: A file cannot be read or written.
+    """
+    if int(pa.__version__.split(".")[0]) < OLDEST_PYARROW:
+        raise StepError(f"pyarrow {pa.__version__} is too old: pip install -U 'pyarrow>={OLDEST_PYARROW}'")
+    with_figures = _with_figures(figures)
+    request = {"source": local_source(source), "max_shard_size": max_shard_size, "rows_per_group": rows_per_group}
+    request |= {"uncertainty": uncertainty, "on_mismatch": on_mismatch}
+    folder = open_output(output, request, overwrite)
+    with WorkerPool(num_proc) as pool:
+        rows = plan(source, on_mismatch)
+        shown_row = show(next(read(rows[:1], uncertainty))[1])
+        pictures = draw_figures(pool, rows, uncertainty) if with_figures else []
+        shards = cut_shards(rows, output, max_shard_size, rows_per_group, uncertainty)
+        start = time.monotonic()
+        entries, written = write_missing(pool, folder, shards, "Converting")
+        seconds = time.monotonic() - start
+    files = [
+        FileObject(folder.name_of(shard.path), entry["size"], entry["sha256"]) for shard, entry in zip(shards, entries)
+    ]
+    num_bytes, sizes = sum(entry["num_bytes"] for entry in entries), [file.size for file in files]
+    card = write_card(len(rows), num_bytes, sizes, uncertainty, shown_row, pictures)
+    beside = {CROISSANT: write_croissant(len(rows), files, uncertainty).encode()}
+    folder.finish({**beside, **{picture.path: picture.png for picture in pictures}, CARD: card.encode()})
+    new_bytes = sum(entry["size"] for entry in written)
+    return Converted(len(rows), len(files), sum(sizes), len(written), new_bytes, seconds)
+
+
+def open_output(output: Path, request: dict, overwrite: bool) -> OutputFolder:
+    """Opens OUTPUT_DIR.
+
+    Raises:
+        StepError: It cannot be used.
+    """
+    if output.resolve().name.lower() == "synthchex_75k":
+        raise StepError(
+            f"{output}: choose another name: beside a synthchex_75k.py, `datasets` 4 and later refuse a folder of the "
+            "name synthchex_75k"
+        )
+    return OutputFolder(output, CARD, request, overwrite)
+
+
+def _with_figures(figures: bool | None) -> bool:
+    install = "the pictures of the card need matplotlib: pip install matplotlib, or `uv run --extra figures …`"
+    if figures and not can_draw():
+        raise StepError(install)
+    if figures is None and not can_draw():
+        print(f"no pictures: {install}", file=sys.stderr)
+    return can_draw() if figures is None else figures

@@ -1,0 +1,216 @@
+"""One Parquet file of a converted folder."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import IO, Any, NamedTuple, TypeVar
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.errors import StepError
+from pipeline.files import background_fsync
+from pipeline.jobs import advance
+from pipeline.parquet.layout import data_file
+from pipeline.rows import image_size, read, total_size
+from pipeline.shards import cut
+from synthchex_75k import FEATURES, LABELS, Row
+
+SCHEMA = FEATURES.arrow_schema  # its `huggingface` metadata make an Image of the struct
+LABEL_COLUMNS = [f"labels_dict.{label}" for label in LABELS]
+TEXT_COLUMNS = ["image.path", "filename", "prompt"]
+WRITER_OPTIONS: dict[str, Any] = {
+    "compression": {"image.bytes": "none", **dict.fromkeys(TEXT_COLUMNS + LABEL_COLUMNS, "zstd")},  # PNG is compressed
+    "use_dictionary": LABEL_COLUMNS,
+    "write_statistics": ["filename", *LABEL_COLUMNS],
+    "write_page_index": True,  # the dataset viewer reads pages, not row groups
+    "write_page_checksum": True,
+    "use_content_defined_chunking": True,  # Xet storage transfers only new chunks
+}
+MAX_ROW_GROUP_BYTES = 64 << 20  # three of them fit in memory, and the dataset viewer takes 286 MiB
+# Bytes of a row, a row group and a file beside their values, rounded up, so that no file is larger than computed.
+ROW_OVERHEAD, GROUP_OVERHEAD, FILE_OVERHEAD = 512, 8192, 32768
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class ParquetShard(NamedTuple):
+    """One Parquet file: its path, its rows, the largest row group in rows, and the label policy."""
+
+    path: Path
+    rows: list[Row]
+    rows_per_group: int
+    uncertainty: str
+
+    @property
+    def groups(self) -> Iterator[list[Row]]:
+        """The rows of each row group: at most `rows_per_group` and, together, `MAX_ROW_GROUP_BYTES`."""
+        group: list[Row] = []
+        size = 0
+        for row in self.rows:
+            if group and (len(group) == self.rows_per_group or size + row_size(row) > MAX_ROW_GROUP_BYTES):
+                yield group
+                group, size = [], 0
+            group.append(row)
+            size += row_size(row)
+        yield group
+
+    @property
+    def max_bytes(self) -> int:
+        """An upper bound of the file's size: bytes."""
+        return sum(map(row_size, self.rows)) + GROUP_OVERHEAD * sum(1 for _ in self.groups) + FILE_OVERHEAD
+
+    def fingerprint(self, crcs: Iterable[int]) -> str:
+        """Returns a hash of everything that the file's bytes depend on."""
+        content = hashlib.sha256(SCHEMA.serialize())
+        content.update(repr((pa.__version__, WRITER_OPTIONS, self.rows_per_group, self.uncertainty)).encode())
+        for row, crc in zip(self.rows, crcs, strict=True):
+            content.update(repr((row.filename, row.size, crc, row.prompt, row.labels)).encode())
+        return content.hexdigest()
+
+    def write(self, path: Path) -> tuple[list[int], dict[str, Any]]:
+        """Writes the file, in a worker.
+
+        Returns:
+            The CRC-32 of each image; and `num_bytes`, the rows' size in memory as Arrow has them.
+
+        Raises:
+            SourceError: An image differs from the plan.
+            StepError: A remote source failed.
+            OSError: A file cannot be read or written.
+        """
+        crcs: list[int] = []
+        num_bytes = 0
+        with Sink(path) as file, background_fsync(file) as flush, parquet_writer(file) as writer:
+            tables = one_ahead(self.groups, lambda group: read_table(group, self.uncertainty, crcs))
+            for group, table in zip(self.groups, tables):
+                writer.write_table(table, row_group_size=len(group))
+                file.check()
+                flush()
+                num_bytes += table.nbytes
+                advance(len(group), total_size(group))
+        return crcs, {"num_bytes": num_bytes}
+
+
+def cut_shards(
+    rows: list[Row], folder: Path, max_size: int, rows_per_group: int, uncertainty: str
+) -> list[ParquetShard]:
+    """Cuts a plan into files with `shards.cut`.
+
+    Args:
+        rows: The plan.
+        folder: The converted folder.
+        max_size: Upper bound of a file: bytes.
+        rows_per_group: Upper bound of the rows of a row group.
+        uncertainty: Label policy, a key of `UNCERTAINTY`.
+
+    Returns:
+        The files. Their number and cuts depend on the arguments alone.
+
+    Raises:
+        StepError: A row alone is larger than `max_size`.
+    """
+
+    def shard(start: int, end: int, name: str = "") -> ParquetShard:
+        return ParquetShard(folder / name, rows[start:end], rows_per_group, uncertainty)
+
+    sizes = [row_size(row) for row in rows]
+    largest = sizes.index(max(sizes))
+    needed = shard(largest, largest + 1).max_bytes
+    if needed > max_size:
+        raise StepError(f"--max-shard-size is too small: one row ({rows[largest].where}) needs {needed:,} bytes")
+    parts = cut(sizes, max_size, lambda start, end: shard(start, end).max_bytes)
+    return [shard(*part, data_file(number, len(parts))) for number, part in enumerate(parts)]
+
+
+def row_size(row: Row) -> int:
+    """Returns an upper bound of a row's size in a file: bytes."""
+    return image_size(row) + 2 * len(row.filename.encode()) + len(row.prompt.encode()) + ROW_OVERHEAD
+
+
+class Sink(io.BufferedWriter):
+    """A new file whose `write` never fails; `check` and `close` raise the error.
+
+    pyarrow (seen in 26.0.1, with a full disk) ends the whole process when its sink raises an error while it cuts
+    content-defined chunks.
+
+    Args:
+        path: The file; it must not exist.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(io.FileIO(path, "xb"))
+        self._error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        """Writes bytes; after an error it drops them."""
+        if self._error is None:
+            try:
+                super().write(data)
+            except OSError as error:
+                self._error = error
+        return len(data)
+
+    def check(self) -> None:
+        """Raises the error of an earlier `write`."""
+        if self._error:
+            raise self._error
+
+    def close(self) -> None:
+        """Closes the file, and raises the error of an earlier `write`."""
+        if not self.closed:
+            super().close()
+            self.check()
+
+
+@contextlib.contextmanager
+def parquet_writer(file: IO[bytes]) -> Iterator[pq.ParquetWriter]:
+    """Opens a file for tables of `SCHEMA`; closes the writer after an error too, or else its destructor would."""
+    writer = pq.ParquetWriter(file, SCHEMA, **WRITER_OPTIONS)
+    try:
+        yield writer
+    except BaseException:
+        with contextlib.suppress(Exception):
+            writer.close()
+        raise
+    writer.close()
+
+
+def one_ahead(items: Iterable[Item], function: Callable[[Item], Result]) -> Iterator[Result]:
+    """Yields the result of a function for each item, while a thread computes the next one."""
+    with ThreadPoolExecutor(1) as thread:
+        ahead: Future[Result] | None = None
+        for item in items:
+            ready, ahead = ahead, thread.submit(function, item)
+            if ready:
+                yield ready.result()
+        if ahead:
+            yield ahead.result()
+
+
+def read_table(group: list[Row], uncertainty: str, crcs: list[int]) -> pa.Table:
+    """Reads rows into a table of `SCHEMA`, with one image in memory beside it, and appends their CRC-32 to `crcs`."""
+    images = pa.allocate_buffer(total_size(group))
+    view, rows, ends = memoryview(images).cast("B"), [], [0]
+    for crc, example in read(group, uncertainty):
+        image = example["image"].pop("bytes")
+        ends.append(ends[-1] + len(image))
+        view[ends[-2] : ends[-1]] = image
+        rows.append(example)
+        crcs.append(crc)
+    data = [None, pa.array(ends, pa.int32()).buffers()[1], images]
+    names = pa.array([row["filename"] for row in rows], pa.string())
+    image_column = [pa.Array.from_buffers(pa.binary(), len(rows), data), names]
+    columns = {
+        "image": pa.StructArray.from_arrays(image_column, fields=list(SCHEMA.field("image").type)),
+        "filename": names,
+        "prompt": pa.array([row["prompt"] for row in rows], pa.string()),
+        "labels_dict": pa.array([row["labels_dict"] for row in rows], SCHEMA.field("labels_dict").type),
+    }
+    return pa.Table.from_arrays([columns[name] for name in SCHEMA.names], schema=SCHEMA)

@@ -1,0 +1,65 @@
+"""Progress on the standard error: a bar in a terminal, a line now and then in a log."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+from tqdm import tqdm
+
+LOG_INTERVAL = 10  # seconds between lines, where the standard error is no terminal
+NOTICE_AFTER = 1  # seconds until `notice` prints
+
+
+@contextlib.contextmanager
+def progress_bar(title: str, total: int, unit: str, **options: Any) -> Iterator[tqdm]:
+    """Shows progress.
+
+    Args:
+        title: Text before the bar.
+        total: Number of units in all.
+        unit: Name of the unit.
+        **options: More for tqdm.
+
+    Yields:
+        The bar.
+    """
+    tqdm.set_lock(threading.RLock())  # tqdm's own lock is shared with forked processes; a killed one may hold it
+    options |= {"total": total, "desc": title, "unit": unit}
+    if sys.stderr.isatty():
+        bar = tqdm(**options)
+    else:
+        line = "{desc}: {n_fmt}/{total_fmt}, {rate_fmt}{postfix}, {remaining} left"
+        bar = _LogLines(**options, bar_format=line, mininterval=LOG_INTERVAL, delay=LOG_INTERVAL, leave=False)
+    with bar:
+        yield bar
+
+
+def write_line(text: str) -> None:
+    """Prints a line on the standard output, above a progress bar if there is one."""
+    tqdm.write(text)
+
+
+@contextlib.contextmanager
+def notice(text: str) -> Iterator[None]:
+    """Prints a line if the context is still running after `NOTICE_AFTER` seconds."""
+    timer = threading.Timer(NOTICE_AFTER, lambda: print(text, file=sys.stderr, flush=True))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+class _LogLines(tqdm):
+    """A progress bar that writes whole lines."""
+
+    def display(self, msg: str | None = None, pos: int | None = None) -> None:
+        """Writes a line; none where a terminal's would be cleared."""
+        if msg is None:
+            self.fp.write(f"{self}\n")
+            self.fp.flush()

@@ -1,0 +1,176 @@
+"""Files with a part of the rows each: where to cut, and writing those that are missing or out of date.
+
+`write_missing` is the one mechanism with which every program continues after an interruption.
+"""
+
+from __future__ import annotations
+
+import bisect
+import itertools
+import math
+import shutil
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+from pipeline.errors import StepError
+from pipeline.files import filename_in_errors, fsync, remove_on_error, sha256_of, temporary_path
+from pipeline.folder import DATA, Entry, OutputFolder
+from pipeline.jobs import WorkerPool, advance
+from pipeline.progress import notice
+from pipeline.rows import iter_crc32, total_size
+from synthchex_75k import Row
+
+
+class AnyShard(Protocol):
+    """A file to write."""
+
+    @property
+    def path(self) -> Path:
+        """Where it goes."""
+
+    @property
+    def rows(self) -> list[Row]:
+        """The rows it holds."""
+
+    @property
+    def max_bytes(self) -> int:
+        """An upper bound of its size: bytes."""
+
+    def fingerprint(self, crcs: Iterable[int]) -> str:
+        """Returns a hash of everything that the file's bytes depend on, the CRC-32 of each image included."""
+
+    def write(self, path: Path) -> tuple[list[int], dict[str, Any]]:
+        """Writes the file, in a worker, under the path given.
+
+        Returns:
+            The CRC-32 of each image, and more for the file's entry in the manifest.
+        """
+
+
+MAX_SHARD_SIZE = 500_000_000  # bytes, where the user names no other bound
+
+Shard = TypeVar("Shard", bound=AnyShard)
+
+
+class Outcome(NamedTuple):
+    """Result of `write_missing`: the manifest's entry of each file, in order; and the files written by this run."""
+
+    entries: list[Entry]
+    written: list[Entry]
+
+
+def cut(sizes: list[int], max_size: int, measure: Callable[[int, int], int]) -> list[tuple[int, int]]:
+    """Cuts rows into files of roughly even size.
+
+    Cuts lie at multiples of a power of two, about a 16th of a file's rows, so that an image that grows or shrinks a
+    little moves no cut, and changes no other file.
+
+    Args:
+        sizes: Upper bound of each row's size: bytes. No row alone exceeds the bound of a file.
+        max_size: Upper bound of a file: bytes.
+        measure: Returns the upper bound of a file with the rows `start` to `end`: bytes.
+
+    Returns:
+        Start and end of each file. They depend on the arguments alone.
+
+    Example:
+        >>> cut([10] * 8, 45, lambda start, end: 10 * (end - start))
+        [(0, 4), (4, 8)]
+    """
+    ends = list(itertools.accumulate(sizes))
+    for count in itertools.count(math.ceil(ends[-1] / max_size)):
+        step = 1 << max(0, (len(sizes) // count // 16).bit_length() - 1)
+        nearest = (round(bisect.bisect(ends, ends[-1] * part / count) / step) * step for part in range(1, count))
+        parts = [*itertools.pairwise(sorted({0, *nearest, len(sizes)}))]
+        if all(measure(*part) <= max_size for part in parts):
+            return parts
+    raise AssertionError("every row alone fits")
+
+
+def check_space(folder: Path, needed: int, freed: int) -> None:
+    """Checks that the disk has room.
+
+    Args:
+        folder: Where files will be written.
+        needed: Size of the new files: bytes.
+        freed: Size of the files that will be removed: bytes.
+
+    Raises:
+        StepError: It has not.
+    """
+    existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    free = shutil.disk_usage(existing).free + freed
+    if needed > free:
+        raise StepError(
+            f"{existing}: {needed:,} bytes are needed and {free:,} are free; free some, or use another disk"
+        )
+
+
+def write_missing(pool: WorkerPool, folder: OutputFolder, shards: list[Shard], title: str) -> Outcome:
+    """Writes the files of `data/` that are missing or out of date, and removes all others.
+
+    Args:
+        pool: The workers.
+        folder: The folder.
+        shards: The files wanted, in order.
+        title: Text before the progress bar of writing.
+
+    Returns:
+        The outcome. The marker of the folder is gone if anything changed.
+
+    Raises:
+        StepError: The disk has no room, or finished files of another request would be replaced.
+        Exception: What writing raises. Then no worker runs any more and no temporary file is left.
+    """
+    finished = _finished(pool, folder, shards)
+    todo = [shard for shard in shards if shard.path not in finished]
+    stale = [folder.path / name for name in folder.entries if name.startswith(f"{DATA}/")]
+    stale = [path for path in stale if path not in finished]
+    folder.check_replaceable(stale)
+    removed = [path for path in (*stale, *folder.leftovers) if path.exists()]
+    check_space(folder.path, sum(shard.max_bytes for shard in todo), sum(path.stat().st_size for path in removed))
+    if todo or removed:
+        folder.begin(stale)
+    try:
+        for shard, (temporary, entry) in _run(pool, _write, todo, title):
+            folder.commit(temporary, shard.path, entry)
+    except BaseException:
+        pool.stop()
+        for path in folder.path.glob(f"{DATA}/.*.tmp"):  # of workers that were killed while they wrote
+            path.unlink(missing_ok=True)
+        raise
+    entries = {shard.path: folder.entries[folder.name_of(shard.path)] for shard in shards}
+    return Outcome([*entries.values()], [entries[shard.path] for shard in todo])
+
+
+def _finished(pool: WorkerPool, folder: OutputFolder, shards: list[Shard]) -> set[Path]:
+    known = [(shard, entry) for shard in shards if (entry := folder.entry_of(shard.path))]
+    rows = [row for shard, _ in known for row in shard.rows]
+    with notice(f"checking the files in {folder.path} …"):
+        checked = pool.run(_is_finished, known, "Checking", len(rows), total_size(rows))
+        return {shard.path for (shard, _), is_finished in checked if is_finished}
+
+
+def _is_finished(known: tuple[Shard, Entry]) -> bool:
+    """In a worker: checks that a file is the one that would be written now, to the bit."""
+    shard, entry = known
+    is_same = shard.fingerprint(iter_crc32(shard.rows)) == entry["fingerprint"]
+    is_intact = is_same and sha256_of(shard.path) == entry["sha256"]
+    advance(len(shard.rows), total_size(shard.rows))
+    return is_intact
+
+
+def _write(shard: Shard) -> tuple[Path, Entry]:
+    """In a worker: writes and fsyncs a file under a temporary name."""
+    temporary = temporary_path(shard.path)
+    with remove_on_error(temporary), filename_in_errors(shard.path):
+        crcs, about = shard.write(temporary)
+        fsync(temporary)
+        entry = {"size": temporary.stat().st_size, "sha256": sha256_of(temporary)}  # still in the page cache
+    return temporary, {**entry, "fingerprint": shard.fingerprint(crcs), **about}
+
+
+def _run(pool: WorkerPool, function: Any, shards: list[Shard], title: str) -> Any:
+    rows = [row for shard in shards for row in shard.rows]
+    return pool.run(function, shards, title, len(rows), total_size(rows))

@@ -1,0 +1,160 @@
+"""Writes a SOURCE: `metadata.csv`, and images in `data/images-00000-of-000NN.zip`."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import zipfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import PIL
+import PIL.Image
+
+from pipeline.errors import StepError
+from pipeline.files import background_fsync
+from pipeline.folder import OutputFolder
+from pipeline.jobs import WorkerPool, advance
+from pipeline.rows import decode, image_size, read
+from pipeline.shards import Outcome, cut, write_missing
+from synthchex_75k import LABELS, Row, SourceError
+
+METADATA = "metadata.csv"
+TIMESTAMP = (1980, 1, 1, 0, 0, 0)  # of every member: the first that a zip can hold
+ROW_OVERHEAD, FILE_OVERHEAD = 512, 4096  # bytes of a member and of a file beside the images, rounded up
+# A zip of resized images has no more rows than this, so that every process gets work: resizing costs CPU, not bytes.
+MAX_RESIZED_ROWS = 256
+
+
+class ImageShard(NamedTuple):
+    """A zip of images: its path, its rows, and the width and height to resize to, or None."""
+
+    path: Path
+    rows: list[Row]
+    pixels: int | None
+
+    @property
+    def max_bytes(self) -> int:
+        """An upper bound of the file's size: bytes."""
+        return sum(row_size(row, self.pixels) for row in self.rows) + FILE_OVERHEAD
+
+    def fingerprint(self, crcs: Iterable[int]) -> str:
+        """Returns a hash of everything that the zip's bytes depend on; `crcs` are those of the source's images."""
+        content = hashlib.sha256(b"images.zip 1")
+        if self.pixels:
+            content.update(repr((self.pixels, PIL.__version__)).encode())
+        for row, crc in zip(self.rows, crcs, strict=True):
+            content.update(repr((row.filename, row.size, crc)).encode())
+        return content.hexdigest()
+
+    def write(self, path: Path) -> tuple[list[int], dict[str, Any]]:
+        """Writes the zip, in a worker.
+
+        Raises:
+            SourceError: An image differs from the plan, or cannot be resized.
+            StepError: A remote source failed.
+            OSError: A file cannot be read or written.
+        """
+        crcs = []
+        with open(path, "xb") as file, background_fsync(file) as flush, zipfile.ZipFile(file, "w") as archive:
+            for (crc, example), row in zip(read(self.rows), self.rows):
+                image = example["image"]["bytes"]
+                member = zipfile.ZipInfo(row.filename, TIMESTAMP)
+                member.external_attr, member.create_system = 0o644 << 16, 3  # the same on every system
+                archive.writestr(member, image if self.pixels is None else resize(image, self.pixels, row.where))
+                crcs.append(crc)
+                flush()
+                advance(1, row.size or 0)
+        return crcs, {}
+
+
+def write_source(
+    rows: list[Row], folder: OutputFolder, pool: WorkerPool, max_shard_size: int, pixels: int | None = None
+) -> Outcome:
+    """Writes rows as a SOURCE, as far as it is missing or out of date.
+
+    Args:
+        rows: Rows of a plan, in order.
+        folder: The folder; its marker is `METADATA`.
+        pool: The workers.
+        max_shard_size: Upper bound of a zip: bytes.
+        pixels: Width and height to resize to. Default: copy each file byte for byte.
+
+    Returns:
+        The outcome: an entry for each zip.
+
+    Raises:
+        SourceError: An image cannot be used.
+        StepError: The folder cannot be used, or an image is larger than `max_shard_size`.
+        OSError: A file cannot be read or written.
+    """
+    outcome = write_missing(pool, folder, cut_shards(rows, folder.path / "data", max_shard_size, pixels), "Packing")
+    folder.finish({METADATA: to_csv(rows)})
+    return outcome
+
+
+def to_csv(rows: list[Row]) -> bytes:
+    """Returns the metadata of rows: file name, prompt and the 14 raw labels, empty where not mentioned."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["filename", "prompt", *LABELS])
+    writer.writerows(
+        [row.filename, row.prompt, *("" if value is None else value for value in row.labels)] for row in rows
+    )
+    return text.getvalue().encode()
+
+
+def cut_shards(rows: list[Row], folder: Path, max_size: int, pixels: int | None) -> list[ImageShard]:
+    """Cuts rows into zips with `shards.cut`.
+
+    Raises:
+        StepError: An image alone is larger than `max_size`.
+    """
+    sizes = [row_size(row, pixels) for row in rows]
+    largest = max(sizes) + FILE_OVERHEAD
+    if largest > max_size:
+        where = rows[sizes.index(max(sizes))].where
+        raise StepError(f"--max-shard-size is too small: one image ({where}) needs {largest:,} bytes")
+
+    def measure(start: int, end: int) -> int:
+        too_many = pixels is not None and end - start > MAX_RESIZED_ROWS
+        return max_size + 1 if too_many else sum(sizes[start:end]) + FILE_OVERHEAD
+
+    parts = cut(sizes, max_size, measure)
+    names = [f"images-{number:05d}-of-{len(parts):05d}.zip" for number in range(len(parts))]
+    return [ImageShard(folder / name, rows[start:end], pixels) for name, (start, end) in zip(names, parts)]
+
+
+def row_size(row: Row, pixels: int | None) -> int:
+    """Returns an upper bound of a row's size in a zip: bytes. A resized PNG is at most as large as its pixels."""
+    size = image_size(row)
+    image = size if pixels is None else max(size, 3 * pixels * pixels + 2 * pixels)
+    return image + 2 * len(row.filename.encode()) + ROW_OVERHEAD
+
+
+def resize(image: bytes, pixels: int, where: str) -> bytes:
+    """Resizes a PNG: Lanczos, RGB, optimised; an RGB image of that size is returned unchanged.
+
+    Args:
+        image: The PNG file.
+        pixels: Width and height.
+        where: Where the image lies, for messages.
+
+    Returns:
+        The PNG file.
+
+    Raises:
+        SourceError: It cannot be decoded, or would lose its proportions, transparency or 16 bits.
+    """
+    decoded = decode(image, where)
+    if decoded.width != decoded.height:
+        raise SourceError(f"{where}: {decoded.width}x{decoded.height} pixels, not square; --size would distort it")
+    if decoded.mode not in ("1", "L", "P", "RGB"):
+        raise SourceError(f"{where}: mode {decoded.mode}; --size takes 8-bit gray, palette and RGB, convert it first")
+    if decoded.size == (pixels, pixels) and decoded.mode == "RGB":
+        return image
+    saved = io.BytesIO()
+    decoded.convert("RGB").resize((pixels, pixels), PIL.Image.Resampling.LANCZOS).save(saved, "PNG", optimize=True)
+    return saved.getvalue()

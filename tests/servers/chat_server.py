@@ -1,0 +1,116 @@
+"""A server on localhost that speaks the chat-completions protocol, with answers that a test gives, some hostile."""
+
+from __future__ import annotations
+
+import base64
+import http.server
+import json
+import threading
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any, NamedTuple
+
+from servers.serving import running
+
+HALF = b'{"choices": [{"message": {"role": "assist'
+HTML = b"<html><body>502 Bad Gateway</body></html>"
+
+
+class Asked(NamedTuple):
+    """A question: the text, the image, the whole request."""
+
+    text: str
+    image: bytes
+    request: dict[str, Any]
+
+
+class Reply(NamedTuple):
+    """What to answer instead of a completion: a status and a body; or to hang up, or to keep silent for so long."""
+
+    status: int = 200
+    body: bytes = b"{}"
+    headers: dict[str, str] = {}  # noqa: RUF012 - nobody changes it
+    hang_up: bool = False
+    silent: float = 0
+
+
+Answer = Callable[[Asked], "str | Reply"]
+
+
+class ChatServer(http.server.ThreadingHTTPServer):
+    """Answers by a function of the question; counts what it has answered.
+
+    Args:
+        answer: Returns the answer.
+    """
+
+    daemon_threads = True
+    request_queue_size = 128
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.answer = answer
+        self.asked: list[Asked] = []
+        self.answered: list[Asked] = []
+        self.keys: set[str | None] = set()
+        self.in_flight = self.most_in_flight = 0
+        self.lock = threading.Lock()
+        self.url = f"http://127.0.0.1:{self.server_port}/v1"
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Says nothing of connections that a killed client has left."""
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    """Answers one connection."""
+
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    wbufsize = -1
+    server: ChatServer
+
+    def do_POST(self) -> None:
+        server = self.server
+        request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        image, text = request["messages"][0]["content"]
+        asked = Asked(text["text"], base64.b64decode(image["image_url"]["url"].partition(",")[2]), request)
+        with server.lock:
+            server.asked.append(asked)
+            server.keys.add(self.headers.get("Authorization"))
+            server.in_flight += 1
+            server.most_in_flight = max(server.in_flight, server.most_in_flight)
+        try:
+            self.reply(asked, Reply(404) if self.path != "/v1/chat/completions" else server.answer(asked))
+        finally:
+            with server.lock:
+                server.in_flight -= 1
+
+    def reply(self, asked: Asked, answer: str | Reply) -> None:
+        if isinstance(answer, str):
+            message = {"role": "assistant", "content": answer}
+            choices = [{"index": 0, "message": message, "finish_reason": "stop"}]
+            about = {"id": "1", "object": "chat.completion", "created": 1, "model": asked.request["model"]}
+            answer = Reply(200, json.dumps({**about, "choices": choices}).encode())
+        time.sleep(answer.silent)
+        if answer.hang_up:
+            self.close_connection = True
+            return
+        self.send_response(answer.status)
+        kind = "text/html" if answer.body.startswith(b"<") else "application/json"
+        for name, value in {"Content-Type": kind, "Content-Length": str(len(answer.body)), **answer.headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(answer.body)
+        self.wfile.flush()
+        if answer.status == 200 and answer.body.startswith(b'{"id"'):
+            with self.server.lock:
+                self.server.answered.append(asked)
+
+    def log_message(self, *_: Any) -> None:
+        """Keeps the tests' output clean."""
+
+
+def serve(answer: Answer) -> AbstractContextManager[ChatServer]:
+    """Runs a server while the context lasts."""
+    return running(ChatServer(answer))

@@ -1,0 +1,58 @@
+"""An HTTP server on localhost: it lists folders, answers range requests and counts the bytes of the files it sent."""
+
+import http.server
+import re
+from contextlib import AbstractContextManager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from servers.serving import running
+
+
+class RangeServer(http.server.ThreadingHTTPServer):
+    """Serves one folder.
+
+    Args:
+        folder: What to serve.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(("127.0.0.1", 0), partial(_Handler, directory=str(folder)))
+        self.asked: list[str] = []
+        self.sent: dict[str, int] = {}
+        self.url = f"http://127.0.0.1:{self.server_port}"
+
+
+class _Handler(http.server.SimpleHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: RangeServer
+
+    def do_GET(self) -> None:
+        path = Path(self.translate_path(self.path))
+        if not path.is_file():
+            return super().do_GET()
+        data, span = path.read_bytes(), re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
+        total, start = len(data), int(span[1]) if span else 0
+        data = data[start : int(span[2]) + 1 if span and span[2] else total]
+        self.send_response(206 if span else 200)
+        if span:
+            self.send_header("Content-Range", f"bytes {start}-{start + len(data) - 1}/{total}")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.server.sent[path.name] = self.server.sent.get(path.name, 0) + len(data)
+        self.wfile.write(data)
+        return None
+
+    def end_headers(self) -> None:
+        self.server.asked.append(self.path)
+        self.send_header("Accept-Ranges", "bytes")
+        super().end_headers()
+
+    def log_message(self, *_: Any) -> None:
+        """Keeps the tests' output clean."""
+
+
+def serve(folder: Path) -> AbstractContextManager[RangeServer]:
+    """Runs a server while the context lasts."""
+    return running(RangeServer(folder))
