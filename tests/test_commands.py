@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from conftest import FIXTURE, ROOT, contents, convert, to_csv, to_files
 from servers.chat_server import Asked, serve
 from servers.local_hub import Hub

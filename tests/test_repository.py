@@ -11,6 +11,7 @@ import make_fixture
 import synthchex_75k
 from conftest import FIXTURE, ROOT
 
+
 def test_the_fixture_is_what_its_script_draws(tmp_path: Path) -> None:
     make_fixture.main(tmp_path)
     assert (tmp_path / "metadata.csv").read_bytes() == (FIXTURE / "metadata.csv").read_bytes()
