@@ -10,12 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from conftest import FIXTURE, ROOT, contents, to_csv, to_files
+from conftest import FIXTURE, ROOT, contents, convert, to_csv, to_files
 from servers.chat_server import Asked, serve
 from servers.local_hub import Hub
 
-# Run by other means: `.ci/run` runs the tests; the environment `heavy` has torch and Ray.
-ELSEWHERE = re.compile(r"pytest|tox|hf auth login|--transformers|--engine ray|benchmark\.py|import torch|pre-commit")
+# Run by other means: `.ci/run` runs the tests; the environment `heavy` has torch and Ray; `datasets3` runs scripts.
+ELSEWHERE = re.compile(
+    r"pytest|tox|hf auth login|--transformers|--engine ray|benchmark\.py|import torch|pre-commit|trust_remote_code"
+)
 
 
 def blocks(page: str) -> Iterator[tuple[str, str]]:
@@ -38,6 +40,7 @@ def clone(tmp_path: Path, images: dict[str, bytes], table: list[dict[str, str]])
         (tmp_path / "clone" / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / "clone" / name)
     shutil.copytree(FIXTURE, tmp_path / "clone/path/to/release")
+    assert convert(tmp_path / "clone/path/to/release", tmp_path / "clone/path/to/parquet", "--uncertainty", "keep") == 0
     to_files(tmp_path / "clone/path/to/images", images)
     to_files(tmp_path / "clone/path/to", {"prompts.csv": to_csv(table)})
     return tmp_path / "clone"
@@ -48,6 +51,8 @@ def clone(tmp_path: Path, images: dict[str, bytes], table: list[dict[str, str]])
 @pytest.mark.parametrize("page", ["README.md", "scripts/README.md"])
 def test_each_command_runs_in_a_fresh_clone(page: str, clone: Path, hub: Hub) -> None:
     hub.create("raman07/SynthCheX-75K", files=contents(FIXTURE))
+    published = {name: data for name, data in contents(clone / "path/to/parquet").items() if not name.startswith(".")}
+    hub.create("alice/chex", files=published)  # README reads it before it publishes
     venv = clone / ".venv"
     subprocess.run(["uv", "venv", "--quiet", "--seed", "--python", sys.executable, venv], check=True)
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "TOX", "UV"))}
