@@ -312,7 +312,8 @@ def test_speed_is_that_of_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_num_proc_is_bounded(tmp_path: Path) -> None:
     padded(tmp_path / "source", count=20, size=500_000)
-    command = [sys.executable, SCRIPT, tmp_path / "source", tmp_path / "o", "--num-proc", "999", "--no-figures"]
+    options = ["--num-proc", "999", "--no-figures"]
+    command = [sys.executable, SCRIPT, str(tmp_path / "source"), str(tmp_path / "o"), *options]
     most = 0
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
         while process.poll() is None:

@@ -29,7 +29,7 @@ from pipeline.shards import check_space
 SMALL = ["--max-shard-size", "300kB", "--rows-per-group", "2", "--num-proc", "2"]
 LARGE = ["--max-shard-size", "14MB", "--rows-per-group", "4", "--num-proc", "2"]
 LARGE_FILES = 14
-SIGNALS = {signal.SIGKILL: -signal.SIGKILL, signal.SIGINT: 130, signal.SIGTERM: 143}  # exit codes
+SIGNALS: dict[int, int] = {signal.SIGKILL: -signal.SIGKILL, signal.SIGINT: 130, signal.SIGTERM: 143}  # exit codes
 INTERRUPTED = "\ninterrupted. Finished files are kept: run the same command again to continue.\n"
 WORKER_DIED = r"error: a worker process was killed, possibly out of memory. Finished files are kept: .*\n"
 OPERATIONS = ("replace", "unlink", "fsync")  # of `os`: each changes the folder, or makes a change durable
@@ -128,7 +128,7 @@ def slowly() -> None:
         time.sleep(0.15)
         return read_table(*arguments)
 
-    pipeline.parquet.shard.read_table = read_slowly
+    setattr(pipeline.parquet.shard, "read_table", read_slowly)  # noqa: B010
 
 
 def identities(output: Path) -> dict[Path, tuple[int, int]]:
@@ -222,11 +222,12 @@ def test_resumes_after_a_signal_before_every_operation(
 def test_resumes_after_sigkill_before_every_operation_of_an_update(whole: dict[str, bytes], tmp_path: Path) -> None:
     previous = tmp_path / "previous"
     assert convert(FIXTURE, previous, *SMALL, "--uncertainty", "zeros", "--figures") == 0
-    number, code = 0, -1
-    while code:
+    number, done = 0, False
+    while not done:
         number += 1
         output = shutil.copytree(previous, tmp_path / f"o{number}")
-        code, _ = Run(FIXTURE, output, [*SMALL, "--overwrite"], signal_before(number, signal.SIGKILL)).end()
+        run = Run(FIXTURE, output, [*SMALL, "--overwrite"], signal_before(number, signal.SIGKILL))
+        done = run.end()[0] == 0
         assert convert(FIXTURE, output, *SMALL, "--overwrite") == 0
         assert contents(output) == whole
         assert not (output / "figures").exists()
