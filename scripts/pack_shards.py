@@ -67,12 +67,13 @@ def pack(
         with notice(f"checking {images} …"):
             rows = plan(str(images), on_mismatch, files=_list_inputs(images, metadata))
         start = time.monotonic()
-        entries, written = write_source(rows, folder, pool, max_shard_size, size)
+        outcome = write_source(rows, folder, pool, max_shard_size, size)
         seconds = time.monotonic() - start
+    zips, written = len(outcome.entries), len(outcome.written)
+    megabytes = sum(entry["size"] for entry in outcome.written) / 1e6
     print(
-        f"{output}: {len(rows):,} rows, zips: {len(entries)}\n"
-        f"{len(written)} written ({sum(entry['size'] for entry in written) / 1e6:,.1f} MB in {seconds:.1f} s), "
-        f"{len(entries) - len(written)} already up to date\n"
+        f"{output}: {len(rows):,} rows, zips: {zips}\n"
+        f"{written} written ({megabytes:,.1f} MB in {seconds:.1f} s), {zips - written} already up to date\n"
         f"load: synthchex_75k.load({str(output)!r})"
     )
 
