@@ -25,7 +25,7 @@ from synthchex_75k import LABELS, Row, SourceError
 METADATA = "metadata.csv"
 TIMESTAMP = (1980, 1, 1, 0, 0, 0)  # of every member: the first that a zip can hold
 ROW_OVERHEAD, FILE_OVERHEAD = 512, 4096  # bytes of a member and of a file beside the images, rounded up
-# Resizing costs CPU, not bytes: rows that would fit in a few zips go into up to `RESIZED_ZIPS` of at least
+# Resizing costs CPU, not bytes: rows that would fit in a few zips go into about `RESIZED_ZIPS`, of at least
 # `MIN_RESIZED_ROWS` rows, whatever the number of processes, so that each process gets work.
 RESIZED_ZIPS, MIN_RESIZED_ROWS = 64, 32
 

@@ -62,8 +62,8 @@ def apply(
         kept = [row for row in rows if qualities[row.filename] not in dropped]
         if not kept:
             raise StepError(f"{source}: no image is left; nothing was written")
-        entries = write_source(kept, folder, pool, max_shard_size).entries
-    print(f"{output}: {len(kept):,} of {len(rows):,} images kept, zips: {len(entries)}")
+        outcome = write_source(kept, folder, pool, max_shard_size)
+    print(f"{output}: {len(kept):,} of {len(rows):,} images kept, zips: {len(outcome.entries)}")
     print(_describe_dropped(count_by_label(rows, labels), sorted(dropped)))
 
 
