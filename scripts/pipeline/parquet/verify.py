@@ -136,17 +136,18 @@ def compare_file(file: DataFile) -> Comparison:
 
 
 def _compare_rows(parquet: pq.ParquetFile, file: DataFile) -> Iterator[tuple[int, list[str]]]:
-    """Yields for each batch its size in memory, and how its rows differ."""
+    """Yields for each row group its size in memory, as `datasets` counts it, and how its rows differ."""
     examples = synthchex_75k.examples([row for row in file.wanted if row], file.uncertainty, read_ahead=READ_AHEAD)
     wanted_rows = enumerate(file.wanted)
-    for batch in _read_batches(parquet):
+    for group in range(parquet.num_row_groups):
+        table = parquet.read_row_group(group, use_threads=False)
         texts: list[str] = []
-        for found, (number, wanted) in zip(batch.to_pylist(), wanted_rows):
+        for found, (number, wanted) in zip(_iter_rows(table), wanted_rows):
             if wanted:
                 at = f"row {number} ({wanted.filename})"
                 texts += (f"{at}: {text}" for text in _compare_row(_next(examples, wanted), found))
                 advance(1, wanted.size or 0)
-        yield batch.nbytes, texts
+        yield table.nbytes, texts
 
 
 def _next(examples: Iterator[dict[str, Any]], row: Row) -> dict[str, Any]:
@@ -156,10 +157,9 @@ def _next(examples: Iterator[dict[str, Any]], row: Row) -> dict[str, Any]:
         raise synthchex_75k.SourceError(f"{row.where}: {error}") from error
 
 
-def _read_batches(parquet: pq.ParquetFile) -> Iterator[pa.RecordBatch]:
-    # Group by group, so that the batches' sizes in memory add up to what `datasets` counts.
-    for group in range(parquet.num_row_groups):
-        yield from parquet.iter_batches(ROWS_IN_MEMORY, row_groups=[group], use_threads=False)
+def _iter_rows(table: pa.Table) -> Iterator[dict[str, Any]]:
+    for batch in table.to_batches(max_chunksize=ROWS_IN_MEMORY):
+        yield from batch.to_pylist()
 
 
 def _compare_row(wanted: dict[str, Any], found: dict[str, Any]) -> Iterator[str]:

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from huggingface_hub import DatasetCard
 
+import synthchex_75k
 from conftest import FIXTURE, SHAPES, Rows, Source, Write, contents, convert, files_of, loose, padded, to_csv
 from pipeline.folder import MANIFEST
 
@@ -401,3 +402,15 @@ def test_pages_have_checksums(output: Path) -> None:
     flip(path, 70_000)
     with pytest.raises(OSError, match="CRC checksum verification failed"):
         pc.count(pq.ParquetFile(path, page_checksum_verification=True).read()["image"])
+
+
+def test_labels_without_a_value_at_the_start_of_a_row_group(tmp_path: Path, verify: Verify) -> None:
+    # Rows are compared in batches; one without a null has no validity bitmap, and so a smaller size in memory.
+    padded(tmp_path / "source", count=36, size=1_000)
+    labels = synthchex_75k.LABELS
+    rows = [
+        {"filename": f"{n:04}.png", "prompt": "p", **dict.fromkeys(labels, "" if n < 32 else "0")} for n in range(36)
+    ]
+    (tmp_path / "source" / "m.csv").write_bytes(to_csv(rows))
+    assert convert(tmp_path / "source", tmp_path / "o", "--uncertainty", "keep") == 0
+    assert verify(tmp_path / "o", tmp_path / "source", "--uncertainty", "keep") == []
