@@ -28,7 +28,7 @@ REQUIRED = {
 }
 
 
-@pytest.fixture(scope="module", params=["keep", "zeros"])
+@pytest.fixture(scope="module", params=["keep", pytest.param("zeros", marks=pytest.mark.slow)])
 def converted(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     output = tmp_path_factory.mktemp("converted") / "o"
     assert convert(FIXTURE, output, "--max-shard-size", "400KB", "--uncertainty", request.param) == 0

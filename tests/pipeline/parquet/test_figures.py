@@ -63,6 +63,7 @@ def test_figures_are_small_and_opaque(converted: Path) -> None:
         check_size(Figure(name, "", (converted / name).read_bytes()))
 
 
+@pytest.mark.slow
 def test_figures_of_noise_are_small(examples: Rows) -> None:
     noisy = io.BytesIO()
     PIL.Image.effect_noise((512, 512), 100).convert("RGB").save(noisy, "PNG")
@@ -114,6 +115,7 @@ def test_unusual_prompts(examples: Rows, drawn: list[str]) -> None:
         check_size(figure)
 
 
+@pytest.mark.slow
 def test_figures_are_deterministic(converted: Path, tmp_path: Path) -> None:
     assert convert(FIXTURE, tmp_path / "o", "--figures", "--num-proc", "3") == 0
     assert contents(tmp_path / "o") == contents(converted)
