@@ -628,7 +628,7 @@ def test_invalid_options(options: list[str], message: str, tmp_path: Path, capsy
 def test_address_as_output(capsys: Any) -> None:
     with pytest.raises(SystemExit, match="2"):
         convert_to_parquet.main([str(FIXTURE), "hf://datasets/a/b"])
-    assert "hf://datasets/a/b must be a local folder; use --push-to-hub to upload" in capsys.readouterr().err
+    assert "hf://datasets/a/b must be a local folder; upload the result afterwards" in capsys.readouterr().err
 
 
 def test_row_larger_than_the_bound_of_a_file(tmp_path: Path, capsys: Any) -> None:
