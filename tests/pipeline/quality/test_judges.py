@@ -5,7 +5,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,7 @@ def test_key_comes_from_the_environment(label: Label, key: str | None, monkeypat
 )
 @pytest.mark.parametrize("before", [0, 3])
 def test_transient_errors_are_retried(label: Label, reply: Reply, before: int, tmp_path: Path) -> None:
-    replies = iter([*["High Quality"] * before, *[reply] * 4])
+    replies: Iterator[str | Reply] = iter([*["High Quality"] * before, *[reply] * 4])
     with serve(lambda _: next(replies, "High Quality")) as server:
         assert label(server.url)[0] == 0
     assert len(server.questions) == 16
