@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from conftest import FIXTURE, ROOT, contents, convert, to_csv, to_files
-from servers.chat_server import Asked, serve
+from servers.chat_server import Question, serve
 from servers.local_hub import Hub
 
 # Run by other means: `.ci/run` runs the tests; the environment `heavy` has torch and Ray; `datasets3` runs scripts.
@@ -28,8 +28,8 @@ def blocks(page: str) -> Iterator[tuple[str, str]]:
         yield from ((language, part) for part in parts if part.strip())
 
 
-def answer(asked: Asked) -> str:
-    return "Low Quality" if "edema" in asked.text else "High Quality"
+def answer(question: Question) -> str:
+    return "Low Quality" if "edema" in question.text else "High Quality"
 
 
 @pytest.fixture

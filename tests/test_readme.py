@@ -170,13 +170,14 @@ def test_the_manual_lists_every_program_and_package() -> None:
     assert [name for name in [*PROGRAMS, *sorted(packages)] if f"`{name}`" not in text] == []
 
 
-@pytest.mark.skipif(int(PIL.__version__.split(".")[0]) < 11, reason="Pillow < 11 has another font, or none")
-def test_the_picture_is_what_its_script_draws(tmp_path: Path) -> None:
-    kept = ROOT / ".github" / "examples.png"
-    assert kept.stat().st_size < 200_000
-    make_examples.main(tmp_path / "drawn.png")
-    drawn, wanted = (PIL.Image.open(path).convert("L") for path in (tmp_path / "drawn.png", kept))
-    assert drawn.size == wanted.size
-    # Pillow and FreeType round differently from version to version.
-    different = sum(abs(a - b) > 24 for a, b in zip(drawn.tobytes(), wanted.tobytes(), strict=True))
-    assert different < 0.01 * len(wanted.tobytes())
+if int(PIL.__version__.split(".")[0]) >= 11:  # older versions have another font, or none
+
+    def test_the_picture_is_what_its_script_draws(tmp_path: Path) -> None:
+        kept = ROOT / ".github" / "examples.png"
+        assert kept.stat().st_size < 200_000
+        make_examples.main(tmp_path / "drawn.png")
+        drawn, wanted = (PIL.Image.open(path).convert("L") for path in (tmp_path / "drawn.png", kept))
+        assert drawn.size == wanted.size
+        # Pillow and FreeType round differently from version to version.
+        different = sum(abs(a - b) > 24 for a, b in zip(drawn.tobytes(), wanted.tobytes(), strict=True))
+        assert different < 0.01 * len(wanted.tobytes())

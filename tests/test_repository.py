@@ -6,23 +6,25 @@ import subprocess
 from pathlib import Path
 
 import PIL.Image
+import PIL.ImageChops
 
 import make_fixture
 import synthchex_75k
-from conftest import FIXTURE, ROOT
+from conftest import FIXTURE, ROOT, plan
 
 
 def test_the_fixture_is_what_its_script_draws(tmp_path: Path) -> None:
     make_fixture.main(tmp_path)
     assert (tmp_path / "metadata.csv").read_bytes() == (FIXTURE / "metadata.csv").read_bytes()
-    drawn, kept = (list(synthchex_75k.examples(synthchex_75k.plan(str(folder)))) for folder in (tmp_path, FIXTURE))
-    pixels = [PIL.Image.open(io.BytesIO(row["image"]["bytes"])).tobytes() for row in kept]
-    assert len(set(pixels)) == 12
-    # Pillow rounds differently from version to version, by a grey level or two.
-    for row, wanted in zip(drawn, pixels, strict=True):
-        image = PIL.Image.open(io.BytesIO(row["image"]["bytes"]))
+    drawn, kept = (
+        [PIL.Image.open(io.BytesIO(row["image"]["bytes"])) for row in synthchex_75k.examples(plan(folder))]
+        for folder in (tmp_path, FIXTURE)
+    )
+    assert len({image.tobytes() for image in kept}) == 12
+    for image, wanted in zip(drawn, kept, strict=True):
         assert (image.mode, image.size) == ("RGB", (512, 512))
-        assert max(abs(a - b) for a, b in zip(image.tobytes(), wanted, strict=True)) <= 2
+        # Pillow rounds differently from version to version, by a grey level or two.
+        assert max(high for _, high in PIL.ImageChops.difference(image, wanted).getextrema()) <= 2
 
 
 def test_the_fixture_is_small_and_uses_every_label_and_raw_value(table: list[dict[str, str]]) -> None:
@@ -36,7 +38,7 @@ def test_the_fixture_is_small_and_uses_every_label_and_raw_value(table: list[dic
 # Expressions that a reader would have to read twice; the project's words are those of the field.
 UNCLEAR = re.compile(
     r"says? of (itself|themselves)|appears? under (its|their) name|for want of|\bmakes? of the\b|\bvouch|\broads?\b"
-    r"|goes on where|what is there|were there\b|anew\b|so many (rows|files|images|bytes|more|pixels)|in all\)",
+    r"|goes on where|what is there|were there\b|anew\b|so many (rows|files|images|bytes|more|pixels)",
     re.IGNORECASE,
 )
 

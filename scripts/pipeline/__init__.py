@@ -15,6 +15,7 @@ The ground floor, modules that every step may use:
     retry          retries with back-off that honour Retry-After
     hub            requests to the Hugging Face Hub
     page           self-contained HTML pages
+    table          tables as CSV and as plain text
 
 and one package for each step:
 

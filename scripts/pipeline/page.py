@@ -15,7 +15,7 @@ TEMPLATE, STYLE = (Path(__file__).with_name(f"page.{suffix}") for suffix in ("ht
 PIXELS = 320  # of an image on the page
 
 
-def write_page(title: str, parts: Iterable[str]) -> str:
+def render_page(title: str, parts: Iterable[str]) -> str:
     """Returns a page.
 
     Args:

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from conftest import ROOT
 
 PROGRAMS = sorted(path.name for path in (ROOT / "scripts").glob("*.py") if path.name != "benchmark.py")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 import multiprocessing
@@ -15,6 +14,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from pipeline.table import csv_bytes
 from synthchex_75k import LABELS
 
 IMAGES_PER_TAR = 1000
@@ -45,11 +45,11 @@ def make_sources(folder: Path, count: int) -> int:
             size += len(png)
             archive.writestr(name, png)
             (loose / "train" / name).write_bytes(png)
-        archive.writestr("metadata.csv", csv_bytes(["img_savename", "annotated_prompt", "chexpert_labels"], rows))
+        archive.writestr("metadata.csv", csv_bytes([["img_savename", "annotated_prompt", "chexpert_labels"], *rows]))
     flat: list[tuple] = [
         (name, prompt, *(int(value == 1) for value in labels.values())) for name, prompt, labels in rows
     ]
-    (loose / "train" / "metadata.csv").write_bytes(csv_bytes(["file_name", "prompt", *LABELS], flat))
+    (loose / "train" / "metadata.csv").write_bytes(csv_bytes([["file_name", "prompt", *LABELS], *flat]))
     for start in range(0, count, IMAGES_PER_TAR):
         with tarfile.open(tars / f"train-{start // IMAGES_PER_TAR:04}.tar", "w") as tar:
             for row in flat[start : start + IMAGES_PER_TAR]:
@@ -71,10 +71,3 @@ def noise_png(seed: int) -> bytes:
     png = io.BytesIO()
     Image.fromarray(np.repeat(grey[:, :, None], 3, 2)).save(png, "PNG", compress_level=1)
     return png.getvalue()
-
-
-def csv_bytes(header: list[str], rows: list[tuple]) -> bytes:
-    """Returns a CSV."""
-    text = io.StringIO()
-    csv.writer(text).writerows([header, *rows])
-    return text.getvalue().encode()

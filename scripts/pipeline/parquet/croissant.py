@@ -68,7 +68,7 @@ def write_croissant(rows: int, files: list[FileObject], uncertainty: str) -> str
     return _to_text({**about, "distribution": _distribution(files), "recordSet": records, **constant})
 
 
-def for_repository(text: str, url: str, name: str | None, license_id: str | None) -> str:
+def with_repository(text: str, url: str, name: str | None, license_id: str | None) -> str:
     """Returns the text for a repository on the Hub.
 
     Args:

@@ -22,7 +22,7 @@ from pipeline.errors import StepError, counted
 from pipeline.folder import read_manifest
 from pipeline.hub import MAX_TRIES, DatasetRepo, HubError, UnknownOutcomeError
 from pipeline.parquet.card import for_repository, split_card
-from pipeline.parquet.croissant import for_repository as croissant_for_repository
+from pipeline.parquet.croissant import with_repository as croissant_for_repository
 from pipeline.parquet.layout import CARD, CROISSANT, FIGURES, PUBLISHED_DATA_FILES
 from pipeline.retry import backoff, with_retry
 
