@@ -238,7 +238,7 @@ def test_header_that_cannot_be_kept_is_an_error(header: str) -> None:
 def test_added_configurations_stay() -> None:
     info: dict[str, Any] = {"config_name": "masks", "features": []}
     config = {"config_name": "masks", "data_files": "masks/*"}
-    published = {"configs": [{"config_name": "default", "data_files": "*.csv"}, config]}
+    published: dict[str, Any] = {"configs": [{"config_name": "default", "data_files": "*.csv"}, config]}
     published["dataset_info"] = [info, {"config_name": "script", "features": []}]
     header = read_header(merge_cards(NEW, f"---\n{yaml.safe_dump(published)}---\n"))
     ours = read_header(NEW)
