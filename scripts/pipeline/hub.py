@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,6 +14,9 @@ from huggingface_hub.utils import (
     HFValidationError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
+    build_hf_headers,
+    get_session,
+    hf_raise_for_status,
     validate_repo_id,
 )
 
@@ -23,6 +27,8 @@ from pipeline.retry import TRANSIENT_STATUS, backoff, with_retry
 CLIENT_ERROR: type[Exception] = [kind for kind in HfHubHTTPError.__mro__ if kind.__module__ != "builtins"][-1]
 NOT_FOUND = (RepositoryNotFoundError, RevisionNotFoundError)
 CONFLICT = {409, 412}
+NOT_EXECUTED = {429, 503}  # the server refused to act
+HANDLED = (CLIENT_ERROR, RuntimeError, ValueError)  # what huggingface_hub raises
 MAX_TRIES = 5
 
 Result = TypeVar("Result")
@@ -30,10 +36,6 @@ Result = TypeVar("Result")
 
 class HubError(StepError):
     """A request to the Hub failed for good; the message names the repository, the cause and the remedy."""
-
-
-class UnknownOutcomeError(Exception):
-    """A request that must not be repeated got no answer: it may or may not have taken effect."""
 
 
 def check_repo_id(text: str) -> str:
@@ -56,11 +58,12 @@ class DatasetRepo:
 
     Args:
         repo_id: `USER/NAME`.
+        endpoint: Address of the Hub. Default: HF_ENDPOINT, else https://huggingface.co.
     """
 
-    def __init__(self, repo_id: str) -> None:
+    def __init__(self, repo_id: str, endpoint: str | None = None) -> None:
         self.repo_id = repo_id
-        self.api = HfApi()
+        self.api = HfApi(endpoint)
         self.url = f"{self.api.endpoint}/datasets/{repo_id}"
 
     def info(self, revision: str | None = None) -> Any:
@@ -76,11 +79,10 @@ class DatasetRepo:
         listed = self.request(lambda: [*self.api.list_repo_tree(self.repo_id, **tree)])
         return {entry.path: entry for entry in listed if isinstance(entry, RepoFile)}
 
-    def read_text(self, path: str, revision: str) -> str:
-        """Returns the text of a file."""
+    def read(self, path: str, revision: str) -> bytes:
+        """Returns the content of a file."""
         source: dict[str, Any] = {"repo_type": "dataset", "revision": revision}
-        local = self.request(lambda: self.api.hf_hub_download(self.repo_id, path, **source))
-        return Path(local).read_text(encoding="utf-8", errors="replace")
+        return Path(self.request(lambda: self.api.hf_hub_download(self.repo_id, path, **source))).read_bytes()
 
     def refs(self) -> set[str]:
         """Returns the names of the branches, and the refs of pull requests."""
@@ -88,17 +90,31 @@ class DatasetRepo:
         refs = self.request(lambda: self.api.list_repo_refs(self.repo_id, **kind))
         return {ref.name for ref in refs.branches} | {ref.ref for ref in refs.pull_requests or []}
 
+    def card_errors(self, card: str) -> list[str]:
+        """Returns the Hub's objections to the header of a card."""
+
+        def validate() -> Any:
+            content = {"content": card, "repoType": "dataset"}
+            address = f"{self.api.endpoint}/api/validate-yaml"
+            response = get_session().post(address, json=content, headers=build_hf_headers())
+            if response.status_code != 400:  # with which the Hub answers for an invalid header
+                hf_raise_for_status(response)
+            return response.json()
+
+        return [error["message"] for error in self.request(validate).get("errors", [])]
+
     def request(
         self,
         request: Callable[[], Result],
-        repeatable: bool = True,
+        find_result: Callable[[], Result | None] | None = None,
         expected: tuple[type[Exception], ...] = (),
     ) -> Result:
         """Makes a request, up to `MAX_TRIES` times where errors are transient.
 
         Args:
             request: What to call.
-            repeatable: Whether a request that got no answer may be made again.
+            find_result: For a request that must not take effect twice: called before each repetition of a request that
+                may have been executed; returns its result if it was executed, else None.
             expected: Errors to raise as they are.
 
         Returns:
@@ -106,59 +122,83 @@ class DatasetRepo:
 
         Raises:
             HubError: It failed for good.
-            UnknownOutcomeError: It is not `repeatable`, and may have taken effect.
         """
+        may_be_done = False
+
+        def attempt() -> Result:
+            found = find_result() if may_be_done and find_result else None
+            return request() if found is None else found
 
         def delay_after(error: Exception, tries: int) -> float | None:
-            if isinstance(error, expected) or tries == MAX_TRIES - 1 or not _is_transient(error):
+            nonlocal may_be_done
+            status = _status(error)
+            conflicts_with_itself = may_be_done and find_result is not None and status in CONFLICT
+            if isinstance(error, expected) or tries == MAX_TRIES - 1:
                 return None
-            response = _response(error)
-            status = response.status_code if response is not None else None
-            if not repeatable and status not in (429, 503):  # with these the server has not acted
-                raise UnknownOutcomeError from error
-            return backoff(response.headers if response is not None else {}, tries)
+            if not _is_transient(error) and not conflicts_with_itself:
+                return None
+            may_be_done = may_be_done or status not in NOT_EXECUTED
+            return backoff(_headers(error), tries)
 
         try:
-            return with_retry(request, delay_after)
+            return with_retry(attempt, delay_after, self._describe)
         except expected:
             raise
-        except (CLIENT_ERROR, RuntimeError, ValueError) as error:
-            raise HubError(f"{self.repo_id}: {_text(error)}{_advice(error)}") from error
+        except HANDLED as error:
+            raise HubError(f"{self.repo_id}: {self._describe(error)}{_advice(error)}") from error
+
+    def _describe(self, error: BaseException) -> str:
+        """Describes an error in one line."""
+        cause = next((one for one in _causes(error) if isinstance(one, CLIENT_ERROR)), error)
+        texts = [one_line(one) or type(one).__name__ for one in dict.fromkeys([error, cause])]
+        return " ".join([f"no answer from {self.api.endpoint}:"] * _has_no_answer(error) + texts)
 
 
-def _client_error(error: BaseException) -> BaseException:
-    """Returns the error of the HTTP client that an error came from, or the error itself."""
-    cause: BaseException | None = error
-    while cause and not isinstance(cause, CLIENT_ERROR):
-        cause = cause.__cause__ or cause.__context__
-    return cause or error
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Yields an error, and the errors that it came from."""
+    while error:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def _response(error: BaseException) -> Any:
-    return getattr(_client_error(error), "response", None)
+    responses = (getattr(cause, "response", None) for cause in _causes(error) if isinstance(cause, CLIENT_ERROR))
+    return next((response for response in responses if response is not None), None)
+
+
+def _status(error: BaseException) -> int | None:
+    response = _response(error)
+    return None if response is None else response.status_code
+
+
+def _headers(error: BaseException) -> Mapping[str, str]:
+    response = _response(error)
+    return {} if response is None else response.headers
+
+
+def _has_no_answer(error: BaseException) -> bool:
+    """True where the connection failed; the client's errors for a wrong request are ValueErrors."""
+    failed = (isinstance(cause, CLIENT_ERROR) and not isinstance(cause, ValueError) for cause in _causes(error))
+    return _status(error) is None and any(failed)
 
 
 def _is_transient(error: Exception) -> bool:
-    if not isinstance(error, (CLIENT_ERROR, RuntimeError, ValueError)):
-        return False
-    response = _response(error)
-    if response is not None:
-        return response.status_code in TRANSIENT_STATUS
-    return not isinstance(_client_error(error), ValueError)  # a failed connection; a ValueError is about the request
-
-
-def _text(error: BaseException) -> str:
-    texts = [one_line(one) or type(one).__name__ for one in dict.fromkeys([error, _client_error(error)])]
-    return " ".join(texts)
+    status = _status(error)
+    if status is not None:
+        return status in TRANSIENT_STATUS
+    is_of_upload = isinstance(error, RuntimeError)  # as the client's own upload library raises for any failure
+    is_no_json = isinstance(error, json.JSONDecodeError)  # a proxy's page instead of the Hub's answer
+    return is_of_upload or is_no_json or _has_no_answer(error)
 
 
 def _advice(error: Exception) -> str:
-    response = _response(error)
     advice = {
         401: "the token is not valid: run `hf auth login`, or set HF_TOKEN",
         403: "the token may not do this: it needs write access to this repository",
         **dict.fromkeys(CONFLICT, "the repository has changed meanwhile: run the command again"),
     }
-    retry_later = "run the command again later: uploaded files are kept" if _is_transient(error) else ""
-    text = advice.get(response.status_code, retry_later) if response is not None else retry_later
+    again = "run the command again later: uploaded files are kept"
+    if _has_no_answer(error):
+        again = f"check the network and HF_ENDPOINT, then {again.replace(' later', '')}"
+    text = advice.get(_status(error) or 0, again if _is_transient(error) else "")
     return f" — {text}" if text else ""

@@ -1,11 +1,11 @@
 """A Hub on localhost: the part of its HTTP API that dataset repositories need, for unmodified clients.
 
     with serve(folder) as hub: ...                 # HF_ENDPOINT=hub.url HF_TOKEN=hf_alice HF_HUB_DISABLE_XET=1
-    python tests/local_hub.py folder --port 8000   # the same, to try things by hand
+    PYTHONPATH=tests python -m servers.local_hub folder --port 8000   # the same, to try things by hand
 
-A commit never changes, and a ref (branch, pull request) points to one. Contents lie in a folder, named by their hash:
-the SHA-256 of an LFS object, which is checked when it arrives, or the SHA-1 that git gives a small file. Requests can
-be told to fail, see `Hub.fail`; what was asked and how many bytes came is in `Hub.requests`.
+A commit never changes, and a ref (branch, pull request) points to one. Contents are files in a folder, named by their
+hash: the SHA-256 of an LFS object, which is checked after the upload, or git's SHA-1 of a small file. `Hub.fail` makes
+requests fail; `Hub.requests` records them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ import re
 import socket
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -36,12 +35,12 @@ from servers.serving import running
 MAIN = "refs/heads/main"
 LFS_PATTERNS = ["*.parquet", "*.zip", "*.tar", "*.png", "*.bin"]
 GIT_ATTRIBUTES = "".join(f"{pattern} filter=lfs diff=lfs merge=lfs -text\n" for pattern in LFS_PATTERNS).encode()
-LARGE = 10 << 20  # bytes from which a file is an LFS object whatever it is called
+LARGE = 10 << 20  # bytes; a file of this size is an LFS object whatever its name
 LICENSES = {"apache-2.0", "mit", "cc-by-4.0", "cc0-1.0", "other", "unknown"}
 
 
 class Account(NamedTuple):
-    """Who a token belongs to, and what it allows: `read` or `write`."""
+    """Owner and role (`read` or `write`) of a token."""
 
     name: str
     role: str
@@ -56,7 +55,7 @@ ACCOUNTS = {
 
 
 class Blob(NamedTuple):
-    """A file in a commit: its git hash, its size in bytes, and if it is an LFS object the SHA-256."""
+    """A file in a commit: git's hash, size in bytes, and the SHA-256 of an LFS object."""
 
     oid: str
     size: int
@@ -102,7 +101,7 @@ class Repo:
 
 @dataclass
 class Failure:
-    """What shall go wrong, at which of the requests that match."""
+    """How requests fail, and which of those that match."""
 
     matching: re.Pattern[str]
     numbers: range
@@ -111,7 +110,7 @@ class Failure:
     seen: int = 0
 
     def strikes(self, request: str) -> bool:
-        """Counts a request and tells whether it shall fail."""
+        """Counts a request, and returns whether it fails."""
         if not self.matching.search(request):
             return False
         self.seen += 1
@@ -119,7 +118,7 @@ class Failure:
 
 
 class Request(NamedTuple):
-    """A request that was answered: `PUT /path`, the status, the bytes of its body."""
+    """A request: `PUT /path`, the status of its answer (0 without one), the size of its body in bytes."""
 
     what: str
     status: int
@@ -127,7 +126,7 @@ class Request(NamedTuple):
 
 
 class HubError(Exception):
-    """A refusal, in the form in which the clients know it."""
+    """An error, in the form that the clients read."""
 
     def __init__(self, status: int, message: str, code: str = "") -> None:
         super().__init__(message)
@@ -139,7 +138,7 @@ class Hub(http.server.ThreadingHTTPServer):
     """The server and its state.
 
     Args:
-        folder: Where contents are kept.
+        folder: For contents.
         port: Default: a free one.
     """
 
@@ -163,10 +162,10 @@ class Hub(http.server.ThreadingHTTPServer):
 
         Args:
             matching: A regular expression for `METHOD path?query`.
-            how: A status; or `"drop"`, the connection before the request is read; `"cut"`, in the middle of its body;
-                `"lose"`, after it was done and before the answer; `"slow"`, an answer after two seconds; or what to
-                call before the request is answered.
-            numbers: Which of the requests that match, from 1 on.
+            how: A status; or how the connection ends: `"drop"`, before the request is read; `"cut"`, in the middle of
+                its body; `"lose"`, after it took effect and before the answer. `"html"`, an answer of a proxy. Or a
+                function that is called before the request is answered.
+            numbers: Which of the requests that match, from 1.
             **headers: Of the answer, with `_` for `-`.
         """
         self.failures.append(
@@ -179,7 +178,7 @@ class Hub(http.server.ThreadingHTTPServer):
         )
 
     def create(self, repo_id: str, private: bool = False, files: Mapping[str, bytes] | None = None) -> Repo:
-        """Creates a repository, with files if some are given."""
+        """Creates a repository with files."""
         repo = self.repos[repo_id] = Repo(private)
         repo.commit(MAIN, "initial commit", "", {".gitattributes": self.store(".gitattributes", GIT_ATTRIBUTES)})
         if files:
@@ -187,13 +186,13 @@ class Hub(http.server.ThreadingHTTPServer):
         return repo
 
     def push(self, repo_id: str, files: Mapping[str, bytes], title: str = "Upload", ref: str = MAIN) -> Commit:
-        """Commits files as somebody else would."""
+        """Commits files."""
         repo = self.repos[repo_id]
         stored = {path: self.store(path, data) for path, data in files.items()}
         return repo.commit(ref, title, "", {**repo.commits[repo.refs[ref]].files, **stored})
 
     def clear(self) -> None:
-        """Forgets all repositories, contents, requests and failures."""
+        """Removes all repositories, contents, requests and failures."""
         for path in self.folder.iterdir():
             path.unlink()
         self.repos.clear()
@@ -206,16 +205,16 @@ class Hub(http.server.ThreadingHTTPServer):
         repo.refs[MAIN] = repo.refs[f"refs/pr/{number}"]
 
     def asked(self, matching: str) -> list[Request]:
-        """The requests that match."""
+        """Returns the requests that match a regular expression."""
         return [request for request in self.requests if re.search(matching, request.what)]
 
     def files(self, repo_id: str, revision: str = "main") -> dict[str, bytes]:
-        """What is in a repository."""
+        """Returns the files of a revision: content by path."""
         commit = self.repos[repo_id].find(revision)
         return {path: self.path(blob).read_bytes() for path, blob in commit.files.items()} if commit else {}
 
     def store(self, path: str, data: bytes) -> Blob:
-        """Keeps the content of a file, as an LFS object if its name says so."""
+        """Stores the content of a file, as an LFS object where its name matches `LFS_PATTERNS`."""
         is_lfs = any(fnmatch.fnmatch(path, pattern) for pattern in LFS_PATTERNS)
         sha256 = hashlib.sha256(data).hexdigest() if is_lfs else None
         blob = Blob(git_oid(pointer(sha256, len(data)) if sha256 else data), len(data), sha256)
@@ -223,20 +222,20 @@ class Hub(http.server.ThreadingHTTPServer):
         return blob
 
     def path(self, blob: Blob) -> Path:
-        """Where a content lies."""
+        """Returns the path of a content."""
         return self.folder / (blob.sha256 or blob.oid)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Says nothing of connections that a killed client has left."""
+        """Prints nothing: a killed client leaves broken connections."""
 
 
 def git_oid(data: bytes) -> str:
-    """The hash that git gives a content."""
+    """Returns git's hash of a content."""
     return hashlib.sha1(b"blob %d\0%s" % (len(data), data)).hexdigest()
 
 
 def pointer(sha256: str, size: int) -> bytes:
-    """What git keeps of an LFS object."""
+    """Returns the file that git stores for an LFS object."""
     return f"version https://git-lfs.github.com/spec/v1\noid sha256:{sha256}\nsize {size}\n".encode()
 
 
@@ -244,6 +243,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     """Answers one connection."""
 
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # else each answer, sent as headers and body, takes 40 ms
     server: Hub
     ROUTES = (
         ("GET", r"/api/whoami-v2", "whoami"),
@@ -268,32 +268,34 @@ class Handler(http.server.BaseHTTPRequestHandler):
         """Answers any method."""
         self.url = urlsplit(self.path)
         self.query = {name: values[0] for name, values in parse_qs(self.url.query).items()}
-        self.sent_status, self.received, self.is_lost = 0, 0, False
-        what = f"{self.command} {self.path}"
+        self.what, self.received = f"{self.command} {self.path}", 0
+        self.is_recorded = self.is_lost = False
         try:
-            if not self.fails(what):
+            if not self.fails():
                 self.answer()
         except HubError as error:
             headers = {"X-Error-Message": str(error), **({"X-Error-Code": error.code} if error.code else {})}
             self.send(error.status, json.dumps({"error": str(error)}).encode(), **headers)
         finally:
             self.read_rest()
-            self.server.requests.append(Request(what, self.sent_status, self.received))
+            if not self.is_recorded:
+                self.record(0)
 
     do_HEAD = do_POST = do_PUT = do_GET  # noqa: N815 - the names are those of the base class
 
-    def fails(self, what: str) -> bool:
-        """Does what `Hub.fail` has ordered for this request; tells whether it is answered by that."""
+    def fails(self) -> bool:
+        """Fails as `Hub.fail` has set for this request; returns whether that answered it."""
         with self.server.lock:
-            failures = [failure for failure in self.server.failures if failure.strikes(what)]
+            failures = [failure for failure in self.server.failures if failure.strikes(self.what)]
         for failure in failures:
             if isinstance(failure.how, int):
-                self.send(failure.how, b'{"error": "told to fail"}', **failure.headers)
+                self.send(failure.how, b'{"error": "set to fail"}', **failure.headers)
+                return True
+            if failure.how == "html":
+                self.send(200, b"<html>Please log in to this network.</html>", **failure.headers)
                 return True
             if callable(failure.how):
                 failure.how()
-            elif failure.how == "slow":
-                time.sleep(2)
             elif failure.how == "lose":
                 self.is_lost = True
             else:
@@ -316,7 +318,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     # Reading the request, sending the answer
 
     def body(self) -> Iterator[bytes]:
-        """Yields the body of the request in blocks, whether its length was said or it comes in chunks."""
+        """Yields the body of the request in blocks, with or without Content-Length."""
         if "chunked" in self.headers.get("Transfer-Encoding", ""):
             while size := int(self.rfile.readline(), 16):
                 yield self.count(self.rfile.read(size))
@@ -332,12 +334,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
             yield block
 
     def count(self, block: bytes) -> bytes:
-        """Counts what has come."""
+        """Counts received bytes."""
         self.received += len(block)
         return block
 
     def read_rest(self) -> None:
-        """Reads what an answer did not need, so that the connection can be used again."""
+        """Reads the rest of the body, so that the connection can be reused."""
         try:
             for _ in self.body():
                 pass
@@ -354,7 +356,6 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if self.is_lost:
             self.connection.shutdown(socket.SHUT_RDWR)
             raise ConnectionAbortedError
-        self.sent_status = status
         self.send_response(status)
         for name, text in {"Content-Length": str(len(body)), "X-Request-Id": "local", **headers}.items():
             self.send_header(name, text)
@@ -366,20 +367,30 @@ class Handler(http.server.BaseHTTPRequestHandler):
         """Sends an answer in JSON."""
         self.send(200, json.dumps(answer).encode(), **{"Content-Type": "application/json", **headers})
 
+    def send_response(self, code: int, message: str | None = None) -> None:
+        """Records the request before its answer, so that a test that has the answer finds the record."""
+        self.record(code)
+        super().send_response(code, message)
+
+    def record(self, status: int) -> None:
+        """Adds the request to `Hub.requests`."""
+        self.is_recorded = True
+        self.server.requests.append(Request(self.what, status, self.received))
+
     def log_message(self, *_: Any) -> None:
         """Keeps the tests' output clean."""
 
-    # Who may do what
+    # Access
 
     def account(self) -> Account | None:
-        """Who asks."""
+        """Returns the account of the token; None without a token."""
         token = (self.headers.get("Authorization") or "").removeprefix("Bearer ")
         if token and token not in ACCOUNTS:
             raise HubError(401, "Invalid credentials in Authorization header")
         return ACCOUNTS.get(token)
 
     def must_write(self, namespace: str, anybody: bool = False) -> None:
-        """Refuses who may not write; `anybody` with a token that writes may open a pull request."""
+        """Checks write access; `anybody` with a write token may open a pull request."""
         account = self.account()
         if not account:
             raise HubError(401, "Invalid username or password.")
@@ -389,7 +400,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             raise HubError(403, f'You don\'t have the rights to write under the namespace "{namespace}"')
 
     def repo(self, repo_id: str) -> Repo:
-        """Finds a repository that the asking account may see."""
+        """Finds a repository that the account may read."""
         repo, account = self.server.repos.get(repo_id), self.account()
         allowed = not repo or not repo.private or (account and repo_id.split("/")[0] in (account.name, *account.orgs))
         if not repo or not allowed:
@@ -471,7 +482,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send_json([entries[path.rstrip("/")] for path in paths if path.rstrip("/") in entries])
 
     def entries(self, commit: Commit) -> dict[str, dict[str, Any]]:
-        """Files and folders of a commit, as the API lists them."""
+        """Returns files and folders of a commit, as the API lists them."""
         found: dict[str, dict[str, Any]] = {}
         last = {"id": commit.oid, "title": commit.title, "date": "2026-01-01T00:00:00.000Z"}
         for path, blob in commit.files.items():
@@ -499,9 +510,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         patterns = re.findall(r"^(\S+) filter=lfs", self.server.path(commit.files[".gitattributes"]).read_text(), re.M)
         files = []
         for asked in self.json()["files"]:
-            path, there = asked["path"], commit.files.get(asked["path"])
+            path, present = asked["path"], commit.files.get(asked["path"])
             large = asked["size"] > LARGE or any(fnmatch.fnmatch(path, pattern) for pattern in patterns)
-            oid = (there.sha256 or there.oid) if there else None
+            oid = (present.sha256 or present.oid) if present else None
             files.append({"path": path, "uploadMode": "lfs" if large else "regular", "shouldIgnore": False, "oid": oid})
         self.send_json({"files": files})
 
@@ -532,7 +543,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 raise
         if found.hexdigest() != sha256:
             Path(file.name).unlink()
-            raise HubError(400, "The SHA-256 is not that of what was sent")
+            raise HubError(400, "The SHA-256 of the content differs")
         Path(file.name).replace(self.server.folder / sha256)
         self.send(200, ETag=f'"{sha256}"')
 
@@ -607,7 +618,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send_range(self.server.folder / sha256, ETag=f'"{sha256}"', **{"Accept-Ranges": "bytes"})
 
     def send_range(self, path: Path, **headers: str) -> None:
-        """Sends a file, or the range of it that is asked for."""
+        """Sends a file, or the requested range of it."""
         span = re.fullmatch(r"bytes=(\d*)-(\d*)", self.headers.get("Range", ""))
         size = path.stat().st_size
         start, end = 0, size
@@ -621,8 +632,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         with open(path, "rb") as file:
             file.seek(start)
             self.read_rest()
-            self.sent_status = 206 if span else 200
-            self.send_response(self.sent_status)
+            self.send_response(206 if span else 200)
             ranged = {"Content-Range": f"bytes {start}-{end - 1}/{size}"} if span else {}
             for name, text in {**headers, **ranged, "Content-Length": str(end - start)}.items():
                 self.send_header(name, text)
@@ -634,8 +644,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 
 def yaml_errors(card: str) -> list[str]:
-    """What the Hub would refuse in the header of a dataset card."""
-    match = re.match(r"---\n(.*?)\n---\n", card, re.S)
+    """Returns the errors for which the Hub refuses the header of a dataset card."""
+    match = re.match(r"\s*---(?:\r\n|\r|\n)(.*?)(?:\r\n|\r|\n)---[ \t]*(?:\r\n|\n|$)", card, re.S)
     if not match:
         return []
     try:
@@ -645,7 +655,8 @@ def yaml_errors(card: str) -> list[str]:
     if not isinstance(header, dict):
         return ['"metadata" must be of type object']
     errors = []
-    if header.get("license") not in {None, *LICENSES}:
+    licenses = header.get("license")
+    if not {*(licenses if isinstance(licenses, list) else [licenses])} <= {None, *LICENSES}:
         errors.append(f'"license" must be one of {sorted(LICENSES)}')
     for key in ("tags", "language", "size_categories", "task_categories", "configs"):
         if not isinstance(header.get(key, []), list):

@@ -1,7 +1,6 @@
 """The dataset card of a Parquet repository, from the templates beside this module.
 
-Its sections stand between comments `<!-- BEGIN name -->` and `<!-- END name -->`. Publishing replaces those sections in
-the card of a repository and keeps everything else that people wrote there.
+Its sections stand between comments BEGIN and END; `card_merge` replaces them in the card of a repository.
 """
 
 from __future__ import annotations
@@ -25,10 +24,11 @@ from pipeline.rows import decode
 from synthchex_75k import CITATION, FEATURES
 
 TEMPLATES = Path(__file__).with_name("templates")
-SECTION = re.compile(r"<!-- BEGIN (?P<name>\w+) -->\n.*?<!-- END (?P=name) -->\n", re.DOTALL)
-PLACEHOLDER = "Replace `USER/NAME` with the name of this repository, or with the path of a downloaded folder.\n\n"
-MERGED_LISTS = ("language", "tags", "task_categories", "task_ids")  # of the header: entries of both are kept
-COMPUTED = ("dataset_info", "configs", "size_categories")  # of the header: they follow from the data
+PLACEHOLDER = "USER/NAME"
+ABOUT_PLACEHOLDER = """
+`USER/NAME` is the name of this repository. For a downloaded folder, put its path in place of `USER/NAME`, and of
+`hf://datasets/USER/NAME`.
+"""
 
 
 def write_card(
@@ -54,6 +54,7 @@ def write_card(
         megabytes=f"{sum(file_sizes) / 1e6:,.1f}",
         figures="".join(f"\n![{_escape(figure.alt)}]({figure.path})\n" for figure in figures),
         row=shown_row,
+        about_placeholder=ABOUT_PLACEHOLDER,
         labels=(TEMPLATES / f"labels_{uncertainty}.md").read_text(encoding="utf-8").strip(),
         meta_prompt=META_PROMPT,
         citation=CITATION.strip(),
@@ -61,69 +62,9 @@ def write_card(
     return _join(card.data.to_yaml(), body)
 
 
-def for_repository(card: str, repo_id: str, published: str, replace: bool = False) -> str:
-    """Returns the card for a repository on the Hub, with what people wrote in the card that is published there.
-
-    Args:
-        card: Text of the card in the folder.
-        repo_id: `USER/NAME` of the repository.
-        published: Text of the published card; empty where there is none.
-        replace: Keep nothing of the published card.
-
-    Returns:
-        Header: the published fields, license and name included, and those of `card` that are missing there; entries of
-        the lists `MERGED_LISTS` of both; `COMPUTED` fields and the configuration `default` of `card`. Text: that of the
-        published card, with the sections of `card` in place of those of the same name. Where it has none of them, all
-        are appended.
-
-    Raises:
-        ValueError: The published card cannot be read.
-    """
-    new = DatasetCard(card)
-    new_text = new.text.replace(PLACEHOLDER, "").replace("USER/NAME", repo_id)
-    header, text = split_card("" if replace else published)
-    merged = _merge_headers(new.data.to_dict(), header)
-    for key in [*new.data.to_dict(), *merged]:
-        new.data[key] = merged[key]
-    return _join(new.data.to_yaml(), _merge_texts(new_text, text) if text.strip() else new_text)
-
-
-def split_card(card: str) -> tuple[dict[str, Any], str]:
-    """Returns header and text of a card.
-
-    Raises:
-        ValueError: The header cannot be read.
-    """
-    if not card.startswith("---"):
-        return {}, card
-    try:
-        parsed = DatasetCard(card)
-        return parsed.data.to_dict(), parsed.text
-    except Exception as error:  # YAML errors of many classes
-        raise ValueError(f"the header of the card cannot be read: {one_line(error)}") from error
-
-
-def _merge_headers(ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, Any]:
-    merged = {**ours, **theirs, **{key: ours[key] for key in COMPUTED}}
-    for key in MERGED_LISTS:
-        if isinstance(theirs.get(key), list):
-            merged[key] = [*theirs[key], *(entry for entry in ours[key] if entry not in theirs[key])]
-    configs = [config for config in theirs.get("configs") or [] if config.get("config_name") != "default"]
-    infos = theirs.get("dataset_info") or []
-    named = {info.get("config_name"): info for info in ([infos] if isinstance(infos, dict) else infos)}
-    # An info without a configuration belonged to a loading script.
-    described = [named[config["config_name"]] for config in configs if config.get("config_name") in named]
-    merged["configs"] = [*ours["configs"], *configs]
-    if described:
-        merged["dataset_info"] = [{"config_name": "default", **ours["dataset_info"]}, *described]
-    return merged
-
-
-def _merge_texts(ours: str, theirs: str) -> str:
-    sections = {match["name"]: match[0] for match in SECTION.finditer(ours)}
-    if any(match["name"] in sections for match in SECTION.finditer(theirs)):
-        return SECTION.sub(lambda match: sections.get(match["name"], match[0]), theirs)
-    return "\n".join([theirs.rstrip() + "\n", *sections.values()])
+def with_repo_id(card: str, repo_id: str) -> str:
+    """Returns the card with the name of a repository on the Hub in its examples."""
+    return card.replace(ABOUT_PLACEHOLDER, "").replace(PLACEHOLDER, repo_id)
 
 
 def _join(header: str, text: str) -> str:

@@ -18,13 +18,13 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, get_token
 from huggingface_hub.hf_api import RepoFile
 
 import synthchex_75k
-from pipeline.errors import StepError, counted
+from pipeline.errors import StepError, counted, listing
 from pipeline.folder import read_manifest
-from pipeline.hub import MAX_TRIES, DatasetRepo, HubError, UnknownOutcomeError
-from pipeline.parquet.card import for_repository, split_card
-from pipeline.parquet.croissant import with_repository as croissant_for_repository
+from pipeline.hub import DatasetRepo
+from pipeline.parquet.card import with_repo_id, write_card
+from pipeline.parquet.card_merge import license_of, merge_cards, read_header
+from pipeline.parquet.croissant import with_repository
 from pipeline.parquet.layout import CARD, CROISSANT, FIGURES, PUBLISHED_DATA_FILES
-from pipeline.retry import backoff, with_retry
 
 MAIN = "main"
 SCRIPT_BRANCH = "script"  # as `datasets` 3 named the branch on which it kept the state with a script
@@ -76,7 +76,7 @@ class Change(NamedTuple):
 
 
 def check(target: Target) -> None:
-    """Checks token, namespace and repository, before the long work.
+    """Checks token, namespace, repository and published card, before the long work.
 
     Raises:
         StepError: One of them does not permit to publish.
@@ -98,6 +98,9 @@ def check(target: Target) -> None:
         raise StepError(f"{target.repo_id} exists and is public; change that in its settings, or omit --private")
     if target.revision.startswith("refs/") and not repo.info(target.revision):
         raise StepError(f"{target.repo_id} has no {target.revision}")
+    info = repo.info(target.revision) or info
+    if info and not target.replace_card:
+        _merge_card(write_card(0, 0, [], "keep", "", []), _read_card(repo, info.sha, repo.files(info.sha)), target)
 
 
 def publish(folder: Path, target: Target, dry_run: bool = False) -> None:
@@ -115,8 +118,10 @@ def publish(folder: Path, target: Target, dry_run: bool = False) -> None:
     repo = DatasetRepo(target.repo_id)
     change = plan_change(folder, target, repo)
     print(describe(change, target), flush=True)
+    if dry_run and change.card_diff:
+        print("\n".join(change.card_diff))
+    _check_header(change, target, repo)
     if dry_run:
-        print("".join(change.card_diff), end="")
         return
     if not change.additions and not change.deletions:
         print(f"nothing to do: {repo.url}")
@@ -133,11 +138,11 @@ def plan_change(folder: Path, target: Target, repo: DatasetRepo) -> Change:
     """Compares the folder with the repository.
 
     Raises:
-        StepError: The Hub does not answer, or the published card cannot be read.
+        StepError: The Hub does not answer, or the published card is damaged.
     """
     info = repo.info(target.revision) or repo.info()
     remote = repo.files(info.sha) if info else {}
-    published = repo.read_text(CARD, info.sha) if CARD in remote else ""
+    published = _read_card(repo, info.sha, remote) if info else ""
     entries = read_manifest(folder)["files"]
     contents: dict[str, Path | bytes] = {
         name: folder / name if name.startswith("data/") else (folder / name).read_bytes() for name in entries
@@ -180,24 +185,47 @@ def describe(change: Change, target: Target) -> str:
     return "\n".join(lines)
 
 
-def _texts(folder: Path, target: Target, published: str, url: str) -> dict[str, bytes]:
-    """Returns card and croissant.json for the repository."""
+def _read_card(repo: DatasetRepo, revision: str, remote: dict[str, RepoFile]) -> str:
+    """Returns the text of the published card; empty where there is none."""
     try:
-        local = (folder / CARD).read_text(encoding="utf-8")
-        card = for_repository(local, target.repo_id, published, target.replace_card)
+        return repo.read(CARD, revision).decode() if CARD in remote else ""
+    except UnicodeDecodeError:
+        raise StepError(f"{repo.repo_id}: {CARD} is not UTF-8; correct it there and run the command again") from None
+
+
+def _merge_card(card: str, published: str, target: Target) -> str:
+    try:
+        return merge_cards(card, published)
     except ValueError as error:
         advice = "correct it there and run the command again, or pass --replace-card"
         raise StepError(f"{target.repo_id}: {CARD}: {error}; {advice}") from error
-    header = split_card(card)[0]
+
+
+def _texts(folder: Path, target: Target, published: str, url: str) -> dict[str, bytes]:
+    """Returns card and croissant.json for the repository."""
+    card = with_repo_id((folder / CARD).read_text(encoding="utf-8"), target.repo_id)
+    if not target.replace_card:
+        card = _merge_card(card, published, target)
+    header = read_header(card)
+    name, license_ = header.get("pretty_name"), license_of(header, url)
     croissant = (folder / CROISSANT).read_text(encoding="utf-8")
-    license_id = header.get("license") if isinstance(header.get("license"), str) else None
-    croissant = croissant_for_repository(croissant, url, header.get("pretty_name"), license_id)
+    croissant = with_repository(croissant, url, name if isinstance(name, str) else None, license_)
     return {CROISSANT: croissant.encode(), CARD: card.encode()}
 
 
+def _check_header(change: Change, target: Target, repo: DatasetRepo) -> None:
+    """Checks the header of a new card, as the Hub does after all files are uploaded."""
+    card = change.additions.get(CARD)
+    if isinstance(card, bytes) and (errors := repo.card_errors(card.decode())):
+        raise StepError(
+            f"{target.repo_id}: the Hub refuses the header of {CARD}: {listing(errors)}; correct it there and run the "
+            "command again, or pass --replace-card"
+        )
+
+
 def _diff(published: str, card: Any) -> list[str]:
-    before, after = (text.splitlines(keepends=True) for text in (published, card.decode()))
-    return [*difflib.unified_diff(before, after, f"{CARD} (published)", f"{CARD} (new)")]
+    before, after = (text.split("\n") for text in (published, card.decode()))
+    return [*difflib.unified_diff(before, after, f"{CARD} (published)", f"{CARD} (new)", lineterm="")]
 
 
 def _archives(repo: DatasetRepo, revision: str, remote: dict[str, RepoFile], script: str) -> list[str]:
@@ -211,7 +239,7 @@ def _archives(repo: DatasetRepo, revision: str, remote: dict[str, RepoFile], scr
             rows = synthchex_75k.plan(f"hf://datasets/{repo.repo_id}@{revision}", on_mismatch="skip")
         return [path for path in archives if any(row.path.endswith(f"/{path}") for row in rows)]
     except synthchex_75k.SourceError:
-        text = repo.read_text(script, revision)
+        text = repo.read(script, revision).decode(errors="replace")
         return [path for path in archives if path.rpartition("/")[2] in text]
 
 
@@ -269,36 +297,19 @@ def commit(change: Change, target: Target, repo: DatasetRepo) -> str:
         "commit_description": _description(change),
         "parent_commit": parent,
     }
-    return _commit_once(change, target, repo, options)
-
-
-def _commit_once(change: Change, target: Target, repo: DatasetRepo, options: dict[str, Any]) -> str:
-    """Makes a commit; after a request without an answer it first looks whether the commit exists."""
     refs = repo.refs()
-    tries = 0
+    return repo.request(lambda: _create_commit(repo, options), lambda: _find_commit(change, target, repo, refs))
 
-    def commit_unless_made() -> str:
-        nonlocal tries
-        tries += 1
-        if tries > 1 and (url := _find_commit(change, target, repo, refs)):
-            return url
-        made = repo.request(lambda: repo.api.create_commit(**options), repeatable=False)
-        return made.pr_url or made.commit_url
 
-    def delay_after(error: Exception, tries: int) -> float | None:
-        return backoff({}, tries) if isinstance(error, UnknownOutcomeError) and tries < MAX_TRIES else None
-
-    try:
-        return with_retry(commit_unless_made, delay_after)
-    except UnknownOutcomeError as error:
-        raise HubError(
-            f"{target.repo_id}: no answer to the commit in {tries} tries; run the command again later"
-        ) from error
+def _create_commit(repo: DatasetRepo, options: dict[str, Any]) -> str:
+    made = repo.api.create_commit(**options)
+    return made.pr_url or made.commit_url
 
 
 def _find_commit(change: Change, target: Target, repo: DatasetRepo, refs: set[str]) -> str | None:
-    """Returns the address of a commit whose answer was lost, if it was made."""
-    for ref in repo.refs() - refs if target.create_pr else {target.revision}:
+    """Returns the address of a commit whose answer was lost, if it was made; `refs` are those before it."""
+    opened = {ref for ref in repo.refs() - refs if ref.startswith("refs/pr/")}
+    for ref in opened if target.create_pr else {target.revision}:
         remote = repo.files(ref)
         is_added = all(path in remote and _hash(remote[path]) in change.hashes[path] for path in change.additions)
         if is_added and not remote.keys() & {*change.deletions}:

@@ -161,13 +161,11 @@ class ServerJudge:
         except openai.APIStatusError as error:
             if error.status_code in FATAL_STATUS:
                 raise self._end(_describe(error)) from error
-            self._has_answered = True
             raise JudgeError(_describe(error), image_specific=error.status_code in IMAGE_STATUS) from error
         except (openai.APIError, ValueError, AttributeError, IndexError, TypeError) as error:
             # The client's errors for a body that is no chat completion.
             message = f"{self.base_url} returned no chat completion; should it end in /v1? {error!r}"
             raise JudgeError(message[:300], image_specific=False) from error
-        self._has_answered = True
         return answer
 
     def _end(self, message: str) -> StepError:
@@ -189,7 +187,13 @@ class ServerJudge:
 
     def _request(self, messages: list[dict[str, Any]], bound: str) -> Any:
         create = self._client.chat.completions.create
-        return create(model=self.model, messages=messages, temperature=0, **{bound: self.max_tokens})
+        try:
+            completion = create(model=self.model, messages=messages, temperature=0, **{bound: self.max_tokens})
+        except self._openai.APIStatusError:
+            self._has_answered = True
+            raise
+        self._has_answered = True
+        return completion
 
     def _delay_after(self, error: Exception, tries: int) -> float | None:
         """Returns the delay before the next try, as `with_retry` wants it."""

@@ -114,9 +114,8 @@ def test_with_repository(described: dict[str, Any]) -> None:
     text = json.dumps(described)
     url = "https://huggingface.co/datasets/me/mine"
     assert json.loads(with_repository(text, url, None, None)) == {**described, "url": url}
-    assert json.loads(with_repository(text, url, "Mine", "apache-2.0")) == {**described, "url": url, "name": "Mine"}
-    other = json.loads(with_repository(text, url, None, "cc-by-4.0"))
-    assert other == {**described, "url": url, "license": "https://choosealicense.com/licenses/cc-by-4.0/"}
+    other = {"url": url, "name": "Mine", "license": "https://choosealicense.com/licenses/cc-by-4.0/"}
+    assert json.loads(with_repository(text, url, other["name"], other["license"])) == {**described, **other}
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"distribution": [{}]}', '{"distribution": 5}'])

@@ -88,7 +88,7 @@ class Run:
             sys.exit(convert(source, self.output, *options))
 
     def wait_for(self, files: int) -> None:
-        """Waits until so many files are finished; for 0, until the first was begun."""
+        """Waits until this number of files is finished; for 0, until the first was begun."""
         while self.process.is_alive():
             if len(files_of(self.output)) >= files and (files or list(self.output.glob("data/.*"))):
                 return

@@ -1,4 +1,4 @@
-"""Publishing, from a source to a page, against a Hub on localhost and through the unmodified clients."""
+"""Publishing a converted folder, against a Hub on localhost and through the unmodified clients."""
 
 import io
 import json
@@ -20,13 +20,15 @@ import pytest
 from datasets import load_dataset
 from huggingface_hub import DatasetCard, snapshot_download
 
-from conftest import FIXTURE, ROOT, Rows, Source, contents, files_of, to_zip
+from conftest import FIXTURE, ROOT, Rows, Source, contents, files_of, to_csv, to_zip
 from convert_to_parquet import main
+from pipeline.folder import MANIFEST
 from servers.local_hub import Hub
 
 REPO = "alice/chex"
 OPTIONS = ["--max-shard-size", "400KB", "--num-proc", "1", "--uncertainty", "keep", "--no-figures"]  # 3 files
 COMMIT = r"POST .*/commit/"
+VALIDATION = "POST /api/validate-yaml"  # of the card's header
 UPLOAD = r"PUT .*/lfs/"
 SCRIPT = b"""import datasets
 ARCHIVE = "ALL_FILES.zip"
@@ -61,13 +63,13 @@ def converted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def output(converted: Path, tmp_path: Path) -> Path:
-    """The fixture, converted, without pictures."""
+    """The fixture, converted, without figures."""
     return Path(shutil.copytree(converted, tmp_path / "o"))
 
 
 @pytest.fixture
 def publish(output: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    """Publishes; returns exit code, output and messages."""
+    """Publishes; returns exit code, standard output and standard error."""
 
     def run(*options: str, source: Path = FIXTURE, repo: str = REPO) -> tuple[int, str, str]:
         capsys.readouterr()
@@ -78,7 +80,10 @@ def publish(output: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., t
 
 
 def names(output: Path) -> set[str]:
-    return {path.relative_to(output).as_posix() for path in output.rglob("*") if path.is_file()}
+    """Returns the paths of the files to publish: all but the manifest."""
+    paths = {path.relative_to(output).as_posix() for path in output.rglob("*") if path.is_file()}
+    assert MANIFEST in paths
+    return paths - {MANIFEST}
 
 
 def head(hub: Hub, repo: str = REPO, ref: str = "refs/heads/main") -> str:
@@ -88,22 +93,22 @@ def head(hub: Hub, repo: str = REPO, ref: str = "refs/heads/main") -> str:
 # A new repository
 
 
-def test_publish_and_load(
+def test_published_repository_loads(
     publish: Any, output: Path, hub: Hub, expected: Rows, rows_of: Callable[..., Rows], tmp_path: Path
 ) -> None:
-    code, said, _ = publish("--figures")
+    code, stdout, _ = publish("--figures")
     assert code == 0
     assert set(hub.files(REPO)) == {".gitattributes", *names(output)}
     assert {"README.md", "croissant.json", "figures/labels.png", "figures/examples.png"} <= set(hub.files(REPO))
     assert len(hub.repos[REPO].commits) == 2, "the first, which the Hub makes, and ours"
     assert len(hub.asked(COMMIT)) == 1
     assert not hub.repos[REPO].private
-    assert f"published: {hub.url}/datasets/{REPO}/commit/{head(hub)}" in said
+    assert f"published: {hub.url}/datasets/{REPO}/commit/{head(hub)}" in stdout
     for options in ({"streaming": True}, {"cache_dir": str(tmp_path / "cache")}):
         assert rows_of(load_dataset(REPO, split="train", **options)) == expected
 
 
-def test_the_page_is_that_of_the_repository(publish: Any, hub: Hub) -> None:
+def test_card_names_the_repository(publish: Any, hub: Hub) -> None:
     publish()
     page = hub.files(REPO)["README.md"].decode()
     assert f'load_dataset("{REPO}", split="train")' in page
@@ -112,20 +117,20 @@ def test_the_page_is_that_of_the_repository(publish: Any, hub: Hub) -> None:
     assert json.loads(hub.files(REPO)["croissant.json"])["url"] == f"{hub.url}/datasets/{REPO}"
 
 
-def test_what_is_downloaded_is_what_verify_wants(publish: Any, hub: Hub, tmp_path: Path) -> None:
+def test_downloaded_repository_verifies(publish: Any, hub: Hub, tmp_path: Path) -> None:
     publish("--figures")
     downloaded = snapshot_download(REPO, repo_type="dataset", local_dir=tmp_path / "down", ignore_patterns=".*")
-    assert is_intact(Path(downloaded, "README.md"))
+    assert not Path(downloaded, MANIFEST).exists()
     assert main([str(FIXTURE), downloaded, *OPTIONS[2:], "--verify"]) == 0
 
 
-def test_private(publish: Any, hub: Hub) -> None:
+def test_private_repository(publish: Any, hub: Hub) -> None:
     assert publish("--private")[0] == 0
     assert hub.repos[REPO].private
-    assert publish("--private")[0] == 0, "and again"
+    assert publish("--private")[0] == 0, "a second time"
 
 
-def test_pictures_that_are_omitted_go(publish: Any, hub: Hub) -> None:
+def test_figures_are_removed_with_no_figures(publish: Any, hub: Hub) -> None:
     publish("--figures")
     assert "figures/labels.png" in hub.files(REPO)
     assert publish()[0] == 0
@@ -133,28 +138,29 @@ def test_pictures_that_are_omitted_go(publish: Any, hub: Hub) -> None:
     assert "figures" not in hub.files(REPO)["README.md"].decode()
 
 
-# Again
+# Publishing again
 
 
-def test_publishing_again_does_nothing(publish: Any, hub: Hub) -> None:
+def test_publishing_again_changes_nothing(publish: Any, hub: Hub) -> None:
     publish()
     before = head(hub)
     hub.requests.clear()
-    code, said, _ = publish()
+    code, stdout, _ = publish()
     assert (code, head(hub)) == (0, before)
-    assert f"nothing to do: {hub.url}/datasets/{REPO}" in said
+    assert f"nothing to do: {hub.url}/datasets/{REPO}" in stdout
     assert not [request for request in hub.requests if not request.what.startswith(("GET", "HEAD"))]
 
 
-def test_of_a_changed_image_only_its_file_and_the_card_are_transferred(
+def test_only_changed_files_are_uploaded(
     publish: Any, output: Path, hub: Hub, source: Source, images: dict[str, bytes]
 ) -> None:
     publish("--figures")
     before, parquet = hub.files(REPO), contents(output)
     changed = [*images][3]  # not one of those that the card shows
     hub.requests.clear()
-    assert publish("--figures", source=source(images={**images, changed: images[[*images][5]]}))[0] == 0
-    different = {name for name, data in contents(output).items() if data != parquet[name]}
+    other = source(images={**images, changed: images[[*images][5]]})
+    assert publish("--figures", "--overwrite", source=other)[0] == 0
+    different = {name for name, data in contents(output).items() if data != parquet[name]} - {MANIFEST}
     (file,) = (name for name in different if name.startswith("data/"))
     assert different == {file, "README.md", "croissant.json"}
     assert {name for name, data in hub.files(REPO).items() if data != before[name]} == different
@@ -163,7 +169,7 @@ def test_of_a_changed_image_only_its_file_and_the_card_are_transferred(
     assert sum(request.received for request in hub.asked(COMMIT)) < 2 * small
 
 
-def test_files_that_are_replaced_are_removed(publish: Any, output: Path, hub: Hub) -> None:
+def test_old_data_files_are_deleted_and_other_files_stay(publish: Any, output: Path, hub: Hub) -> None:
     stale = {
         "data/train-00000-of-00002-0123456789abcdef.parquet": b"PAR1",
         "data/train-00009-of-00010.parquet": b"PAR1",
@@ -176,7 +182,7 @@ def test_files_that_are_replaced_are_removed(publish: Any, output: Path, hub: Hu
     assert {name: hub.files(REPO)[name] for name in others} == others
 
 
-def test_a_large_repository_is_listed_to_its_end(publish: Any, output: Path, hub: Hub) -> None:
+def test_file_list_of_many_pages_is_read_whole(publish: Any, output: Path, hub: Hub) -> None:
     stale = [f"data/train-{number:05}-of-00050.parquet" for number in range(50)]
     hub.create(REPO, files=dict.fromkeys(stale, b"PAR1"))
     assert publish()[0] == 0
@@ -188,7 +194,7 @@ def test_a_large_repository_is_listed_to_its_end(publish: Any, output: Path, hub
 
 @pytest.fixture
 def scripted(hub: Hub, images: dict[str, bytes], tmp_path: Path) -> dict[str, bytes]:
-    """Somebody's repository, which current versions of `datasets` refuse; returns what is to stay."""
+    """A repository with a loading script, which current versions of `datasets` refuse; returns the files that stay."""
     to_zip(tmp_path / "ALL_FILES.zip", {**images, "metadata.csv": (FIXTURE / "metadata.csv").read_bytes()})
     archive = (tmp_path / "ALL_FILES.zip").read_bytes()
     stay = {"overview.png": b"PNG", "LICENSE": b"MIT"}
@@ -196,31 +202,107 @@ def scripted(hub: Hub, images: dict[str, bytes], tmp_path: Path) -> dict[str, by
     return stay
 
 
-def test_a_script_and_its_archives_make_room(
+def test_script_and_its_archives_are_deleted(
     publish: Any, output: Path, hub: Hub, scripted: dict[str, bytes], rows_of: Callable[..., Rows], expected: Rows
 ) -> None:
     before = head(hub)
-    code, said, _ = publish()
+    code, stdout, _ = publish()
     assert code == 0
     assert set(hub.files(REPO)) == {".gitattributes", *scripted, *names(output)}
     assert {name: hub.files(REPO)[name] for name in scripted} == scripted
     assert head(hub, ref="refs/heads/script") == before
-    assert re.search(rf"branch `script` keeps the state with the script, {before}", said)
+    assert re.search(rf"branch `script` keeps the state with the script, {before}", stdout)
     assert rows_of(load_dataset(REPO, split="train", streaming=True)) == expected
 
 
-def test_what_people_added_to_the_header_stays(publish: Any, hub: Hub, scripted: dict[str, bytes]) -> None:
-    _, said, _ = publish()
+def test_header_fields_of_people_stay(publish: Any, hub: Hub, scripted: dict[str, bytes]) -> None:
+    publish()
     header = DatasetCard(hub.files(REPO)["README.md"].decode()).data.to_dict()
     assert (header["doi"], header["extra_gated_prompt"]) == ("10.57967/hf/1", "Be kind.")
-    assert header["license"] == "apache-2.0", "which is the dataset's"
-    assert (header["tags"][0], header["tags"][-1]) == ("medical", "edinburgh")
-    assert [split["num_examples"] for split in header["dataset_info"]["splits"]] == [12], "the script's is gone"
-    assert "of the card's header are kept: doi, extra_gated_prompt" in said
-    assert publish()[1].count("upload") == 0, "and it settles"
+    assert header["license"] == "mit"
+    assert header["tags"] == ["medical", "edinburgh"]
+    assert header["pretty_name"] == "SynthCheX-75K", "a missing field is added"
+    assert [split["num_examples"] for split in header["dataset_info"]["splits"]] == [12], (
+        "that of the script is replaced"
+    )
+    assert publish()[1].count("upload") == 0
 
 
-def test_configurations_that_people_added_stay(publish: Any, hub: Hub) -> None:
+CARD_OF_PEOPLE = b"""---
+license: cc-by-4.0  # agreed with the hospital
+pretty_name: Chest X-rays
+tags:
+- edinburgh
+gated: manual
+---
+# Our chest X-rays
+
+Written by hand.
+"""
+
+
+@pytest.mark.parametrize("line_end", [b"\n", b"\r\n"], ids=["LF", "CRLF"])
+def test_license_name_and_text_of_people_stay(publish: Any, hub: Hub, line_end: bytes) -> None:
+    card = CARD_OF_PEOPLE.replace(b"\n", line_end)
+    header, text = card.split(b"---" + line_end + b"#")
+    hub.create(REPO, files={"README.md": card})
+    assert publish()[0] == 0
+    published = hub.files(REPO)["README.md"]
+    assert published.startswith(header)
+    assert b"---" + line_end + b"#" + text + line_end + b"## Parquet files" in published
+    assert published.count(b"BEGIN use") == 1
+    about = json.loads(hub.files(REPO)["croissant.json"])
+    assert (about["license"], about["name"]) == ("https://choosealicense.com/licenses/cc-by-4.0/", "Chest X-rays")
+    for _ in range(2):
+        assert "nothing to do" in publish()[1]
+    assert hub.files(REPO)["README.md"] == published
+    edited = published.replace(b"effusions = ", b"x = ").replace(b"by hand", b"with care") + b"The end"
+    hub.push(REPO, {"README.md": edited})
+    assert publish()[0] == 0
+    assert hub.files(REPO)["README.md"] == published.replace(b"by hand", b"with care") + b"The end"
+
+
+def test_replace_card_replaces_license_and_text(publish: Any, hub: Hub) -> None:
+    hub.create(REPO, files={"README.md": CARD_OF_PEOPLE})
+    assert publish("--replace-card")[0] == 0
+    with_flag = hub.files(REPO)
+    hub.clear()
+    assert publish()[0] == 0
+    assert {**with_flag, "README.md": b""} == {**hub.files(REPO), "README.md": b""}
+    assert with_flag["README.md"] == hub.files(REPO)["README.md"]
+
+
+def test_dry_run_prints_a_diff_of_the_card(publish: Any, hub: Hub) -> None:
+    hub.create(REPO, files={"README.md": CARD_OF_PEOPLE})
+    code, stdout, _ = publish("--dry-run")
+    assert code == 0
+    diff = stdout[stdout.index("--- README.md (published)\n+++ README.md (new)\n@@ ") :].splitlines()
+    assert not [line for line in diff[2:] if line.startswith("-")]
+    assert {" # Our chest X-rays", "+size_categories:", "+## Parquet files"} <= {*diff}
+    code, stdout, _ = publish("--dry-run", "--replace-card")
+    assert {"-license: cc-by-4.0  # agreed with the hospital", "+license: apache-2.0"} <= {*stdout.splitlines()}
+    publish()
+    assert "--- README.md" not in publish("--dry-run")[1], "no difference, no diff"
+
+
+@pytest.mark.parametrize(
+    ("header", "expected"),
+    [
+        ("license:\n- mit\n- cc-by-4.0", ["mit/", "cc-by-4.0/"]),
+        ("license: other\nlicense_name: ours\nlicense_link: LICENSE", "alice/chex/blob/main/LICENSE"),
+    ],
+    ids=["list", "other"],
+)
+def test_unusual_licenses_in_card_and_croissant(publish: Any, hub: Hub, header: str, expected: Any) -> None:
+    hub.create(REPO, files={"README.md": f"---\n{header}\n---\n".encode()})
+    assert publish()[0] == 0
+    assert hub.files(REPO)["README.md"].decode().startswith(f"---\n{header}\n")
+    licenses = json.loads(hub.files(REPO)["croissant.json"])["license"]
+    pairs = zip(licenses, expected, strict=True) if isinstance(expected, list) else [(licenses, expected)]
+    assert all(address.startswith("http") and address.endswith(end) for address, end in pairs)
+
+
+def test_added_configurations_stay_and_load(publish: Any, hub: Hub) -> None:
     page = """---
 configs:
 - config_name: default
@@ -242,7 +324,21 @@ dataset_info:
     assert load_dataset(REPO, "extra", split="train")[0] == {"a": 1}
 
 
-def test_the_state_with_the_script_is_kept_once(publish: Any, hub: Hub, scripted: dict[str, bytes]) -> None:
+def test_no_message_about_unmatched_images_of_the_repository(
+    publish: Any, hub: Hub, images: dict[str, bytes], table: list[dict[str, str]], tmp_path: Path
+) -> None:
+    metadata = to_csv(table[:-3])
+    to_zip(tmp_path / "ALL_FILES.zip", {**images, "metadata.csv": metadata})
+    hub.create(REPO, files={"chex.py": SCRIPT, "ALL_FILES.zip": (tmp_path / "ALL_FILES.zip").read_bytes()})
+    command = [sys.executable, str(ROOT / "scripts/convert_to_parquet.py"), str(FIXTURE), str(tmp_path / "o"), *OPTIONS]
+    run = subprocess.run([*command, "--push-to-hub", REPO], capture_output=True, text=True)
+    assert run.returncode == 0
+    assert "ALL_FILES.zip" not in hub.files(REPO)
+    assert "left out" not in run.stdout + run.stderr
+    assert not run.stderr
+
+
+def test_script_branch_is_created_once(publish: Any, hub: Hub, scripted: dict[str, bytes]) -> None:
     before = head(hub)
     publish()
     hub.push(REPO, {"chex.py": SCRIPT})
@@ -251,122 +347,142 @@ def test_the_state_with_the_script_is_kept_once(publish: Any, hub: Hub, scripted
     assert head(hub, ref="refs/heads/script") == before
 
 
-def test_archives_that_a_script_names_go_and_others_stay(publish: Any, hub: Hub) -> None:
-    archives = {"ALL_FILES.zip": b"of a shape of its own", "masks.zip": b"of somebody else"}
+def test_archives_named_in_the_script_are_deleted_and_others_stay(publish: Any, hub: Hub) -> None:
+    archives = {"ALL_FILES.zip": b"no archive", "masks.zip": b"of another user"}
     hub.create(REPO, files={"chex.py": SCRIPT, "other.py": b"", **archives})
     assert publish()[0] == 0
     assert {"masks.zip", "other.py"} <= set(hub.files(REPO))
     assert not {"ALL_FILES.zip", "chex.py"} & set(hub.files(REPO))
 
 
-def test_archives_that_no_script_reads_stay(publish: Any, hub: Hub) -> None:
-    hub.create(REPO, files={"masks.zip": b"of somebody else"})
+def test_archives_stay_without_a_script(publish: Any, hub: Hub) -> None:
+    hub.create(REPO, files={"masks.zip": b"of another user"})
     assert publish()[0] == 0
     assert "masks.zip" in hub.files(REPO)
 
 
-def test_a_header_that_the_hub_refuses(publish: Any, hub: Hub) -> None:
+def test_header_that_the_hub_refuses_is_an_error_before_upload(publish: Any, hub: Hub) -> None:
     hub.create(REPO, files={"README.md": b"---\nconfigs:\n- data_files: extra/*.parquet\n---\n"})
-    code, _, error = publish()
-    assert code == 1
-    assert f'error: {REPO}: Invalid metadata in README.md. - "configs" must have a "config_name" each' in error
+    for options in ((), ("--dry-run",)):
+        code, _, stderr = publish(*options)
+        assert code == 1
+        assert (
+            f'error: {REPO}: the Hub refuses the header of README.md: "configs" must have a "config_name" each; '
+            "correct it there and run the command again, or pass --replace-card\n"
+        ) in stderr
+    assert not hub.asked(UPLOAD) and not hub.asked(COMMIT)
     assert "croissant.json" not in hub.files(REPO)
+    assert publish("--replace-card")[0] == 0
 
 
-def test_a_header_that_cannot_be_read_is_not_thrown_away(publish: Any, hub: Hub) -> None:
-    hub.create(REPO, files={"README.md": b"---\ndoi: [\n---\n"})
-    code, _, error = publish()
-    assert code == 1
-    assert re.search(rf"error: {REPO}: README.md: the header of the card cannot be read: .*; mend it there", error)
-    assert "data/train-00000-of-00003.parquet" not in hub.files(REPO)
+@pytest.mark.parametrize(
+    ("card", "problem"),
+    [
+        (b"---\ndoi: [\n---\n", "the header cannot be read: .*"),
+        (b"---\ndoi: 1\n", "the header cannot be read: it needs a line `---` above it and below it"),
+        (b"---\n- doi\n---\n", "the header cannot be read: it has no fields"),
+        (b"---\nconfigs: all\n---\n", "the header is damaged: `configs` and `dataset_info` must be lists .*"),
+        (b"Text\n<!-- END use -->\n", "line 2 of the text: the section `use` must have one BEGIN and, below, one END"),
+        (b"\xff", "is not UTF-8"),
+    ],
+    ids=str,
+)
+def test_damaged_card_is_an_error_before_conversion(
+    card: bytes, problem: str, hub: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hub.create(REPO, files={"README.md": card})
+    assert main([str(FIXTURE), str(tmp_path / "o"), *OPTIONS, "--push-to-hub", REPO]) == 1
+    stderr = capsys.readouterr().err
+    assert re.fullmatch(
+        rf"error: {REPO}: README.md:? {problem}; correct it there and run the command again.*\n", stderr
+    )
+    assert not (tmp_path / "o").exists()
+    assert hub.files(REPO)["README.md"] == card
 
 
 # Pull requests and branches
 
 
-def test_a_pull_request(
+def test_pull_request(
     publish: Any, output: Path, hub: Hub, scripted: dict[str, bytes], expected: Rows, rows_of: Callable[..., Rows]
 ) -> None:
     before = hub.files(REPO)
-    code, said, _ = publish("--create-pr")
+    code, stdout, _ = publish("--create-pr")
     assert code == 0
     assert hub.files(REPO) == before
     assert "refs/heads/script" not in hub.repos[REPO].refs
     assert set(hub.files(REPO, "refs/pr/1")) == {".gitattributes", *scripted, *names(output)}
-    assert f"published: {hub.url}/datasets/{REPO}/discussions/1" in said
+    assert f"published: {hub.url}/datasets/{REPO}/discussions/1" in stdout
     assert rows_of(load_dataset(REPO, revision="refs/pr/1", split="train", streaming=True)) == expected
     description = hub.repos[REPO].commits[head(hub, ref="refs/pr/1")].description
     assert head(hub) in description, "how to keep the state with the script"
 
 
-def test_a_pull_request_to_somebody_elses_repository(publish: Any, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pull_request_to_a_repository_of_another_user(publish: Any, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     hub.create(REPO)
     monkeypatch.setenv("HF_TOKEN", "hf_bob")
-    code, _, error = publish()
-    assert (code, "pass --create-pr" in error) == (1, True)
+    code, _, stderr = publish()
+    assert (code, "pass --create-pr" in stderr) == (1, True)
     assert publish("--create-pr")[0] == 0
     assert "README.md" in hub.files(REPO, "refs/pr/1")
 
 
-def test_one_more_commit_to_a_pull_request(publish: Any, hub: Hub) -> None:
+def test_second_commit_to_a_pull_request(publish: Any, hub: Hub) -> None:
     hub.create(REPO)
     publish("--create-pr", "--figures")
     code = publish("--revision", "refs/pr/1")[0]
     assert (code, "README.md" in hub.files(REPO)) == (0, False)
     assert "README.md" in hub.files(REPO, "refs/pr/1")
     assert "figures/labels.png" not in hub.files(REPO, "refs/pr/1")
-    code, _, error = publish("--revision", "refs/pr/7")
-    assert (code, error) == (1, f"error: {REPO} has no refs/pr/7\n")
+    code, _, stderr = publish("--revision", "refs/pr/7")
+    assert (code, stderr) == (1, f"error: {REPO} has no refs/pr/7\n")
 
 
 @pytest.mark.parametrize("is_new", [True, False], ids=["new repository", "old repository"])
-def test_a_branch(publish: Any, output: Path, hub: Hub, is_new: bool) -> None:
+def test_branch(publish: Any, output: Path, hub: Hub, is_new: bool) -> None:
     if not is_new:
         hub.create(REPO, files={"chex.py": SCRIPT})
-    code, said, _ = publish("--revision", "next", "--commit-message", "Try it")
+    code, stdout, _ = publish("--revision", "next", "--commit-message", "Try it")
     assert code == 0
     assert "README.md" not in hub.files(REPO)
     assert set(hub.files(REPO, "next")) == {".gitattributes", *names(output)}
     assert set(hub.repos[REPO].under("refs/heads/")) == {"main", "next"}
     assert hub.repos[REPO].commits[head(hub, ref="refs/heads/next")].title == "Try it"
-    assert f'load_dataset("{REPO}", revision="next")' in said
+    assert f'load_dataset("{REPO}", revision="next")' in stdout
 
 
-# Only looking
-
-
-@pytest.mark.parametrize("there", [True, False], ids=["a script is there", "nothing is there"])
-def test_a_dry_run(publish: Any, hub: Hub, there: bool) -> None:
-    if there:
+@pytest.mark.parametrize("exists", [True, False], ids=["with a script", "no repository"])
+def test_dry_run_changes_nothing(publish: Any, hub: Hub, exists: bool) -> None:
+    if exists:
         hub.create(REPO, files={"chex.py": SCRIPT, "ALL_FILES.zip": b"no zip", "README.md": PAGE})
-    code, said, _ = publish("--dry-run")
+    code, stdout, _ = publish("--dry-run")
     assert code == 0
-    lines = said[said.index("commit to") :].splitlines()
+    lines = stdout[stdout.index("commit to") :].splitlines()
     assert lines[0] == (
-        f"commit to {REPO}{'' if there else ' (new, public)'}, branch main: Publish as Parquet: 3 files"
+        f"commit to {REPO}{'' if exists else ' (new, public)'}, branch main: Publish as Parquet: 3 files"
     )
     assert re.search(r"^  upload     data/train-00000-of-00003\.parquet, [\d,]+ bytes$", "\n".join(lines), re.M)
-    assert [line.split()[1] for line in lines if "delete" in line] == (["ALL_FILES.zip", "chex.py"] if there else [])
-    assert any("branch `script` keeps" in line for line in lines) == there
-    assert not [request for request in hub.requests if not request.what.startswith(("GET", "HEAD"))]
-    assert len(hub.repos) == there
+    assert [line.split()[1] for line in lines if "delete" in line] == (["ALL_FILES.zip", "chex.py"] if exists else [])
+    assert any("branch `script` keeps" in line for line in lines) == exists
+    assert {request.what for request in hub.requests if not request.what.startswith(("GET", "HEAD"))} == {VALIDATION}
+    assert len(hub.repos) == exists
 
 
-# Who may
+# Access
 
 
 @pytest.mark.parametrize(
     ("token", "repo", "options", "message"),
     [
-        (None, REPO, (), "no token: run `hf auth login`, or set HF_TOKEN to one that may write"),
-        ("hf_alice_read", REPO, (), "the token only reads: make one that may write at"),
+        (None, REPO, (), "no token: run `hf auth login`, or set HF_TOKEN to a token with write access"),
+        ("hf_alice_read", REPO, (), "the token only reads: create one with write access at"),
         ("hf_nobody", REPO, (), "the token is not valid"),
         ("hf_alice", "nobody/chex", (), "nobody/chex: you may write to alice, lab; name one of these"),
         ("hf_alice", "nobody/chex", ("--create-pr",), "nobody/chex: you may write to alice, lab; name one of these"),
-        ("hf_alice", "lab/public", ("--private",), "lab/public is there and public"),
+        ("hf_alice", "lab/public", ("--private",), "lab/public exists and is public"),
     ],
 )
-def test_what_cannot_be_published_is_told_before_the_work(
+def test_missing_access_is_an_error_before_conversion(
     token: str | None,
     repo: str,
     options: tuple[str, ...],
@@ -381,13 +497,13 @@ def test_what_cannot_be_published_is_told_before_the_work(
     if token:
         monkeypatch.setenv("HF_TOKEN", token)
     assert main([str(FIXTURE), str(tmp_path / "o"), "--push-to-hub", repo, *options]) == 1
-    said = "".join(capsys.readouterr())
-    assert f"error: {message}" in re.sub(r"error: .* — ", "error: ", said)
+    stdout = "".join(capsys.readouterr())
+    assert f"error: {message}" in re.sub(r"error: .* — ", "error: ", stdout)
     assert not (tmp_path / "o").exists()
-    assert token is None or token not in said
+    assert token is None or token not in stdout
 
 
-def test_an_organization(publish: Any, hub: Hub) -> None:
+def test_organization(publish: Any, hub: Hub) -> None:
     assert publish(repo="lab/chex")[0] == 0
     assert "README.md" in hub.files("lab/chex")
 
@@ -405,17 +521,17 @@ def test_an_organization(publish: Any, hub: Hub) -> None:
     ],
     ids=" ".join,
 )
-def test_arguments_that_do_not_go_together(arguments: list[str], hub: Hub, tmp_path: Path) -> None:
+def test_conflicting_arguments_are_refused(arguments: list[str], hub: Hub, tmp_path: Path) -> None:
     with pytest.raises(SystemExit) as ended:
         main([str(FIXTURE), str(tmp_path / "o"), *arguments])
     assert ended.value.code == 2
     assert not hub.requests
 
 
-# What goes wrong
+# Errors
 
 
-def test_a_damaged_folder_is_mended_before_it_is_published(publish: Any, output: Path, hub: Hub) -> None:
+def test_damaged_file_is_repaired_before_publishing(publish: Any, output: Path, hub: Hub) -> None:
     path = files_of(output)[2]
     good = path.read_bytes()
     path.write_bytes(good[:70_000] + bytes([good[70_000] ^ 1]) + good[70_001:])
@@ -423,14 +539,14 @@ def test_a_damaged_folder_is_mended_before_it_is_published(publish: Any, output:
     assert hub.files(REPO)[f"data/{path.name}"] == good
 
 
-def test_the_hub_says_when_to_come_again(publish: Any, hub: Hub) -> None:
+def test_retry_after_is_honoured(publish: Any, hub: Hub) -> None:
     for matching in ("whoami", r"/api/repos/create", COMMIT):
         hub.fail(matching, 429, Retry_After=1)
     start = time.monotonic()
-    code, _, error = publish()
+    code, _, stderr = publish()
     assert code == 0
     assert time.monotonic() - start > 3
-    assert error.count("again in 1 s") == 3
+    assert stderr.count("retrying in 1 s") == 3
     assert len(hub.repos[REPO].commits) == 2
 
 
@@ -442,7 +558,7 @@ def test_the_hub_says_when_to_come_again(publish: Any, hub: Hub) -> None:
         *((COMMIT, how) for how in (500, 503, "drop", "cut")),
     ],
 )
-def test_what_fails_once_is_tried_again(publish: Any, output: Path, hub: Hub, matching: str, how: Any) -> None:
+def test_transient_errors_are_retried(publish: Any, output: Path, hub: Hub, matching: str, how: Any) -> None:
     hub.create(REPO)
     hub.fail(matching, how, Retry_After=0)
     assert publish()[0] == 0
@@ -451,32 +567,32 @@ def test_what_fails_once_is_tried_again(publish: Any, output: Path, hub: Hub, ma
 
 
 @pytest.mark.parametrize("options", [(), ("--create-pr",)], ids=["commit", "pull request"])
-def test_an_answer_that_is_lost_makes_no_second_commit(publish: Any, hub: Hub, options: tuple[str, ...]) -> None:
+def test_lost_answer_causes_no_second_commit(publish: Any, hub: Hub, options: tuple[str, ...]) -> None:
     hub.create(REPO)
     hub.fail(COMMIT, "lose")
-    code, said, _ = publish(*options)
+    code, stdout, _ = publish(*options)
     assert code == 0
     assert re.search(
-        rf"published: {hub.url}/datasets/{REPO}/{'discussions/1' if options else 'tree/main'}$", said, re.M
+        rf"published: {hub.url}/datasets/{REPO}/{'discussions/1' if options else 'tree/main'}$", stdout, re.M
     )
     assert len(hub.repos[REPO].commits) == 2
     assert set(hub.repos[REPO].under("refs/pr/")) == ({"1"} if options else set())
 
 
 @pytest.mark.parametrize("status", [409, 412])
-def test_a_repository_that_changes_meanwhile(publish: Any, hub: Hub, status: int) -> None:
+def test_concurrent_commit_is_an_error_and_a_rerun_succeeds(publish: Any, hub: Hub, status: int) -> None:
     hub.create(REPO)
     if status == 412:
-        hub.fail(COMMIT, lambda: hub.push(REPO, {"notes.txt": b"by somebody"}))
+        hub.fail(COMMIT, lambda: hub.push(REPO, {"notes.txt": b"of another user"}))
     else:
         hub.fail(COMMIT, 409)
-    code, _, error = publish()
+    code, _, stderr = publish()
     assert code == 1
-    assert "the repository has changed meanwhile: run this again" in error
+    assert "the repository has changed meanwhile: run the command again" in stderr
     assert "README.md" not in hub.files(REPO)
     uploads = len(hub.asked(UPLOAD))
     assert publish()[0] == 0
-    assert len(hub.asked(UPLOAD)) == uploads, "nothing is transferred twice"
+    assert len(hub.asked(UPLOAD)) == uploads, "nothing is uploaded twice"
     assert {"README.md", *(["notes.txt"] if status == 412 else [])} <= set(hub.files(REPO))
 
 
@@ -484,21 +600,23 @@ def test_a_repository_that_changes_meanwhile(publish: Any, hub: Hub, status: int
     ("matching", "status", "message"),
     [
         (r"/preupload/", 403, "the token may not do this"),
-        ("whoami", 503, "run this again later: what is transferred is kept"),
-        (COMMIT, 500, "run this again later"),
+        ("whoami", 503, "run the command again later: uploaded files are kept"),
+        (COMMIT, 500, "run the command again later"),
     ],
 )
-def test_what_fails_for_good(publish: Any, hub: Hub, matching: str, status: int, message: str) -> None:
+def test_permanent_errors_name_cause_and_remedy(
+    publish: Any, hub: Hub, matching: str, status: int, message: str
+) -> None:
     hub.fail(matching, status, range(1, 100), Retry_After=0)
-    code, _, error = publish()
+    code, _, stderr = publish()
     assert code == 1
-    assert re.search(rf"^error: {REPO}: .*{message}", error, re.M)
+    assert re.search(rf"^error: {REPO}: .*{message}", stderr, re.M)
     hub.failures.clear()
     assert publish()[0] == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
-def test_an_upload_that_is_killed_goes_on(output: Path, hub: Hub, number: int) -> None:
+def test_killed_upload_resumes(output: Path, hub: Hub, number: int) -> None:
     command = [sys.executable, str(ROOT / "scripts/convert_to_parquet.py"), str(FIXTURE), str(output), *OPTIONS]
     gone = threading.Event()
 
@@ -516,12 +634,12 @@ def test_an_upload_that_is_killed_goes_on(output: Path, hub: Hub, number: int) -
         time.sleep(0.01)
     start = time.monotonic()
     run.send_signal(number)
-    said, _ = run.communicate(timeout=20)
+    stdout, _ = run.communicate(timeout=20)
     gone.set()
-    assert time.monotonic() - start < 1, "it does not finish its files first"
+    assert time.monotonic() - start < 1, "it does not finish its uploads first"
     assert run.returncode == (-number if number == signal.SIGKILL else 128 + number)
-    assert number == signal.SIGKILL or "it looks at what is there and transfers only what is missing" in said
-    assert "hf_alice" not in said
+    assert number == signal.SIGKILL or "only missing files are uploaded" in stdout
+    assert "hf_alice" not in stdout
     assert "README.md" not in hub.files(REPO)
     hub.failures.clear()
     done = {request.what for request in hub.asked(UPLOAD) if request.status == 200}
@@ -533,7 +651,7 @@ def test_an_upload_that_is_killed_goes_on(output: Path, hub: Hub, number: int) -
     assert len(again) == len({*again})
 
 
-def test_the_token_is_nowhere(output: Path, hub: Hub, tmp_path: Path) -> None:
+def test_token_is_never_printed(output: Path, hub: Hub, tmp_path: Path) -> None:
     hub.fail("/preupload/", 500, Retry_After=0)
     environment = {**os.environ, "HF_DEBUG": "1", "HF_HUB_VERBOSITY": "debug"}
     del environment["HF_TOKEN"]

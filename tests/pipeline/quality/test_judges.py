@@ -5,16 +5,16 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from labelling import PROGRAM, Label, high_quality, label_arguments, labeller, names, read
 
 import synthchex_75k
 from conftest import FIXTURE, Rows
 from filter_quality import main
+from labelling import PROGRAM, Label, high_quality, label_arguments, labeller, names, read
 from pipeline.retry import with_retry
 from servers.chat_server import HALF_A_COMPLETION, HTML_PAGE, Question, Reply, serve
 
@@ -57,7 +57,7 @@ def test_key_comes_from_the_environment(label: Label, key: str | None, monkeypat
 )
 @pytest.mark.parametrize("before", [0, 3])
 def test_transient_errors_are_retried(label: Label, reply: Reply, before: int, tmp_path: Path) -> None:
-    replies = iter([*["High Quality"] * before, *[reply] * 4])
+    replies: Iterator[str | Reply] = iter([*["High Quality"] * before, *[reply] * 4])
     with serve(lambda _: next(replies, "High Quality")) as server:
         assert label(server.url)[0] == 0
     assert len(server.questions) == 16
