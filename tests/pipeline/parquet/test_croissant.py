@@ -40,6 +40,7 @@ def described(converted: tuple[Path, str]) -> dict[str, Any]:
     return json.loads((converted[0] / "croissant.json").read_text(encoding="utf-8"))
 
 
+@pytest.mark.slow
 def test_mlcroissant_finds_no_error(converted: tuple[Path, str]) -> None:
     command = [str(Path(sys.executable).with_name("mlcroissant")), "validate", "--jsonld"]
     run = subprocess.run([*command, str(converted[0] / "croissant.json")], capture_output=True, text=True)
