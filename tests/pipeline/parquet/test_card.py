@@ -238,8 +238,10 @@ def test_header_that_cannot_be_kept_is_an_error(header: str) -> None:
 def test_added_configurations_stay() -> None:
     info: dict[str, Any] = {"config_name": "masks", "features": []}
     config = {"config_name": "masks", "data_files": "masks/*"}
-    published: dict[str, Any] = {"configs": [{"config_name": "default", "data_files": "*.csv"}, config]}
-    published["dataset_info"] = [info, {"config_name": "script", "features": []}]
+    published = {
+        "configs": [{"config_name": "default", "data_files": "*.csv"}, config],
+        "dataset_info": [info, {"config_name": "script", "features": []}],
+    }
     header = read_header(merge_cards(NEW, f"---\n{yaml.safe_dump(published)}---\n"))
     ours = read_header(NEW)
     assert header["configs"] == [*ours["configs"], config]
@@ -316,7 +318,7 @@ configs:
 """ + body_of(NEW)  # of which YAML is read faster
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 @given(TEXTS, st.lists(st.tuples(st.sampled_from([*SECTIONS]), TEXTS), unique_by=lambda part: part[0]))
 def test_any_text_outside_sections_survives(start: str, parts: list[tuple[str, str]]) -> None:
     published = "---\nlicense: mit\n---\n" + start + "".join(OLD_SECTIONS[name] + after for name, after in parts)
@@ -335,7 +337,7 @@ def test_any_text_outside_sections_survives(start: str, parts: list[tuple[str, s
         assert text == body_of(SMALL).replace("\n", line_end)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 @given(HEADERS, st.sampled_from(["\n", "\r\n"]))
 def test_any_header_survives(blocks: list[tuple[str, str]], line_end: str) -> None:
     lines = {name: text.replace("\n", line_end) + line_end for text, name in blocks}
@@ -356,7 +358,7 @@ def test_any_header_survives(blocks: list[tuple[str, str]], line_end: str) -> No
     assert DatasetCard(merged).text == "Text" + merged.partition("---" + line_end + "Text")[2]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 @given(st.data())
 def test_damage_is_an_error_or_loses_no_text(data: st.DataObject) -> None:
     body = "Own text.\n\n" + body_of(OLD) + "\nOwn end.\n"
