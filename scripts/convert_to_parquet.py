@@ -3,9 +3,9 @@
 OUTPUT_DIR:
   README.md                            the dataset card, written last
   croissant.json                       a machine-readable description
-  figures/labels.png, examples.png     the pictures of the card, if matplotlib is installed
+  figures/labels.png, examples.png     the figures of the card, if matplotlib is installed
   data/train-00000-of-000NN.parquet    the rows of `synthchex_75k.load` in their order, each image byte for byte
-  .manifest.json                       fingerprint and SHA-256 of each finished file; not published
+  .manifest.jsonl                      fingerprint and SHA-256 of each finished file; not published
 
 The source is checked before anything is written. Each file is written atomically. After an interruption run the same
 command again: finished files are verified and kept, and the result is the same to the byte.
@@ -118,7 +118,7 @@ def parser() -> argparse.ArgumentParser:
     add("--rows-per-group", type=positive, help="upper bound of the rows of a row group, which also has at most 64 MiB")
     add("--uncertainty", choices=UNCERTAINTY, help="label policy: raw (keep), U-Zeros or U-Ones")
     add_on_mismatch(add)
-    add("--figures", action=argparse.BooleanOptionalAction, help="draw the pictures of the card; needs matplotlib")
+    add("--figures", action=argparse.BooleanOptionalAction, help="draw the figures of the card; needs matplotlib")
     add(
         "--verify", action="store_true", help="write nothing; compare OUTPUT_DIR with SOURCE byte for byte; exit 0 or 1"
     )

@@ -1,16 +1,17 @@
 """Filters a SOURCE by the judgement of a vision-language model on each image, as SynthCheX-75K was filtered.
 
-  label   asks the model about every image, and appends its answers to LABELS_CSV
-  report  counts the answers by label, and shows examples on a page
-  apply   writes the images that are kept as a new SOURCE
+1. label   asks the model about each image, and appends its answers to LABELS_CSV
+2. report  counts the answers, and shows examples on a page: is the model right?
+3. apply   writes the images that are kept as a new SOURCE
 
-LABELS_CSV has a row for each image: filename, quality, response, model, latency_s. After an interruption run the same
-command again: no image that has a label is asked about again. See also `filter_quality.py label --help` and so on.
+`filter_quality.py label --help` and so on describe the options of each.
 """
 
 from __future__ import annotations
 
 import argparse
+import urllib.parse
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,20 +21,55 @@ from pipeline.cli import (
     add_writing,
     defaults_of,
     exit_code,
+    input_file,
     local_folder,
     make_parser,
+    output_file,
     positive,
     start,
 )
-from pipeline.quality.answers import DROPPED, QUALITIES
+from pipeline.quality.answers import QUALITIES
 from pipeline.quality.apply import apply
-from pipeline.quality.ask import label
+from pipeline.quality.label import label
 from pipeline.quality.report import report
 
-EXAMPLES = """
+LABELS_CSV = """
+LABELS_CSV, a row for each answer:
+  filename    of the image
+  quality     High Quality, Medium Quality, Low Quality, Not Relevant; or Unparsed: the answer names none or several
+  response    the answer, unchanged
+  model       --model
+  latency_s   seconds from the question to the answer; of a batch, of all its images together
+"""
+LABEL = f"""{LABELS_CSV}
+LABELS_CSV.json beside it holds the model and the meta-prompt; other ones need another file. After an interruption run
+the same command again: images with a label are skipped. Images without an answer are listed at the end, and asked about
+by the next run.
+
+--callable my_model:judge calls judge(images, questions) of my_model.py, in this folder or installed, with PIL images
+and texts (the meta-prompt and the image's own prompt). It returns the answers, a list of texts.
+
 examples:
   python scripts/filter_quality.py label path/to/release labels.csv --model MODEL --base-url http://localhost:8000/v1
   python scripts/filter_quality.py label path/to/release labels.csv --model path/to/model --transformers
+  python scripts/filter_quality.py label path/to/release labels.csv --model mine --callable my_model:judge
+"""
+REPORT = f"""{LABELS_CSV}
+examples:
+  python scripts/filter_quality.py report path/to/release labels.csv
+  python scripts/filter_quality.py report path/to/release labels.csv --html report.html
+"""
+APPLY = f"""{LABELS_CSV}
+Each image needs a label. After an interruption run the same command again: finished files are verified and kept.
+
+examples:
+  python scripts/filter_quality.py apply path/to/release labels.csv path/to/filtered
+  python scripts/filter_quality.py apply path/to/release labels.csv path/to/strict --unparsed drop \\
+    --drop "Medium Quality,Low Quality,Not Relevant"
+"""
+EXAMPLES = """
+examples:
+  python scripts/filter_quality.py label path/to/release labels.csv --model MODEL --base-url http://localhost:8000/v1
   python scripts/filter_quality.py report path/to/release labels.csv --html report.html
   python scripts/filter_quality.py apply path/to/release labels.csv path/to/filtered
 """
@@ -49,14 +85,14 @@ def main(arguments: list[str] | None = None) -> int:
         The exit code: 0; 1 after an error, or where an image got no label; 130 after Ctrl-C.
     """
     options = vars(parser().parse_args(arguments))
-    options.pop("transformers", None)
-    command: Any = {"label": label, "apply": apply, "report": report}[options.pop("command")]
-    return exit_code(lambda: command(**options))
+    options.pop("transformers", None)  # a model of `transformers` is what is left without a server or a callable
+    name, function = options.pop("command"), options.pop("run")
+    return exit_code(lambda: function(**options), "Labels" if name == "label" else "Finished files")
 
 
 def parser() -> argparse.ArgumentParser:
     """Returns the parser of the command line."""
-    result: argparse.ArgumentParser = make_parser(__doc__, EXAMPLES)
+    result = make_parser(__doc__, EXAMPLES)
     commands = result.add_subparsers(dest="command", required=True, metavar="label|report|apply")
     _add_label(commands)
     _add_report(commands)
@@ -65,52 +101,52 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _add_label(commands: Any) -> None:
-    command = _command(commands, "label", label)
+    command = _add_command(commands, label, LABEL)
     add = command.add_argument
+    add("labels_csv", metavar="LABELS_CSV", type=output_file, help="CSV to write; an existing one is continued")
     add("--model", required=True, help="name of the model, or its folder; it goes into LABELS_CSV")
-    where = command.add_mutually_exclusive_group(required=True)
-    where.add_argument(
-        "--base-url",
-        metavar="URL",
-        help="OpenAI-compatible server, such as http://localhost:8000/v1; its key is in OPENAI_API_KEY",
-    )
-    where.add_argument("--transformers", action="store_true", help="a model of transformers in this process")
-    where.add_argument(
-        "--callable", dest="function", metavar="MODULE:FUNCTION", help="a function of images and questions"
-    )
-    add("--concurrency", type=positive, help="parallel requests to a server")
-    add("--batch-size", type=positive, help="images at once, without a server")
-    add("--max-tokens", type=positive, help="upper bound of an answer's length, not with --callable")
-    add("--limit", type=positive, metavar="N", help="ask about at most N more images")
-    add("--meta-prompt", type=Path, metavar="FILE", help="another question; default: that of SynthCheX-75K")
-    add("--engine", choices=["local", "ray"], help="ask from this process, or with Ray Data")
-    add("--workers", type=positive, help="processes that ask, with Ray")
+    judge = command.add_mutually_exclusive_group(required=True)
+    server = "OpenAI-compatible server, such as http://localhost:8000/v1; its key is in OPENAI_API_KEY"
+    judge.add_argument("--base-url", metavar="URL", type=_web_address, help=server)
+    judge.add_argument("--transformers", action="store_true", help="a model of transformers in this process")
+    in_python = "a Python function that takes images and questions and returns answers"
+    judge.add_argument("--callable", dest="function", metavar="MODULE:FUNCTION", help=in_python)
+    add("--concurrency", type=positive, metavar="N", help="parallel requests, with --base-url")
+    add("--batch-size", type=positive, metavar="N", help="images at once, with --transformers or --callable")
+    add("--max-tokens", type=positive, metavar="N", help="upper bound of an answer's length, not with --callable")
+    add("--limit", type=positive, metavar="N", help="ask about at most N more images (default: all)")
+    meta_prompt = "file with another question than that of SynthCheX-75K (default)"
+    add("--meta-prompt", type=input_file, metavar="FILE", help=meta_prompt)
+    add("--engine", choices=["local", "ray"], help="ask from this process, or from workers of Ray Data")
+    add("--workers", type=positive, metavar="N", help="processes that ask, with --engine ray")
+    add_on_mismatch(add)
 
 
 def _add_report(commands: Any) -> None:
-    add = _command(commands, "report", report).add_argument
-    add("--html", type=Path, metavar="FILE", help="write a page with examples of each quality")
+    add = _add_command(commands, report, REPORT).add_argument
+    add("labels_csv", metavar="LABELS_CSV", type=Path, help="labels of some or all images")
+    add("--html", type=output_file, metavar="FILE", help="page with examples of each quality (default: none)")
+    add_on_mismatch(add)
 
 
 def _add_apply(commands: Any) -> None:
-    add = _command(commands, "apply", apply).add_argument
+    add = _add_command(commands, apply, APPLY).add_argument
+    add("labels_csv", metavar="LABELS_CSV", type=Path, help="a label for each image")
     add("output", metavar="OUTPUT_SOURCE", type=local_folder, help="folder for the result alone, created if needed")
-    dropped = ",".join(DROPPED)
-    add("--drop", type=_qualities, metavar="QUALITIES", help=f'what to leave out (default: "{dropped}")')
-    add("--unparsed", choices=["error", "drop", "keep"], help="images whose answer names no quality")
+    add("--drop", type=_qualities, metavar="QUALITIES", help="qualities to leave out, separated by commas")
+    unparsed = "images whose answer names no quality: list them and stop (error), or drop or keep them"
+    add("--unparsed", choices=["error", "drop", "keep"], help=unparsed)
     add_writing(add, "zip")
-
-
-def _command(commands: Any, name: str, function: Any) -> argparse.ArgumentParser:
-    about = function.__doc__.partition("\n")[0] if function.__doc__ else None
-    command: argparse.ArgumentParser = commands.add_parser(
-        name, help=about, description=about, epilog=EXAMPLES, formatter_class=HelpFormatter
-    )
-    command.set_defaults(**defaults_of(function))
-    add = command.add_argument
-    add("source", metavar="SOURCE", help="folder or archive, or its address")
-    add("labels_csv", metavar="LABELS_CSV", type=Path, help="CSV of labels")
     add_on_mismatch(add)
+
+
+def _add_command(commands: Any, function: Callable[..., Any], epilog: str) -> argparse.ArgumentParser:
+    about = (function.__doc__ or "").partition("\n")[0]
+    command: argparse.ArgumentParser = commands.add_parser(
+        function.__name__, help=about, description=about, epilog=epilog, formatter_class=HelpFormatter
+    )
+    command.set_defaults(run=function, **defaults_of(function))
+    command.add_argument("source", metavar="SOURCE", help="folder or archive, or its address")
     return command
 
 
@@ -119,6 +155,13 @@ def _qualities(text: str) -> tuple[str, ...]:
     if not {*names} <= {*QUALITIES}:
         raise argparse.ArgumentTypeError(f"{text}: name some of {', '.join(QUALITIES)}")
     return names
+
+
+def _web_address(text: str) -> str:
+    address = urllib.parse.urlsplit(text)
+    if address.scheme not in ("http", "https") or not address.hostname:
+        raise argparse.ArgumentTypeError(f"{text}: must start with http:// or https://, and a host")
+    return text
 
 
 if __name__ == "__main__":

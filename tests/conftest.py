@@ -43,7 +43,7 @@ collect_ignore = [] if TAKES_SCRIPTS else ["test_load_dataset.py"]
 if not importlib.util.find_spec("ray"):
     collect_ignore += [
         "pipeline/quality/test_heavy.py",
-        "pipeline/quality/tiny_vlm.py",
+        "tiny_vlm.py",
     ]  # which have an environment of their own
 
 
@@ -51,6 +51,12 @@ def pytest_unconfigure() -> None:
     """Ends the Hub, and removes it and the cache of the tests."""
     SERVING.__exit__(None, None, None)
     shutil.rmtree(SCRATCH, ignore_errors=True)
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Tells how to run the tests that were left out."""
+    if config.option.markexpr == "not slow" and "TOX_ENV_NAME" not in os.environ:
+        terminalreporter.write_line("quick tests only; all tests, on all versions: uvx --with tox-uv tox")
 
 
 @pytest.fixture

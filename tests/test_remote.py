@@ -1,16 +1,22 @@
 """Sources at addresses: from a Hub and over HTTP, through the unmodified clients."""
 
+import os
 import random
+import re
+import subprocess
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 
-from conftest import SHAPES, Rows, Source, Write, contents, mixed, one_zip, to_csv, to_zip
+import synthchex_75k
+from conftest import ROOT, SHAPES, Rows, Source, Write, contents, loose, mixed, one_zip, tars, to_csv, to_zip, zips
 from servers.local_hub import Hub
-from servers.range_server import serve
+from servers.range_server import serve, serve_plainly
 from synthchex_75k import LABELS, SourceError, load
 
 
@@ -72,3 +78,122 @@ def test_what_cannot_be_used_is_found_before_the_download(source: Source, table:
             load(server.url, cache_dir=tmp_path / "cache")
         sizes = {path.name: path.stat().st_size for path in folder.glob("data/*.zip")}
         assert all(server.sent[name] < size / 10 for name, size in sizes.items())
+
+
+# Errors of networks and servers
+
+
+def last_line(address: str, environment: dict[str, str], read: str = "synthchex_75k.load({!r}, streaming=True)") -> str:
+    """The last line of what Python prints when a source cannot be read; there is one exception, in one line."""
+    code = f"import synthchex_75k; {read.format(address)}"
+    environment = {**os.environ, **environment}
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert run.returncode == 1
+    assert run.stderr.count("Traceback") == 1
+    lines = run.stderr.rstrip().splitlines()
+    assert lines[-1].startswith("synthchex_75k.SourceError: ")
+    return lines[-1].removeprefix("synthchex_75k.SourceError: ")
+
+
+READ = ["synthchex_75k.load({!r})", "synthchex_75k.load({!r}, streaming=True)", "synthchex_75k.plan({!r})"]
+
+
+@pytest.mark.parametrize("read", READ)
+@pytest.mark.parametrize("address", ["hf://datasets/raman07/SynthCheX-75K@main", "http://127.0.0.1:9/release/"])
+def test_without_network_the_error_is_one_line_with_the_address(read: str, address: str, tmp_path: Path) -> None:
+    closed = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path)}
+    line = last_line(address, closed, read)
+    assert line.startswith(f"{address} cannot be read: ")
+    assert re.search(r"Connect(ion)?(or)?Error: .*(Connection refused|Connect call failed)", line)
+    login = ", and your login at http://127.0.0.1:9 (`hf auth login`)" if address.startswith("hf:") else ""
+    assert line.endswith(f"Check the network and the address{login}.")
+
+
+def test_offline_mode_is_named(tmp_path: Path) -> None:
+    line = last_line("hf://datasets/raman07/SynthCheX-75K", {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)})
+    assert re.search(r"OfflineMode\w*: .*offline mode", line)
+
+
+@pytest.mark.parametrize(
+    "address", ["hf://datasets/alice/private", "hf://datasets/alice/nothing", "hf://datasets/a/b@v"]
+)
+def test_a_private_or_missing_repository_is_one_line(address: str, hub: Hub, table: Rows) -> None:
+    hub.create("alice/private", private=True, files={"m.csv": to_csv(table)})
+    hub.create("a/b", files={"m.csv": to_csv(table)})
+    with pytest.raises(SourceError) as caught:
+        load(address, streaming=True)
+    message = str(caught.value)
+    assert re.search(rf"^{address} cannot be read: .*(401|404|NotFound).*`hf auth login`\)\.$", message)
+    assert caught.value.__suppress_context__
+
+
+def test_a_csv_of_a_hub_repository_suggests_its_folder(hub: Hub, table: Rows) -> None:
+    hub.create("a/b", files={"m.csv": to_csv(table)})
+    with pytest.raises(SourceError, match=r"^hf://datasets/a/b/m\.csv(:| cannot be read)"):
+        load("hf://datasets/a/b/m.csv", streaming=True)
+
+
+@pytest.mark.parametrize(("path", "status"), [("gone/", 404), ("gone.zip", 404), ("500/", 500), ("403/", 403)])
+def test_what_an_http_server_refuses_is_one_line(path: str, status: int, source: Source) -> None:
+    with serve(source()) as server:
+        with pytest.raises(SourceError) as caught:
+            load(f"{server.url}/{path}", streaming=True)
+        assert re.fullmatch(rf"{server.url}/{path} cannot be read: .*{status}.*the address\.", str(caught.value))
+
+
+def test_an_archive_that_disappears_while_a_stream_is_read_is_one_line(source: Source) -> None:
+    folder = source()
+    with serve(folder) as server:
+        rows = iter(load(server.url, streaming=True))
+        next(rows)
+        (folder / "data" / "s0.zip").unlink()
+        with pytest.raises(SourceError, match=rf"^{server.url}/data/s0\.zip cannot be read: .*404") as caught:
+            list(rows)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("function", ["_members", "_read_png"])
+@pytest.mark.parametrize("error", [KeyError("x"), AttributeError("x"), AssertionError()], ids=repr)
+def test_mistakes_in_the_code_are_not_taken_for_errors_of_the_network(
+    function: str, error: Exception, source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(synthchex_75k, function, mock.Mock(side_effect=error))
+    with serve(source()) as server, pytest.raises(type(error)) as caught:
+        list(load(server.url, streaming=True))
+    assert caught.value is error
+
+
+def test_a_damaged_image_at_an_address_is_named_as_elsewhere(source: Source, images: dict[str, bytes]) -> None:
+    names = list(images)
+    with serve(source({**images, names[1]: b"x"})) as server, pytest.raises(SourceError) as caught:
+        list(load(server.url, streaming=True))
+    assert str(caught.value) == f"data/s0.zip: {names[1]}: not a whole PNG file; generate or copy it again"
+
+
+# A server without range requests
+
+
+@pytest.mark.parametrize("options", [{}, {"streaming": True}], ids=str)
+@pytest.mark.parametrize(("shape", "count"), [(zips, 3), (one_zip, 1)])
+def test_a_server_without_range_requests_is_named(
+    shape: Write, count: int, options: dict[str, Any], source: Source, tmp_path: Path
+) -> None:
+    with serve_plainly(source(shape=shape)) as server:
+        url = f"http://127.0.0.1:{server.server_port}"
+        with pytest.raises(SourceError) as caught:
+            load(url, cache_dir=tmp_path / "cache", **options)
+    told = "- unreadable: the server ignores range requests; download the folder and load that, or serve it with nginx"
+    names = ["data/s0.zip", "data/s1.zip", "data/s2.zip"] if shape is zips else ["ALL_FILES.zip"]
+    counted = " (3 in all)" if count > 1 else ""
+    assert str(caught.value).splitlines()[1:] == [f"{told}{counted}: {'; '.join(names)}"]
+
+
+def test_loose_images_and_tars_need_no_range_requests(
+    source: Source, expected: Rows, rows_of: Callable[..., Rows], tmp_path: Path
+) -> None:
+    with serve_plainly(source(shape=loose)) as server:
+        url = f"http://127.0.0.1:{server.server_port}"
+        assert rows_of(load(url, streaming=True, uncertainty="keep")) == expected
+    with serve_plainly(source(shape=tars)) as server:
+        url = f"http://127.0.0.1:{server.server_port}"
+        assert rows_of(load(url, cache_dir=tmp_path / "cache", uncertainty="keep")) == expected

@@ -30,12 +30,75 @@ def test_nothing_there(tmp_path: Path) -> None:
     assert re.search(r"nowhere: no such file or folder. Check", error_of(tmp_path / "nowhere"))
 
 
+@pytest.mark.parametrize("name", ["raman07/SynthCheX-75K", "raman07/SynthCheX-75K@v1.0"])
+def test_user_slash_name_suggests_the_address_on_the_hub(name: str) -> None:
+    with pytest.raises(SourceError) as caught:
+        load(name)
+    wanted = f'{name}: no such file or folder. Check the path, or for the Hub pass "hf://datasets/{name}".'
+    assert str(caught.value) == wanted
+
+
+@pytest.mark.parametrize("name", ["/nowhere/release", "./nowhere/release", "nowhere", "a/b/c"])
+def test_other_missing_paths_suggest_no_address(name: str) -> None:
+    with pytest.raises(SourceError) as caught:
+        load(name)
+    assert str(caught.value) == f"{name}: no such file or folder. Check the path."
+
+
+@pytest.mark.parametrize("name", ["metadata.csv", "img/a.png", "notes.txt"])
+def test_a_single_file_suggests_its_folder(
+    name: str, source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = source()
+    to_files(folder, {"img/a.png": b"x", "notes.txt": b"x"})
+    file = folder / name
+    assert error_of(file) == f"{file}: not a folder or archive. Pass its folder: {file.parent}"
+    monkeypatch.chdir(file.parent)
+    assert error_of(Path(file.name)) == f"{file.name}: not a folder or archive. Pass its folder: ."
+
+
+def test_broken_links_are_named_with_their_targets(source: Source, tmp_path: Path) -> None:
+    folder = source()
+    for name in ("data/s1.zip", "metadata.csv", "x.png"):
+        (folder / name).unlink(missing_ok=True)
+        (folder / name).symlink_to(tmp_path / "gone" / Path(name).name)
+    message = error_of(folder)
+    kind = "- link to a file that does not exist; restore the file or remove the link (3 in all): "
+    places = [f"{name} -> {tmp_path / 'gone' / Path(name).name}" for name in ("data/s1.zip", "metadata.csv", "x.png")]
+    assert kind + "; ".join(places) in message.splitlines()
+    assert "without" not in message  # an archive that was not read is no reason to report missing images
+
+
+@pytest.mark.parametrize("name", ["release", "release.zip"])
+def test_a_broken_link_as_source(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).symlink_to(tmp_path / "gone")
+    assert error_of(tmp_path / name) == (
+        f"{tmp_path / name} -> {tmp_path / 'gone'}: no such file or folder. Check the path."
+    )
+
+
+@pytest.mark.parametrize("shape", [loose, one_zip, tars])
+def test_jpeg_images_only(shape: Write, source: Source, images: dict[str, bytes], table: Rows) -> None:
+    names = [f"{n}.{'JPG' if n % 2 else 'jpeg'}" for n in range(12)]
+    message = error_of(source(dict.fromkeys(names, b"\xff\xd8\xff"), table, shape))
+    assert re.search(r"^- JPEG images only; convert them to PNG \(12 in all\): .*0\.jpeg; .*1\.JPG; ", message, re.M)
+    assert "no archive or image" not in message
+    assert "without" not in message
+
+
+def test_jpeg_files_beside_png_images_are_ignored(source: Source, images: dict[str, bytes]) -> None:
+    folder = source()
+    to_files(folder, {"preview.jpg": b"x", "img/a.jpeg": b""})
+    to_zip(folder / "more.zip", {"preview.jpg": b"x"})
+    assert [row.filename for row in plan(folder)] == list(images)
+
+
 def test_no_image_and_no_csv(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("nothing")
     message = error_of(tmp_path)
     assert message.startswith(f"{tmp_path} cannot be used as it is\n")
     assert re.search(r"no archive or image; check the address", message)
-    assert re.search(r"no metadata CSV; .*/synthetic_filename/.*there is no \.csv", message)
+    assert re.search(r"no metadata CSV; .*/synthetic_filename/.*14 labels: no \.csv file", message)
 
 
 def test_archive_without_images(source: Source, table: Rows) -> None:
@@ -45,7 +108,7 @@ def test_archive_without_images(source: Source, table: Rows) -> None:
 @pytest.mark.parametrize("column", ["filename", "prompt", "Edema"])
 def test_missing_column(column: str, source: Source, table: Rows) -> None:
     message = error_of(source(table=[without(row, column) for row in table]))
-    assert re.search(rf"no metadata CSV; .*\(1 in all\): metadata.csv has no {column}", message)
+    assert re.search(rf"^- no metadata CSV; .* or 14 labels: metadata.csv has no {column}$", message, re.M)
 
 
 def test_missing_labels(source: Source, table: Rows) -> None:
@@ -65,7 +128,7 @@ def test_two_metadata_csvs(source: Source, table: Rows) -> None:
 def test_doubled_column(header: str, source: Source, table: Rows) -> None:
     header_line, rows = to_csv(table).split(b"\r\n", 1)
     message = error_of(source(table=header_line + f",{header}\r\n".encode() + rows))
-    assert re.search(rf"doubled column.*leave one.*metadata.csv: filename, .*{header}", message)
+    assert re.search(rf"doubled column.*keep one.*metadata.csv: filename, .*{header}", message)
     assert "without" not in message  # a CSV that was not read says nothing of missing rows
 
 
@@ -82,12 +145,12 @@ def test_not_utf8(source: Source, table: Rows) -> None:
         (lambda text: text + b'x.png,"never closed', "unexpected end of data"),
         (lambda text: text + b"x.png,short\r\n", "more or fewer fields than the 16 columns"),
         (lambda text: text + b"x.png,long" + b"," * 20, "more or fewer fields than the 16 columns"),
-        (lambda text: text.replace(b"round", b"ro\0und"), "a NUL byte in line 4"),
+        (lambda text: text.replace(b"round", b"ro\0und"), "4: .*NUL"),
     ],
 )
 def test_unreadable_csv(change: Callable[[bytes], bytes], told: str, source: Source, table: Rows) -> None:
     message = error_of(source(table=change(to_csv(table))))
-    assert re.search(rf"unreadable CSV; .*\(1 in all\): metadata.csv line .*{told}", message)
+    assert re.search(rf"unreadable CSV; .* as columns: metadata.csv line .*{told}", message)
     assert "without" not in message
 
 
@@ -95,23 +158,23 @@ def test_empty_prompt_and_file_name(source: Source, table: Rows) -> None:
     table[1] = {**table[1], "prompt": " \t"}
     table[6] = {**table[6], "filename": "/data/"}
     message = error_of(source(table=table))
-    assert re.search(r"empty prompt; write .*\(1 in all\): metadata.csv line 3$", message, re.M)
-    assert re.search(r"empty file name; .*\(1 in all\): metadata.csv line 9$", message, re.M)  # line 6 has a line break
+    assert re.search(r"empty prompt; write .* generated the image: metadata.csv line 3$", message, re.M)
+    assert re.search(r"empty file name; name the image: metadata.csv line 9$", message, re.M)  # line 6 has a line break
 
 
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("", "'' is no dict of labels"),
-        ("[('Edema', 1)]", "no dict of labels"),
-        ("[]", "no dict of labels"),
-        ("{", "no dict of labels"),
-        ("{**{}}", "no dict of labels"),
-        ("__import__('os').getcwd()", "no dict of labels"),
-        ("(" * 5000, "no dict of labels"),
+        ("", "'' is not a dict of labels"),
+        ("[('Edema', 1)]", "not a dict of labels"),
+        ("[]", "not a dict of labels"),
+        ("{", "not a dict of labels"),
+        ("{**{}}", "not a dict of labels"),
+        ("__import__('os').getcwd()", "not a dict of labels"),
+        ("(" * 5000, "not a dict of labels"),
         (repr(dict.fromkeys(LABELS[1:])), "'Atelectasis' is missing"),
-        (repr({**dict.fromkeys(LABELS), "Cough": 1}), "'Cough' is too many"),
-        (repr(dict.fromkeys(LABELS))[:-1] + ", 'Edema': 1}", "a label is there twice"),
+        (repr({**dict.fromkeys(LABELS), "Cough": 1}), "'Cough' is not a label"),
+        (repr(dict.fromkeys(LABELS))[:-1] + ", 'Edema': 1}", "a label is given twice"),
         (repr({**dict.fromkeys(LABELS), "Edema": 2}), "'Edema' is 2"),
         (repr({**dict.fromkeys(LABELS), "Edema": 0.5}), "'Edema' is 0.5"),
         (repr({**dict.fromkeys(LABELS), "Edema": True}), "'Edema' is True"),
@@ -122,7 +185,7 @@ def test_bad_label_dict(text: str, told: str, source: Source, table: Rows) -> No
     rows = [as_dict(row, repr(dict.fromkeys(LABELS))) for row in table]
     rows[2]["labels_dict"] = text
     assert re.search(
-        rf"bad labels; give each of the 14.*\(1 in all\): metadata.csv line 4: .*{told}", error_of(source(table=rows))
+        rf"bad labels; give each of the 14.* or nothing: metadata.csv line 4: .*{told}", error_of(source(table=rows))
     )
 
 
@@ -171,6 +234,15 @@ def test_mismatch_skipped_is_one_warning(
     ]
 
 
+def test_a_single_place_is_not_counted(source: Source, images: dict[str, bytes], table: Rows) -> None:
+    folder = source(dict(list(images.items())[:11]))
+    name = table[11]["filename"]
+    assert error_of(folder) == (
+        f"{folder} cannot be used as it is\n"
+        f'- row without an image; add the image, or pass on_mismatch="skip": metadata.csv line 14: {name}'
+    )
+
+
 def test_skip_forgives_nothing_else_and_not_everything(source: Source, images: dict[str, bytes], table: Rows) -> None:
     table[1] = {**table[1], "prompt": ""}
     assert "empty prompt" in error_of(source(table=table), on_mismatch="skip")
@@ -181,8 +253,8 @@ def test_empty_and_huge_members(source: Source, images: dict[str, bytes], table:
     names = list(images)
     folder = source({**images, names[0]: b"", names[5]: bytes((64 << 20) + 1)}, shape=one_zip)
     message = error_of(folder)
-    assert re.search(rf"empty image; .*\(1 in all\): ALL_FILES.zip: ALL_FILES/{names[0]}", message)
-    assert re.search(rf"image over 64 MiB unpacked; .*\(1 in all\): ALL_FILES.zip: ALL_FILES/{names[5]}", message)
+    assert re.search(rf"empty image; get it again: ALL_FILES.zip: ALL_FILES/{names[0]}", message)
+    assert re.search(rf"image over 64 MiB unpacked; get it again: ALL_FILES.zip: ALL_FILES/{names[5]}", message)
     assert "empty image" in error_of(source({**images, names[0]: b""}, shape=loose))
     assert "empty image" in error_of(source({**images, names[0]: b""}, shape=tars))
 

@@ -2,8 +2,10 @@
 
 import ast
 import csv
+import inspect
 import json
 import pickle
+import re
 import shutil
 import struct
 import subprocess
@@ -12,6 +14,7 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import datasets
 import fsspec
@@ -43,6 +46,7 @@ from synthchex_75k import LABELS, load
 ALLOWED_IMPORTS = {
     *("ast", "collections", "csv", "dataclasses", "functools", "hashlib", "io", "itertools", "logging", "os", "re"),
     *("struct", "tarfile", "typing", "urllib.parse", "zipfile", "zlib", "collections.abc", "datasets", "fsspec"),
+    "contextlib",
 }
 POLICIES = {
     "zeros": lambda raw: int(raw == 1),
@@ -80,8 +84,8 @@ def test_a_row_is_as_documented(tmp_path: Path) -> None:
     paths = [image["path"] for image in dataset.cast_column("image", datasets.Image(decode=False))["image"]]
     assert paths == list(dataset["filename"])
     assert "75,649" in dataset.info.description
-    assert "CheXGenBench" in dataset.info.citation
-    assert dataset.info.homepage == "https://huggingface.co/datasets/raman07/SynthCheX-75K"
+    assert dataset.info.citation == synthchex_75k.CITATION
+    assert dataset.info.homepage == synthchex_75k.HOMEPAGE == "https://huggingface.co/datasets/raman07/SynthCheX-75K"
     assert (dataset.info.license, str(dataset.info.version)) == ("Apache-2.0", "1.0.0")
 
 
@@ -180,6 +184,68 @@ def test_whatever_a_csv_says_is_what_is_planned(
         assert list(row.labels) == wanted
 
 
+NEVER = re.compile("(?!)")
+TEXTS = [
+    *("1", "1.0", "0", "-0", "0.0", "-0.0", "-1", "-1.0", "None", "null", "nan", "NaN", "none", "NULL", "True", "1e0"),
+    *("2", "0.5", "01", "1.", "+1", "- 1", "1_0", "inf", "''", "'1'", '"nan"', "[1]", "{'Edema': 1}", ""),
+]
+ITEM = st.tuples(
+    st.sampled_from(["'", '"', ""]),
+    st.sampled_from([*LABELS, "Cough", "Lung  Lesion", "edema"]) | st.text(max_size=3),
+    st.sampled_from([": ", ":", " : ", ":\n", ": #\n", ", "]),
+    st.sampled_from(TEXTS),
+).map(lambda item: f"{item[0]}{item[1]}{item[0]}{item[2]}{item[3]}")
+SCRAP = st.sampled_from([", ", ",", "{", "}", "'", '"', " ", "\n", "\\", "\\x45", "#"]) | st.text(max_size=2)
+
+
+@st.composite
+def almost_usual(draw: st.DrawFn) -> str:
+    """A dict of the 14 labels as programs write it, with up to three changes."""
+    labels = draw(st.permutations(LABELS))
+    values = draw(st.lists(RAW, min_size=14, max_size=14))
+    write = draw(st.sampled_from([repr, json.dumps, lambda data: json.dumps(data, separators=(",", ":"))]))
+    text = write(dict(zip(labels, values, strict=True)))
+    for _ in range(draw(st.integers(0, 3))):
+        at = draw(st.integers(0, len(text)))
+        text = text[:at] + draw(ITEM | SCRAP) + text[at + draw(st.integers(0, 3)) :]
+    return text
+
+
+def outcome(read: Callable[[str], Any], cell: str) -> Any:
+    """What a function returns, or the message of its error."""
+    try:
+        return read(cell)
+    except ValueError as error:
+        return str(error)
+
+
+ITEMS = st.lists(ITEM, max_size=2).map(lambda items: "".join(f"{item}, " for item in items))
+
+
+@pytest.mark.filterwarnings("ignore:invalid")  # the parser's, about the likes of "\\s" and "1is"
+@settings(deadline=None, max_examples=600)
+@given(
+    cell=almost_usual()
+    | st.tuples(ITEMS, almost_usual(), ITEMS).map("".join)
+    | st.lists(ITEM, max_size=16).map(lambda items: "{" + ", ".join(items) + "}")
+    | st.text()
+)
+def test_usual_labels_are_read_as_the_parser_reads_them(cell: str) -> None:
+    fast = outcome(synthchex_75k._labels.__wrapped__, cell)
+    with mock.patch.object(synthchex_75k, "USUAL_ITEM", NEVER):
+        assert fast == outcome(synthchex_75k._labels.__wrapped__, cell)
+
+
+@pytest.mark.parametrize("write", [repr, json.dumps])
+@pytest.mark.parametrize("order", [LABELS, LABELS[::-1]])
+def test_the_usual_forms_of_labels_are_not_parsed(write: Callable[[Any], str], order: tuple[str, ...]) -> None:
+    values = [None, 1.0, 0.0, -1.0, -0.0, 1, 0, -1, float("nan"), None, 1.0, 0.0, 1, 0]
+    wanted = dict(zip(order, [None, 1, 0, -1, 0, 1, 0, -1, None, None, 1, 0, 1, 0], strict=True))
+    with mock.patch("ast.literal_eval", side_effect=AssertionError):
+        labels = synthchex_75k._labels.__wrapped__(write(dict(zip(order, values, strict=True))))
+    assert dict(zip(LABELS, labels, strict=True)) == wanted
+
+
 @pytest.mark.parametrize("ending", ["\n", "\r\n"])
 def test_other_csvs_and_blank_lines_do_not_matter(ending: str, source: Source, table: Rows) -> None:
     folder = source(table=to_csv(table).replace(b"\r\n", ending.encode()) + ending.encode() * 2)
@@ -235,6 +301,40 @@ def test_wrong_parameters(options: dict[str, Any], told: str) -> None:
         load(FIXTURE, **options)
 
 
+def test_load_explains_its_parameters() -> None:
+    text = inspect.getdoc(load) or ""
+    arguments = text.partition("Args:")[2].partition("Returns:")[0]
+    assert re.findall(r"^    (\w+) \(", arguments, re.M) == list(inspect.signature(load).parameters)
+    for value in ("zeros", "ones", "keep", "error", "skip", "train"):
+        assert f'`"{value}"`' in arguments
+    for section in ("Raises:", "Example:", "SourceError", "hf://datasets/", "site-packages"):
+        assert section in text
+
+
+@pytest.mark.parametrize(
+    ("folder", "files", "is_source"),
+    [
+        ("code", {"results.csv": b"image,fid\n1.png,2\n", "plot.png": b"x"}, False),
+        ("code", {"data/x.csv": b"a,b\n1,2\n", "data/y.csv": b"\xff\xfe\0\n", "data/empty.csv": b""}, False),
+        ("code", {"deep/er/all.zip": b"", "tests/metadata.csv": b"filename,prompt,labels_dict\n"}, False),
+        ("code", {"metadata.csv": b"filename,prompt,labels_dict\n"}, True),
+        ("code", {"data/m.csv": f"\ufefffile_name, prompt,{','.join(LABELS)}\n".encode()}, True),
+        ("code", {"a.zip": b""}, True),
+        ("code", {"data/a.tar": b""}, True),
+        ("lib/site-packages", {"a.zip": b"", "data/m.csv": b"filename,prompt,labels_dict\n"}, False),
+        ("lib/dist-packages", {"a.zip": b""}, False),
+    ],
+)
+def test_what_makes_the_folder_of_the_script_a_source(
+    folder: str, files: dict[str, bytes], is_source: bool, tmp_path: Path
+) -> None:
+    own = tmp_path / folder
+    to_files(own, {"synthchex_75k.py": b"", **files})
+    (own / "link.csv").symlink_to(tmp_path / "gone")
+    found = synthchex_75k._find_source(None, str(own), None, local=True)
+    assert found[0] == (str(own) if is_source else "hf://datasets/raman07/SynthCheX-75K@main")
+
+
 @pytest.mark.parametrize("shape", [one_zip, zips])
 def test_without_a_source_the_folder_of_the_script_is_read(shape: Write, source: Source, expected: Rows) -> None:
     folder = source(shape=shape)
@@ -252,7 +352,7 @@ def test_without_a_source_anywhere_the_release_is_asked_for(hub: Hub, tmp_path: 
     code = "import synthchex_75k; synthchex_75k.load(streaming=True)"
     run = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert hub.asked("/datasets/raman07/SynthCheX-75K")
-    assert "SourceError: hf://datasets/raman07/SynthCheX-75K@main: no such file or folder" in run.stderr
+    assert "SourceError: hf://datasets/raman07/SynthCheX-75K@main cannot be read: " in run.stderr
 
 
 def test_any_fsspec_address_is_a_source(expected: Rows, rows_of: Callable[..., Rows]) -> None:

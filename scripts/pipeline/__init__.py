@@ -15,11 +15,14 @@ The ground floor, modules that every step may use:
     retry          retries with back-off that honour Retry-After
     hub            requests to the Hugging Face Hub
     page           self-contained HTML pages
+    table          tables as CSV and as plain text
 
 and one package for each step:
 
+    pack           a folder of PNG files and a CSV to a SOURCE
     parquet        SOURCE to a Parquet dataset repository: convert, verify, card, croissant.json, publish
     quality        judge each image with a vision-language model, report and apply the answers
+    benchmark      the methods that `benchmark.py` compares
 
 A package of a step imports the ground floor and never another step; the ground floor imports no step.
 `tests/test_structure.py` holds this.

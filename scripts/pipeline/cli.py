@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import inspect
 import os
 import signal
@@ -15,20 +16,23 @@ from datasets.utils.py_utils import convert_file_size_to_int
 
 from pipeline.errors import StepError
 from pipeline.jobs import WorkerDiedError, available_cpus
-from pipeline.shards import MAX_SHARD_SIZE
 from synthchex_75k import SourceError
-
-RERUN = "Finished files are kept: run the same command again to continue."
 
 Add = Callable[..., Any]  # `add_argument` of a parser or a group
 
 
-class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Keeps line breaks of the description, and adds the default of each option that has one."""
+class HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Keeps line breaks of the description, and adds the default of each option whose help names none."""
 
-    def _get_help_string(self, action: argparse.Action) -> str | None:
-        has_default = action.default not in (None, False, True) and "(default" not in (action.help or "")
-        return super()._get_help_string(action) if has_default else action.help
+    def _get_help_string(self, action: argparse.Action) -> str:
+        text, default = action.help or "", action.default
+        if default is None or isinstance(default, bool) or default == argparse.SUPPRESS or "default" in text:
+            return text
+        if action.type is file_size:
+            default = f"{default / 1e6:g}MB"
+        elif isinstance(default, tuple):
+            default = ",".join(default)
+        return f"{text} (default: {str(default).replace('%', '%%')})"
 
 
 def start(main: Callable[[], int]) -> NoReturn:
@@ -49,34 +53,39 @@ def start(main: Callable[[], int]) -> NoReturn:
         sys.stdout.flush()
     except BrokenPipeError:
         code = 128 + signal.SIGPIPE
-    sys.stderr.flush()
+    with contextlib.suppress(BrokenPipeError):
+        sys.stderr.flush()
     os._exit(code)
 
 
-def exit_code(step: Callable[[], int | None]) -> int:
+def exit_code(step: Callable[[], int | None], kept: str = "Finished files") -> int:
     """Runs a step, and prints an error as one line.
 
     Args:
         step: What to run; it may return an exit code.
+        kept: What an interruption does not lose, for messages.
 
     Returns:
         The exit code: that of the step, else 0; 1 after an error, 130 after Ctrl-C.
     """
+    rerun = f"{kept} are kept: run the same command again to continue."
     try:
         return step() or 0
     except KeyboardInterrupt:
-        print(f"\ninterrupted. {RERUN}", file=sys.stderr)
+        print(f"\ninterrupted. {rerun}", file=sys.stderr)
         return 128 + signal.SIGINT
     except BrokenPipeError:
         raise
     except (SourceError, StepError) as error:
         print(f"error: {error}", file=sys.stderr)
     except (WorkerDiedError, OSError, MemoryError) as error:
-        print(f"error: {error or type(error).__name__}. {RERUN}", file=sys.stderr)
+        print(f"error: {error or type(error).__name__}. {rerun}", file=sys.stderr)
     return 1
 
 
-def make_parser(docstring: str | None, examples: str, function: Callable[..., Any] | None = None) -> Any:
+def make_parser(
+    docstring: str | None, examples: str, function: Callable[..., Any] | None = None
+) -> argparse.ArgumentParser:
     """Returns a parser whose help is the docstring of the program.
 
     Args:
@@ -115,8 +124,26 @@ def file_size(text: str) -> int:
 def local_folder(text: str) -> Path:
     """Reads the path of a local folder."""
     if "://" in text:
-        raise argparse.ArgumentTypeError(f"{text} must be a local folder; use --push-to-hub to upload")
+        raise argparse.ArgumentTypeError(f"{text} must be a local folder; upload the result afterwards")
     return Path(text)
+
+
+def output_file(text: str) -> Path:
+    """Reads the path of a file to write, in a folder that exists."""
+    path = Path(text)
+    if path.is_dir():
+        raise argparse.ArgumentTypeError(f"{path} is a folder; name a file")
+    if not path.parent.is_dir():
+        raise argparse.ArgumentTypeError(f"{path.parent}: no such folder; create it first")
+    return path
+
+
+def input_file(text: str) -> Path:
+    """Reads the path of a file that exists."""
+    path = Path(text)
+    if not path.is_file():
+        raise argparse.ArgumentTypeError(f"{path}: no such file")
+    return path
 
 
 def add_writing(add: Add, file: str) -> None:
@@ -126,16 +153,13 @@ def add_writing(add: Add, file: str) -> None:
         add: `add_argument`.
         file: Name of the kind of file.
     """
-    add("--num-proc", type=positive, default=available_cpus(), help="processes; default: all CPUs, here %(default)s")
-    add(
-        "--max-shard-size",
-        type=file_size,
-        metavar="SIZE",
-        help=f"upper bound of a {file}, such as 200MB or 1GiB (default: {MAX_SHARD_SIZE // 10**6}MB)",
-    )
+    processes = "processes (default: all CPUs, here %(default)s)"
+    add("--num-proc", type=positive, default=available_cpus(), metavar="N", help=processes)
+    add("--max-shard-size", type=file_size, metavar="SIZE", help=f"upper bound of a {file}, such as 200MB or 1GiB")
     add("--overwrite", action="store_true", help="replace finished files of another source or other options")
 
 
 def add_on_mismatch(add: Add) -> None:
     """Adds the option of `synthchex_75k.plan`."""
-    add("--on-mismatch", choices=["error", "skip"], help="images without a row, and rows without an image")
+    about = "images without a row, and rows without an image: list them and stop (error), or leave them out (skip)"
+    add("--on-mismatch", choices=["error", "skip"], help=about)

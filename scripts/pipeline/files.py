@@ -7,7 +7,7 @@ import errno
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO
@@ -39,11 +39,27 @@ def atomic_write(path: Path, data: bytes) -> None:
         rename(temporary, path)
 
 
+def append(path: Path, data: bytes) -> None:
+    """Appends to a file, which need not exist, and fsyncs it."""
+    with filename_in_errors(path), open(path, "ab") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
 def rename(temporary: Path, path: Path) -> None:
     """Renames a file that was fsynced, and fsyncs the folder."""
     os.replace(temporary, path)
-    if os.name == "posix":  # elsewhere a folder cannot be fsynced
-        fsync(path.parent)
+    _fsync_folder(path.parent)
+
+
+def remove(paths: Iterable[Path]) -> None:
+    """Removes files, as far as they exist, and fsyncs their folders."""
+    existing = [path for path in paths if os.path.lexists(path)]
+    for path in existing:
+        path.unlink()
+    for folder in {path.parent for path in existing}:
+        _fsync_folder(folder)
 
 
 @contextlib.contextmanager
@@ -92,12 +108,19 @@ def background_fsync(file: IO[bytes]) -> Iterator[Callable[[], None]]:
 
 
 def fsync(path: Path) -> None:
-    """Waits until a file, or the names in a folder, are on the disk."""
-    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    """Waits until a file is on the disk."""
+    with open(path, "r+b") as file:
+        os.fsync(file.fileno())
+
+
+def _fsync_folder(path: Path) -> None:
+    """Waits until the names in a folder are on the disk; elsewhere than on POSIX a folder cannot be fsynced."""
+    if os.name == "posix":
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def sha256_of(path: Path) -> str:

@@ -1,54 +1,86 @@
 """An output folder, and its manifest: which files a program wrote there, with fingerprints and checksums.
 
-`.manifest.json` has an entry for each finished file, saved before the file gets its name. So a rerun recognises
-finished files after an interruption at any point, finds a flipped bit in any of them, and never replaces a file that
-somebody else wrote or edited.
+The manifest lets a rerun recognise finished files after an interruption at any point, find a flipped bit in any of
+them, and never replace a file that somebody else wrote or edited. It is `.manifest.jsonl`: a line for the request, that
+is the source and the options, then a line for each finished file, appended before the file is renamed into place. Each
+line has a CRC-32 of its own, so that damage to the manifest costs the files of the damaged lines and no others.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from pipeline.errors import StepError, counted, listing
-from pipeline.files import TEMPORARY, atomic_write, rename, sha256_of
+from pipeline.files import (
+    TEMPORARY,
+    append,
+    atomic_write,
+    filename_in_errors,
+    fsync,
+    remove,
+    remove_on_error,
+    rename,
+    sha256_of,
+    temporary_path,
+)
 
-MANIFEST = ".manifest.json"
+MANIFEST = ".manifest.jsonl"
 DATA = "data"  # the subfolder of the large files, which a rerun repairs; a change of any other file is refused
 SUBFOLDERS = (DATA, "figures")
 
 Entry = dict[str, Any]  # of a file: "size" in bytes, "sha256", for data files "fingerprint" and what `Shard.write` adds
 
 
-def local_source(source: str | Path) -> str:
-    """Returns the address of a source in the form that a manifest keeps: a local path becomes absolute."""
-    return str(source) if "://" in str(source) else os.path.abspath(source)
+class Manifest(TypedDict):
+    """What a manifest holds.
+
+    Attributes:
+        marker: That of the `OutputFolder`; empty where there is no manifest.
+        request: Source and options of the last run.
+        files: An entry by relative path.
+        damaged: Numbers of damaged lines, from 1.
+    """
+
+    marker: str
+    request: dict[str, Any]
+    files: dict[str, Entry]
+    damaged: list[int]
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
+def read_manifest(folder: Path) -> Manifest:
     """Reads the manifest of a folder.
 
     Args:
-        folder: The folder.
+        folder: The folder; it need not have a manifest.
 
     Returns:
-        `request`, the source and options of the last run, and `files`, an entry by relative path; both are empty where
-        there is no manifest.
+        The manifest, without what its damaged lines held.
 
     Raises:
-        StepError: The manifest is damaged.
+        OSError: It cannot be read.
     """
+    manifest: Manifest = {"marker": "", "request": {}, "files": {}, "damaged": []}
     path = folder / MANIFEST
-    if not path.is_file():
-        return {"request": {}, "files": {}}
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-        return {"request": {**manifest["request"]}, "files": {**manifest["files"]}}
-    except (ValueError, KeyError, TypeError) as error:
-        raise StepError(f"{path} is damaged ({error}); remove OUTPUT_DIR and run the command again") from None
+    lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+    for number, line in enumerate(lines, 1):
+        record = _from_line(line)
+        if record is None:
+            manifest["damaged"].append(number)
+        elif "request" in record:
+            manifest["marker"], manifest["request"] = record["marker"], record["request"]
+        else:
+            manifest["files"][record.pop("path")] = record
+    return manifest
+
+
+def local_source(source: str | Path) -> str:
+    """Returns the address of a source in the form that a manifest keeps: a local path becomes absolute."""
+    return str(source) if "://" in str(source) else os.path.abspath(source)
 
 
 class OutputFolder:
@@ -58,39 +90,47 @@ class OutputFolder:
         path: The folder; it need not exist.
         marker: Relative path of the file that is written last and removed before the first change: where it exists, the
             folder is complete.
-        request: Source and options, as far as they decide what is written.
+        request: Source and options, as far as they decide what is written; local paths as `local_source` returns them.
         overwrite: Replace finished files of another request.
 
     Attributes:
         entries: The manifest's entries, by relative path.
-        leftovers: Temporary files of a run that was killed.
 
     Raises:
-        StepError: The folder contains a file that no program wrote, or that has changed since.
+        StepError: The folder is the source, or contains a file that this program did not write or that has changed.
     """
 
     def __init__(self, path: Path, marker: str, request: dict[str, Any], overwrite: bool = False) -> None:
         self.path, self.marker, self.request, self.overwrite = path, marker, request, overwrite
         if path.exists() and not path.is_dir():
             raise StepError(f"{path} is a file; name a folder")
+        if any(isinstance(value, str) and _is_same(path, value) for value in request.values()):
+            raise StepError(f"{path} is the source as well; name another folder")
         manifest = read_manifest(path)
-        self._previous: dict[str, Any] = manifest["request"]
-        self.entries: dict[str, Entry] = manifest["files"]
-        files = self._list()
-        self.leftovers = [file for file in files if TEMPORARY.fullmatch(file.name)]
-        foreign = sorted(self.name_of(file) for file in files if not self._belongs(file))
+        if manifest["marker"] not in ("", marker):
+            raise StepError(f"{path} contains the result of another program; name another folder")
+        self._previous_request = manifest["request"]
+        self.entries = manifest["files"]
+        foreign = sorted(self.name_of(file) for file in self._list() if not self._belongs(file))
         if foreign:
+            damaged = f" {MANIFEST} is damaged, which may be the reason." if manifest["damaged"] else ""
             raise StepError(
                 f"{path} contains {counted(len(foreign), 'file')} that this program did not write or that changed "
-                f"since then: {listing(foreign)}. Move {'it' if len(foreign) == 1 else 'them'}, or choose another folder."
+                f"since then: {listing(foreign)}.{damaged} Move or delete {'it' if len(foreign) == 1 else 'them'} and "
+                "run the command again, or name another folder."
             )
+
+    @property
+    def leftovers(self) -> list[Path]:
+        """Temporary files, of a run that was killed."""
+        return [path for path in self._list() if TEMPORARY.fullmatch(path.name)]
 
     def name_of(self, path: Path) -> str:
         """Returns the relative path of a file, as the manifest has it."""
         return path.relative_to(self.path).as_posix()
 
     def entry_of(self, path: Path) -> Entry | None:
-        """Returns the entry of a file that exists."""
+        """Returns the entry of a file; None where the file does not exist."""
         return self.entries.get(self.name_of(path)) if path.is_file() else None
 
     def check_replaceable(self, paths: Iterable[Path]) -> None:
@@ -103,56 +143,73 @@ class OutputFolder:
             StepError: They are the result of another source or other options, and `overwrite` is off.
         """
         count = sum(self.entry_of(path) is not None for path in paths)
+        before, now = self._previous_request, self.request
         differing = [
-            f"{name} was {self._previous.get(name)!r} and is now {self.request.get(name)!r}"
-            for name in {**self._previous, **self.request}
-            if self._previous.get(name) != self.request.get(name)
+            f"{name} was {before.get(name)!r} and is now {now.get(name)!r}"
+            for name in {**before, **now}
+            if before.get(name) != now.get(name)
         ]
-        if count and self._previous and differing and not self.overwrite:
+        if count and differing and not self.overwrite:
             raise StepError(
-                f"{self.path} contains the result of another request: {listing(differing)}. This run would replace "
-                f"{counted(count, 'finished file')}. Choose another folder, or pass --overwrite."
+                f"{self.path} contains the result of another source or other options: {listing(differing)}. This run "
+                f"would replace {counted(count, 'finished file')}. Name another folder, or pass --overwrite."
             )
 
-    def begin(self, stale: Iterable[Path]) -> None:
-        """Starts to change the folder: removes the marker, files that are not wanted and leftovers.
+    def begin(self, outdated: Iterable[Path]) -> None:
+        """Starts to change the folder: removes first the marker, then files and leftovers.
 
         Args:
-            stale: Files that are not wanted.
+            outdated: The files to remove.
         """
         (self.path / DATA).mkdir(parents=True, exist_ok=True)
-        for path in (self.path / self.marker, *stale, *self.leftovers):
-            path.unlink(missing_ok=True)
+        marker = self.path / self.marker
+        remove([marker])
+        outdated = [*outdated, *self.leftovers]
+        remove(outdated)
+        for path in (marker, *outdated):
             self.entries.pop(self.name_of(path), None)
         self._save()
 
-    def commit(self, temporary: Path, path: Path, entry: Entry) -> None:
-        """Gives a finished file its name, after its entry is saved."""
-        self.entries[self.name_of(path)] = entry
-        self._save()
-        rename(temporary, path)
-
-    def finish(self, contents: dict[str, bytes]) -> None:
-        """Writes the small files beside the data files, the marker last, and removes all others.
+    def add(self, temporary: Path, path: Path, entry: Entry) -> None:
+        """Adds a finished file: appends its entry to the manifest, then renames it into place.
 
         Args:
-            contents: Content by relative path; the marker is the last.
+            temporary: The file, fsynced.
+            path: Its final path; `begin` removed what was there.
+            entry: Its entry.
+        """
+        self.entries[self.name_of(path)] = entry
+        append(self.path / MANIFEST, _to_line({"path": self.name_of(path), **entry}))
+        rename(temporary, path)
+
+    def remove_leftovers(self) -> None:
+        """Removes temporary files."""
+        remove(self.leftovers)
+
+    def finish(self, contents: dict[str, bytes]) -> None:
+        """Writes the small files beside the data files, as far as they differ, the marker last; removes all others.
+
+        Args:
+            contents: Content by relative path, that of the marker included.
         """
         unwanted = {name for name in self.entries if not name.startswith(f"{DATA}/")} - {*contents}
-        if not unwanted and all(self._has(name, data) for name, data in contents.items()):
-            if self._previous != self.request:
-                self._save()
-            return
-        self.begin(self.path / name for name in unwanted)
-        for name, data in contents.items():
-            path = self.path / name
-            path.parent.mkdir(exist_ok=True)
-            atomic_write(path, data)
-            self.entries[name] = {"size": len(data), "sha256": sha256_of(path)}
-            self._save()
+        changed = {name for name, content in contents.items() if not self._has(name, content)}
+        if unwanted or changed:
+            self.begin(self.path / name for name in unwanted | changed)
+            for name in (*sorted(changed - {self.marker}), self.marker):
+                self._write(self.path / name, contents[name])
         for folder in (self.path / name for name in SUBFOLDERS):
             if folder.is_dir() and not any(folder.iterdir()):
                 folder.rmdir()
+        self._save()
+
+    def _write(self, path: Path, content: bytes) -> None:
+        path.parent.mkdir(exist_ok=True)
+        temporary = temporary_path(path)
+        with remove_on_error(temporary), filename_in_errors(path):
+            temporary.write_bytes(content)
+            fsync(temporary)
+            self.add(temporary, path, {"size": len(content), "sha256": sha256_of(temporary)})
 
     def _list(self) -> list[Path]:
         """Lists files and unknown folders. Hidden ones belong to git or a file manager, temporary files to a run."""
@@ -163,17 +220,40 @@ class OutputFolder:
 
     def _belongs(self, path: Path) -> bool:
         """True for a file of the manifest, unchanged; a data file may have flipped bits, not another size."""
-        entry = self.entries.get(self.name_of(path))
-        if entry is None or not path.is_file():
+        entry = self.entry_of(path)
+        if entry is None:
             return TEMPORARY.fullmatch(path.name) is not None
         if path.stat().st_size != entry["size"]:
             return False
         return path.parent.name == DATA or sha256_of(path) == entry["sha256"]
 
-    def _has(self, name: str, data: bytes) -> bool:
+    def _has(self, name: str, content: bytes) -> bool:
         path = self.path / name
-        return name in self.entries and path.is_file() and path.read_bytes() == data
+        return self.entry_of(path) is not None and path.read_bytes() == content
 
     def _save(self) -> None:
-        manifest = {"request": self.request, "files": dict(sorted(self.entries.items()))}
-        atomic_write(self.path / MANIFEST, json.dumps(manifest, indent=1).encode() + b"\n")
+        """Writes the whole manifest, if it differs: the request, then the entries by path."""
+        records = [{"path": path, **entry} for path, entry in sorted(self.entries.items())]
+        lines = map(_to_line, [{"marker": self.marker, "request": self.request}, *records])
+        path, content = self.path / MANIFEST, b"".join(lines)
+        if not path.exists() or path.read_bytes() != content:
+            atomic_write(path, content)
+
+
+def _is_same(folder: Path, path: str) -> bool:
+    return os.path.isabs(path) and os.path.exists(path) and folder.exists() and os.path.samefile(path, folder)
+
+
+def _to_line(record: dict[str, Any]) -> bytes:
+    crc32 = f"{zlib.crc32(json.dumps(record).encode()):08x}"
+    return json.dumps({**record, "crc32": crc32}).encode() + b"\n"
+
+
+def _from_line(line: bytes) -> dict[str, Any] | None:
+    """Reads a line of a manifest; None where it is damaged, so that `_to_line` would not return the same bytes."""
+    try:
+        record = json.loads(line)
+        del record["crc32"]
+        return record if _to_line(record) == line else None
+    except (ValueError, KeyError, TypeError):
+        return None

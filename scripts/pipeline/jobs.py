@@ -113,15 +113,20 @@ def available_cpus() -> int:
 
 
 def _cgroup_quota(root: Path) -> int | None:
-    """Returns the CPU quota of cgroup 2 or 1, in whole CPUs and at least one; None where there is no quota."""
-    v2, v1 = root / "cpu.max", root / "cpu" / "cpu.cfs_quota_us"
-    if v2.is_file():
-        quota, period = v2.read_text().split()
-    elif v1.is_file():
-        quota, period = v1.read_text().strip(), v1.with_name("cpu.cfs_period_us").read_text()
-    else:
+    """Returns the CPU quota of cgroup 2 or 1, in whole CPUs and at least one; None where there is no quota.
+
+    Args:
+        root: Where the system mounts the cgroups.
+    """
+    v2, v1 = root / "cpu.max", root / "cpu"
+    try:
+        if v2.is_file():
+            quota, period = v2.read_text().split()
+        else:
+            quota, period = ((v1 / f"cpu.cfs_{name}_us").read_text().strip() for name in ("quota", "period"))
+        return None if quota in ("max", "-1") else max(1, int(quota) // int(period))
+    except (OSError, ValueError):  # no cgroup, or one that is hidden
         return None
-    return None if quota in ("max", "-1") else max(1, int(quota) // int(period))
 
 
 def _start_worker(done: list[Any]) -> None:

@@ -1,4 +1,8 @@
-"""HTML pages that need nothing but themselves: no network, no scripts. Texts of prompts and models are escaped here."""
+"""Self-contained HTML pages: no network, no scripts.
+
+A page is `render_page` of parts, and each other function returns a part. They take plain texts, such as prompts and
+answers of models, and escape them. Markup and style are in `page.html` and `page.css`.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +19,16 @@ TEMPLATE, STYLE = (Path(__file__).with_name(f"page.{suffix}") for suffix in ("ht
 PIXELS = 320  # of an image on the page
 
 
-def write_page(title: str, parts: Iterable[str]) -> str:
+def render_page(title: str, parts: Iterable[str]) -> str:
     """Returns a page.
 
     Args:
         title: Plain text.
-        parts: HTML.
+        parts: HTML, from the other functions.
+
+    Example:
+        >>> "<p>A &amp; B</p>" in render_page("Title", [paragraph("A & B")])
+        True
     """
     template = string.Template(TEMPLATE.read_text(encoding="utf-8"))
     style = STYLE.read_text(encoding="utf-8")
@@ -57,7 +65,7 @@ def table(name: str, head: Sequence[str], lines: Mapping[str, Sequence[tuple[str
 
 
 def strip(figures: Sequence[str]) -> str:
-    """Returns a line of figures that scrolls sideways."""
+    """Returns a row of figures that scrolls sideways, or a note that there is none."""
     return f'<div class="strip" tabindex="0">{"".join(figures)}</div>' if figures else paragraph("None.", muted=True)
 
 
@@ -65,7 +73,7 @@ def figure(image: PIL.Image.Image, alt: str, texts: Mapping[str, str]) -> str:
     """Returns a figure.
 
     Args:
-        image: The image; a thumbnail of it goes into the page.
+        image: The image; the page holds a JPEG thumbnail of at most `PIXELS` pixels.
         alt: Plain text for those who cannot see it.
         texts: Plain texts under the image, by name.
     """

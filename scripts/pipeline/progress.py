@@ -39,8 +39,11 @@ def progress_bar(title: str, total: int, unit: str, **options: Any) -> Iterator[
 
 
 def write_line(text: str) -> None:
-    """Prints a line on the standard output, above a progress bar if there is one."""
-    tqdm.write(text)
+    """Prints a line on the standard output, above a progress bar if there is one in the terminal."""
+    if sys.stderr.isatty():
+        tqdm.write(text)
+    else:
+        print(text)  # tqdm would write the bar again after each line
 
 
 @contextlib.contextmanager

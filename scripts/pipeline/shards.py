@@ -9,6 +9,7 @@ import bisect
 import itertools
 import math
 import shutil
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeVar
@@ -17,7 +18,6 @@ from pipeline.errors import StepError
 from pipeline.files import filename_in_errors, fsync, remove_on_error, sha256_of, temporary_path
 from pipeline.folder import DATA, Entry, OutputFolder
 from pipeline.jobs import WorkerPool, advance
-from pipeline.progress import notice
 from pipeline.rows import iter_crc32, total_size
 from synthchex_75k import Row
 
@@ -54,10 +54,17 @@ Shard = TypeVar("Shard", bound=AnyShard)
 
 
 class Outcome(NamedTuple):
-    """Result of `write_missing`: the manifest's entry of each file, in order; and the files written by this run."""
+    """Result of `write_missing`.
+
+    Attributes:
+        entries: The manifest's entry of each file, in order.
+        written: Those of the files that this run wrote.
+        seconds: How long it wrote.
+    """
 
     entries: list[Entry]
     written: list[Entry]
+    seconds: float
 
 
 def cut(sizes: list[int], max_size: int, measure: Callable[[int, int], int]) -> list[tuple[int, int]]:
@@ -117,39 +124,39 @@ def write_missing(pool: WorkerPool, folder: OutputFolder, shards: list[Shard], t
         title: Text before the progress bar of writing.
 
     Returns:
-        The outcome. The marker of the folder is gone if anything changed.
+        The outcome. If anything changed, the marker of the folder is gone; `OutputFolder.finish` writes it.
 
     Raises:
-        StepError: The disk has no room, or finished files of another request would be replaced.
+        StepError: The disk has no room, or finished files of another source or other options would be replaced.
         Exception: What writing raises. Then no worker runs any more and no temporary file is left.
     """
-    finished = _finished(pool, folder, shards)
-    todo = [shard for shard in shards if shard.path not in finished]
-    stale = [folder.path / name for name in folder.entries if name.startswith(f"{DATA}/")]
-    stale = [path for path in stale if path not in finished]
-    folder.check_replaceable(stale)
-    removed = [path for path in (*stale, *folder.leftovers) if path.exists()]
-    check_space(folder.path, sum(shard.max_bytes for shard in todo), sum(path.stat().st_size for path in removed))
-    if todo or removed:
-        folder.begin(stale)
+    finished = _find_finished(pool, folder, shards)
+    missing = [shard for shard in shards if shard.path not in finished]
+    known = [folder.path / name for name in folder.entries if name.startswith(f"{DATA}/")]
+    outdated = [path for path in known if path not in finished]
+    folder.check_replaceable(outdated)
+    freed = [path for path in (*outdated, *folder.leftovers) if path.exists()]
+    check_space(folder.path, sum(shard.max_bytes for shard in missing), sum(path.stat().st_size for path in freed))
+    if missing or outdated or freed:
+        folder.begin(outdated)
+    start = time.monotonic()
+    rows = [row for shard in missing for row in shard.rows]
     try:
-        for shard, (temporary, entry) in _run(pool, _write, todo, title):
-            folder.commit(temporary, shard.path, entry)
+        for shard, (temporary, entry) in pool.run(_write, missing, title, len(rows), total_size(rows)):
+            folder.add(temporary, shard.path, entry)
     except BaseException:
         pool.stop()
-        for path in folder.path.glob(f"{DATA}/.*.tmp"):  # of workers that were killed while they wrote
-            path.unlink(missing_ok=True)
+        folder.remove_leftovers()  # of workers that were killed while they wrote
         raise
     entries = {shard.path: folder.entries[folder.name_of(shard.path)] for shard in shards}
-    return Outcome([*entries.values()], [entries[shard.path] for shard in todo])
+    return Outcome([*entries.values()], [entries[shard.path] for shard in missing], time.monotonic() - start)
 
 
-def _finished(pool: WorkerPool, folder: OutputFolder, shards: list[Shard]) -> set[Path]:
+def _find_finished(pool: WorkerPool, folder: OutputFolder, shards: list[Shard]) -> set[Path]:
     known = [(shard, entry) for shard in shards if (entry := folder.entry_of(shard.path))]
     rows = [row for shard, _ in known for row in shard.rows]
-    with notice(f"checking the files in {folder.path} …"):
-        checked = pool.run(_is_finished, known, "Checking", len(rows), total_size(rows))
-        return {shard.path for (shard, _), is_finished in checked if is_finished}
+    checked = pool.run(_is_finished, known, "Checking", len(rows), total_size(rows))
+    return {shard.path for (shard, _), is_finished in checked if is_finished}
 
 
 def _is_finished(known: tuple[Shard, Entry]) -> bool:
@@ -162,15 +169,11 @@ def _is_finished(known: tuple[Shard, Entry]) -> bool:
 
 
 def _write(shard: Shard) -> tuple[Path, Entry]:
-    """In a worker: writes and fsyncs a file under a temporary name."""
+    """In a worker: writes and fsyncs a file under a temporary name, and returns that name and the file's entry."""
     temporary = temporary_path(shard.path)
     with remove_on_error(temporary), filename_in_errors(shard.path):
-        crcs, about = shard.write(temporary)
+        crcs, more = shard.write(temporary)
+        sha256 = sha256_of(temporary)  # while the system writes it to the disk, and from memory
         fsync(temporary)
-        entry = {"size": temporary.stat().st_size, "sha256": sha256_of(temporary)}  # still in the page cache
-    return temporary, {**entry, "fingerprint": shard.fingerprint(crcs), **about}
-
-
-def _run(pool: WorkerPool, function: Any, shards: list[Shard], title: str) -> Any:
-    rows = [row for shard in shards for row in shard.rows]
-    return pool.run(function, shards, title, len(rows), total_size(rows))
+        size = temporary.stat().st_size
+    return temporary, {"size": size, "sha256": sha256, "fingerprint": shard.fingerprint(crcs), **more}

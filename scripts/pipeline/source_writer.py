@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import io
+import math
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -19,13 +19,15 @@ from pipeline.folder import OutputFolder
 from pipeline.jobs import WorkerPool, advance
 from pipeline.rows import decode, image_size, read
 from pipeline.shards import Outcome, cut, write_missing
+from pipeline.table import csv_bytes
 from synthchex_75k import LABELS, Row, SourceError
 
 METADATA = "metadata.csv"
 TIMESTAMP = (1980, 1, 1, 0, 0, 0)  # of every member: the first that a zip can hold
 ROW_OVERHEAD, FILE_OVERHEAD = 512, 4096  # bytes of a member and of a file beside the images, rounded up
-# A zip of resized images has no more rows than this, so that every process gets work: resizing costs CPU, not bytes.
-MAX_RESIZED_ROWS = 256
+# Resizing costs CPU, not bytes: rows that would fit in a few zips go into about `RESIZED_ZIPS`, of at least
+# `MIN_RESIZED_ROWS` rows, whatever the number of processes, so that each process gets work.
+RESIZED_ZIPS, MIN_RESIZED_ROWS = 64, 32
 
 
 class ImageShard(NamedTuple):
@@ -38,7 +40,7 @@ class ImageShard(NamedTuple):
     @property
     def max_bytes(self) -> int:
         """An upper bound of the file's size: bytes."""
-        return sum(row_size(row, self.pixels) for row in self.rows) + FILE_OVERHEAD
+        return sum(max_member_size(row, self.pixels) for row in self.rows) + FILE_OVERHEAD
 
     def fingerprint(self, crcs: Iterable[int]) -> str:
         """Returns a hash of everything that the zip's bytes depend on; `crcs` are those of the source's images."""
@@ -90,44 +92,42 @@ def write_source(
         StepError: The folder cannot be used, or an image is larger than `max_shard_size`.
         OSError: A file cannot be read or written.
     """
-    outcome = write_missing(pool, folder, cut_shards(rows, folder.path / "data", max_shard_size, pixels), "Packing")
-    folder.finish({METADATA: to_csv(rows)})
+    contents = {METADATA: metadata_csv(rows)}
+    metadata = folder.path / METADATA
+    if metadata.is_file() and metadata.read_bytes() != contents[METADATA]:
+        folder.check_replaceable([metadata])
+    outcome = write_missing(pool, folder, cut_zips(rows, folder.path / "data", max_shard_size, pixels), "Packing")
+    folder.finish(contents)
     return outcome
 
 
-def to_csv(rows: list[Row]) -> bytes:
+def metadata_csv(rows: list[Row]) -> bytes:
     """Returns the metadata of rows: file name, prompt and the 14 raw labels, empty where not mentioned."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["filename", "prompt", *LABELS])
-    writer.writerows(
-        [row.filename, row.prompt, *("" if value is None else value for value in row.labels)] for row in rows
-    )
-    return text.getvalue().encode()
+    return csv_bytes([["filename", "prompt", *LABELS], *([row.filename, row.prompt, *row.labels] for row in rows)])
 
 
-def cut_shards(rows: list[Row], folder: Path, max_size: int, pixels: int | None) -> list[ImageShard]:
+def cut_zips(rows: list[Row], folder: Path, max_size: int, pixels: int | None) -> list[ImageShard]:
     """Cuts rows into zips with `shards.cut`.
 
     Raises:
         StepError: An image alone is larger than `max_size`.
     """
-    sizes = [row_size(row, pixels) for row in rows]
+    sizes = [max_member_size(row, pixels) for row in rows]
     largest = max(sizes) + FILE_OVERHEAD
     if largest > max_size:
         where = rows[sizes.index(max(sizes))].where
         raise StepError(f"--max-shard-size is too small: one image ({where}) needs {largest:,} bytes")
+    max_rows = max(MIN_RESIZED_ROWS, math.ceil(len(rows) / RESIZED_ZIPS)) if pixels else len(rows)
 
-    def measure(start: int, end: int) -> int:
-        too_many = pixels is not None and end - start > MAX_RESIZED_ROWS
-        return max_size + 1 if too_many else sum(sizes[start:end]) + FILE_OVERHEAD
+    def size_of(start: int, end: int) -> int:
+        return sum(sizes[start:end]) + FILE_OVERHEAD if end - start <= max_rows else max_size + 1
 
-    parts = cut(sizes, max_size, measure)
+    parts = cut(sizes, max_size, size_of)
     names = [f"images-{number:05d}-of-{len(parts):05d}.zip" for number in range(len(parts))]
     return [ImageShard(folder / name, rows[start:end], pixels) for name, (start, end) in zip(names, parts)]
 
 
-def row_size(row: Row, pixels: int | None) -> int:
+def max_member_size(row: Row, pixels: int | None) -> int:
     """Returns an upper bound of a row's size in a zip: bytes. A resized PNG is at most as large as its pixels."""
     size = image_size(row)
     image = size if pixels is None else max(size, 3 * pixels * pixels + 2 * pixels)

@@ -1,4 +1,4 @@
-"""A server on localhost that speaks the chat-completions protocol, with answers that a test gives, some hostile."""
+"""A chat-completions server on localhost, whose replies, some of them broken, a test chooses."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from typing import Any, NamedTuple
 
 from servers.serving import running
 
-HALF = b'{"choices": [{"message": {"role": "assist'
-HTML = b"<html><body>502 Bad Gateway</body></html>"
+HALF_A_COMPLETION = b'{"choices": [{"message": {"role": "assist'
+HTML_PAGE = b"<html><body>502 Bad Gateway</body></html>"
 
 
-class Asked(NamedTuple):
-    """A question: the text, the image, the whole request."""
+class Question(NamedTuple):
+    """A question: its text, its image, and the whole request."""
 
     text: str
     image: bytes
@@ -26,23 +26,29 @@ class Asked(NamedTuple):
 
 
 class Reply(NamedTuple):
-    """What to answer instead of a completion: a status and a body; or to hang up, or to keep silent for so long."""
+    """A reply other than a completion: status, body and headers after a delay in seconds, or a dropped connection."""
 
     status: int = 200
     body: bytes = b"{}"
     headers: dict[str, str] = {}  # noqa: RUF012 - nobody changes it
-    hang_up: bool = False
-    silent: float = 0
+    disconnect: bool = False
+    delay: float = 0
 
 
-Answer = Callable[[Asked], "str | Reply"]
+Answer = Callable[[Question], "str | Reply"]
 
 
 class ChatServer(http.server.ThreadingHTTPServer):
-    """Answers by a function of the question; counts what it has answered.
+    """Answers with a function of the question.
 
     Args:
-        answer: Returns the answer.
+        answer: Returns the text of a completion, or another reply.
+
+    Attributes:
+        questions: All that have arrived.
+        answered: Those whose completion was sent.
+        keys: The values of the header Authorization.
+        most_in_flight: The largest number of requests at one time.
     """
 
     daemon_threads = True
@@ -51,15 +57,15 @@ class ChatServer(http.server.ThreadingHTTPServer):
     def __init__(self, answer: Answer) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.answer = answer
-        self.asked: list[Asked] = []
-        self.answered: list[Asked] = []
+        self.questions: list[Question] = []
+        self.answered: list[Question] = []
         self.keys: set[str | None] = set()
         self.in_flight = self.most_in_flight = 0
         self.lock = threading.Lock()
         self.url = f"http://127.0.0.1:{self.server_port}/v1"
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Says nothing of connections that a killed client has left."""
+        """Prints nothing about the connections of a killed client."""
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -74,26 +80,26 @@ class Handler(http.server.BaseHTTPRequestHandler):
         server = self.server
         request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         image, text = request["messages"][0]["content"]
-        asked = Asked(text["text"], base64.b64decode(image["image_url"]["url"].partition(",")[2]), request)
+        question = Question(text["text"], base64.b64decode(image["image_url"]["url"].partition(",")[2]), request)
         with server.lock:
-            server.asked.append(asked)
+            server.questions.append(question)
             server.keys.add(self.headers.get("Authorization"))
             server.in_flight += 1
             server.most_in_flight = max(server.in_flight, server.most_in_flight)
         try:
-            self.reply(asked, Reply(404) if self.path != "/v1/chat/completions" else server.answer(asked))
+            self.reply(question, Reply(404) if self.path != "/v1/chat/completions" else server.answer(question))
         finally:
             with server.lock:
                 server.in_flight -= 1
 
-    def reply(self, asked: Asked, answer: str | Reply) -> None:
+    def reply(self, question: Question, answer: str | Reply) -> None:
         if isinstance(answer, str):
             message = {"role": "assistant", "content": answer}
             choices = [{"index": 0, "message": message, "finish_reason": "stop"}]
-            about = {"id": "1", "object": "chat.completion", "created": 1, "model": asked.request["model"]}
+            about = {"id": "1", "object": "chat.completion", "created": 1, "model": question.request["model"]}
             answer = Reply(200, json.dumps({**about, "choices": choices}).encode())
-        time.sleep(answer.silent)
-        if answer.hang_up:
+        time.sleep(answer.delay)
+        if answer.disconnect:
             self.close_connection = True
             return
         self.send_response(answer.status)
@@ -105,7 +111,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.wfile.flush()
         if answer.status == 200 and answer.body.startswith(b'{"id"'):
             with self.server.lock:
-                self.server.answered.append(asked)
+                self.server.answered.append(question)
 
     def log_message(self, *_: Any) -> None:
         """Keeps the tests' output clean."""

@@ -1,5 +1,9 @@
-"""An HTTP server on localhost: it lists folders, answers range requests and counts the bytes of the files it sent."""
+"""HTTP servers on localhost, which list folders: one with range requests, one without.
 
+The first counts the bytes of the files it sent.
+"""
+
+import contextlib
 import http.server
 import re
 from contextlib import AbstractContextManager
@@ -51,6 +55,21 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
 
     def log_message(self, *_: Any) -> None:
         """Keeps the tests' output clean."""
+
+
+class _PlainHandler(http.server.SimpleHTTPRequestHandler):
+    def copyfile(self, source: Any, outputfile: Any) -> None:
+        with contextlib.suppress(ConnectionError):  # a client that has read enough
+            super().copyfile(source, outputfile)
+
+    def log_message(self, *_: Any) -> None:
+        """Keeps the tests' output clean."""
+
+
+def serve_plainly(folder: Path) -> AbstractContextManager[http.server.ThreadingHTTPServer]:
+    """Runs what `python -m http.server` runs, which ignores range requests, while the context lasts."""
+    handler = partial(_PlainHandler, directory=str(folder))
+    return running(http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler))
 
 
 def serve(folder: Path) -> AbstractContextManager[RangeServer]:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import sys
-import time
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
@@ -16,7 +15,7 @@ from pipeline.parquet.card import show, write_card
 from pipeline.parquet.croissant import FileObject, write_croissant
 from pipeline.parquet.figures import can_draw, draw_figures
 from pipeline.parquet.layout import CARD, CROISSANT
-from pipeline.parquet.shard import cut_shards
+from pipeline.parquet.shard import parquet_shards
 from pipeline.rows import plan, read
 from pipeline.shards import MAX_SHARD_SIZE, write_missing
 
@@ -24,7 +23,16 @@ OLDEST_PYARROW = 21  # the first with content-defined chunking
 
 
 class Converted(NamedTuple):
-    """Result of `convert`: rows, Parquet files and their size, and those written by this run: bytes, seconds."""
+    """Result of `convert`.
+
+    Attributes:
+        rows: Number of rows.
+        files: Number of Parquet files.
+        num_bytes: Their size: bytes.
+        new_files: Number of the files that this run wrote.
+        new_bytes: Their size: bytes.
+        seconds: How long it wrote them.
+    """
 
     rows: int
     files: int
@@ -55,7 +63,7 @@ def convert(
         rows_per_group: Upper bound of the rows of a row group.
         uncertainty: Label policy, a key of `synthchex_75k.UNCERTAINTY`.
         on_mismatch: `"error"` or `"skip"`, as in `synthchex_75k.plan`.
-        figures: Draw the pictures of the card. Default: if matplotlib is installed.
+        figures: Draw the figures of the card. Default: if matplotlib is installed.
         overwrite: Replace finished files of another source or other options.
 
     Returns:
@@ -69,47 +77,39 @@ def convert(
     """
     if int(pa.__version__.split(".")[0]) < OLDEST_PYARROW:
         raise StepError(f"pyarrow {pa.__version__} is too old: pip install -U 'pyarrow>={OLDEST_PYARROW}'")
-    with_figures = _with_figures(figures)
+    draws = _decide_figures(figures)
     request = {"source": local_source(source), "max_shard_size": max_shard_size, "rows_per_group": rows_per_group}
-    request |= {"uncertainty": uncertainty, "on_mismatch": on_mismatch}
-    folder = open_output(output, request, overwrite)
+    folder = _open_folder(output, {**request, "uncertainty": uncertainty, "on_mismatch": on_mismatch}, overwrite)
     with WorkerPool(num_proc) as pool:
         rows = plan(source, on_mismatch)
         shown_row = show(next(read(rows[:1], uncertainty))[1])
-        pictures = draw_figures(pool, rows, uncertainty) if with_figures else []
-        shards = cut_shards(rows, output, max_shard_size, rows_per_group, uncertainty)
-        start = time.monotonic()
-        entries, written = write_missing(pool, folder, shards, "Converting")
-        seconds = time.monotonic() - start
-    files = [
-        FileObject(folder.name_of(shard.path), entry["size"], entry["sha256"]) for shard, entry in zip(shards, entries)
-    ]
+        drawn = draw_figures(pool, rows, uncertainty) if draws else []
+        shards = parquet_shards(rows, output, max_shard_size, rows_per_group, uncertainty)
+        entries, written, seconds = write_missing(pool, folder, shards, "Converting")
+    paths = [folder.name_of(shard.path) for shard in shards]
+    files = [FileObject(path, entry["size"], entry["sha256"]) for path, entry in zip(paths, entries)]
     num_bytes, sizes = sum(entry["num_bytes"] for entry in entries), [file.size for file in files]
-    card = write_card(len(rows), num_bytes, sizes, uncertainty, shown_row, pictures)
-    beside = {CROISSANT: write_croissant(len(rows), files, uncertainty).encode()}
-    folder.finish({**beside, **{picture.path: picture.png for picture in pictures}, CARD: card.encode()})
+    card = write_card(len(rows), num_bytes, sizes, uncertainty, shown_row, drawn)
+    contents = {CARD: card.encode(), CROISSANT: write_croissant(len(rows), files, uncertainty).encode()}
+    folder.finish({**contents, **{figure.path: figure.png for figure in drawn}})
     new_bytes = sum(entry["size"] for entry in written)
     return Converted(len(rows), len(files), sum(sizes), len(written), new_bytes, seconds)
 
 
-def open_output(output: Path, request: dict, overwrite: bool) -> OutputFolder:
-    """Opens OUTPUT_DIR.
+def _decide_figures(figures: bool | None) -> bool:
+    if figures is False or can_draw():
+        return figures is not False
+    install = "the figures of the card need matplotlib: pip install matplotlib, or `uv run --extra figures …`"
+    if figures:
+        raise StepError(install)
+    print(f"no figures: {install}", file=sys.stderr)
+    return False
 
-    Raises:
-        StepError: It cannot be used.
-    """
+
+def _open_folder(output: Path, request: dict[str, Any], overwrite: bool) -> OutputFolder:
     if output.resolve().name.lower() == "synthchex_75k":
         raise StepError(
             f"{output}: choose another name: beside a synthchex_75k.py, `datasets` 4 and later refuse a folder of the "
             "name synthchex_75k"
         )
     return OutputFolder(output, CARD, request, overwrite)
-
-
-def _with_figures(figures: bool | None) -> bool:
-    install = "the pictures of the card need matplotlib: pip install matplotlib, or `uv run --extra figures …`"
-    if figures and not can_draw():
-        raise StepError(install)
-    if figures is None and not can_draw():
-        print(f"no pictures: {install}", file=sys.stderr)
-    return can_draw() if figures is None else figures

@@ -1,4 +1,4 @@
-"""The pictures of the dataset card: how many rows have each label, and a few rows to look at."""
+"""The figures of the dataset card: how many rows have each label, and a few rows to look at."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from typing import Any, NamedTuple
 import PIL.Image
 from PIL.PngImagePlugin import PngInfo
 
+from pipeline.errors import counted
 from pipeline.jobs import WorkerPool
 from pipeline.parquet.layout import FIGURES
 from pipeline.rows import decode, evenly_spaced, read
 from synthchex_75k import LABELS, UNCERTAINTY, Row
 
-MAX_BYTES = 300_000  # of a picture
+MAX_BYTES = 300_000  # of a figure
 NUM_EXAMPLES = 6
 WIDTH = 7.2  # inches of 100 pixels: a phone shows half of that, and text of 15 points is legible there
 # Light text on a dark ground, like a radiograph: it reads the same on a light page and on a dark one.
@@ -24,15 +25,15 @@ PROMPT_LINES, LABEL_LINES, COLUMNS = 3, 2, 33  # of the text under an example
 
 
 class Figure(NamedTuple):
-    """A picture of the card: its path in the folder, a sentence for those who cannot see it, and the PNG file."""
+    """A figure of the card: its path in the folder, a sentence for those who cannot see it, and the PNG file."""
 
     path: str
     alt: str
     png: bytes
 
 
-class Drawing(NamedTuple):
-    """Content of the pictures: number of rows, how many are positive for each label, a few examples."""
+class FigureData(NamedTuple):
+    """What the figures show: number of rows, how many are positive for each label, a few examples."""
 
     rows: int
     positive: dict[str, int]
@@ -41,11 +42,14 @@ class Drawing(NamedTuple):
 
 def can_draw() -> bool:
     """True where matplotlib is installed."""
-    return importlib.util.find_spec("matplotlib") is not None
+    try:
+        return importlib.util.find_spec("matplotlib") is not None
+    except ImportError:
+        return False
 
 
 def draw_figures(pool: WorkerPool, rows: list[Row], uncertainty: str) -> list[Figure]:
-    """Draws the pictures of a plan, in a worker: matplotlib takes memory that this process need not have.
+    """Draws the figures of a plan, in a worker: matplotlib takes memory that this process need not have.
 
     Args:
         pool: The workers.
@@ -53,30 +57,30 @@ def draw_figures(pool: WorkerPool, rows: list[Row], uncertainty: str) -> list[Fi
         uncertainty: Label policy, a key of `UNCERTAINTY`.
 
     Returns:
-        The pictures.
+        The figures.
 
     Raises:
         SourceError: An image cannot be read or decoded.
     """
     shown = [rows[index] for index in evenly_spaced(len(rows), NUM_EXAMPLES)]
     examples = [example for _, example in read(shown, uncertainty)]
-    drawing = Drawing(len(rows), count_positive(rows, uncertainty), examples)
-    return [figure for _, figures in pool.run(draw, [drawing], "Drawing") for figure in figures]
+    data = FigureData(len(rows), count_positive(rows, uncertainty), examples)
+    return [figure for _, figures in pool.run(render, [data], "Drawing") for figure in figures]
 
 
-def draw(drawing: Drawing) -> list[Figure]:
-    """Draws the pictures.
+def render(data: FigureData) -> list[Figure]:
+    """Draws the figures.
 
     Args:
-        drawing: Their content; the examples as `synthchex_75k.examples` yields them.
+        data: What they show; the examples as `synthchex_75k.examples` yields them.
 
     Returns:
-        The pictures, each under `MAX_BYTES`. The same data and library versions give the same bytes.
+        The figures, each under `MAX_BYTES`. The same data and library versions give the same bytes.
 
     Raises:
         SourceError: An image cannot be decoded.
     """
-    return [_draw_labels(drawing.rows, drawing.positive), _draw_examples(drawing.examples)]
+    return [_draw_labels(data.rows, data.positive), _draw_examples(data.examples)]
 
 
 def count_positive(rows: list[Row], uncertainty: str) -> dict[str, int]:
@@ -96,10 +100,8 @@ def _draw_labels(rows: int, positive: dict[str, int]) -> Figure:
     axes.set_xticks([])
     axes.tick_params(axis="y", length=0, labelsize=15, labelcolor=INK)
     axes.set_title(f"Rows with a positive label, of {rows:,}", fontsize=15, color=MUTED, loc="left")
-    (rarest, least), (commonest, most) = ordered[0], ordered[-1]
-    alt = (
-        f"Bar chart of the rows with each label, of {rows:,}: from {commonest} ({most:,}) down to {rarest} ({least:,})."
-    )
+    first, last = (f"{label} ({count:,})" for label, count in (ordered[-1], ordered[0]))
+    alt = f"Bar chart of how many of the {rows:,} rows have each label, from {first} to {last}."
     return Figure(FIGURES[0], alt, _to_png(figure))
 
 
@@ -116,7 +118,7 @@ def _draw_examples(examples: list[dict[str, Any]]) -> Figure:
         axes.set_xlabel(text, loc="left", fontsize=13, color=INK, parse_math=False)  # a dollar sign is no formula
     for axes in all_axes:
         axes.set(xticks=[], yticks=[])
-    alt = f"{len(examples)} rows of the dataset, each image above its positive labels and its prompt."
+    alt = f"{counted(len(examples), 'image')} of the dataset, each above its positive labels and its prompt."
     return Figure(FIGURES[1], alt, _to_png(figure))
 
 
@@ -137,7 +139,7 @@ def _figure(lines: int, columns: int, height: float) -> tuple[Any, list[Any]]:
 
 
 def _to_png(figure: Any) -> bytes:
-    """Saves a picture in as many colours as `MAX_BYTES` allows."""
+    """Saves a figure in as many colours as `MAX_BYTES` allows."""
     drawn, about = io.BytesIO(), PngInfo()
     figure.savefig(drawn, format="png")
     about.add_text("Software", "convert_to_parquet.py")
@@ -147,4 +149,4 @@ def _to_png(figure: Any) -> bytes:
         picture.quantize(colors, dither=PIL.Image.Dither.NONE).save(saved, "PNG", optimize=True, pnginfo=about)
         if saved.tell() < MAX_BYTES:
             return saved.getvalue()
-    raise AssertionError(f"a picture of 8 colours has {saved.tell()} bytes")
+    raise AssertionError(f"a figure of 8 colours has {saved.tell()} bytes")

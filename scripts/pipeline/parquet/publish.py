@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import json
 import logging
 import os
 import re
@@ -24,7 +23,7 @@ from pipeline.folder import read_manifest
 from pipeline.hub import DatasetRepo
 from pipeline.parquet.card import with_repo_id, write_card
 from pipeline.parquet.card_merge import license_of, merge_cards, read_header
-from pipeline.parquet.croissant import for_repository as croissant_for_repository
+from pipeline.parquet.croissant import with_repository
 from pipeline.parquet.layout import CARD, CROISSANT, FIGURES, PUBLISHED_DATA_FILES
 
 MAIN = "main"
@@ -215,10 +214,8 @@ def _texts(folder: Path, target: Target, published: str, url: str) -> dict[str, 
     header = read_header(card)
     name, license_ = header.get("pretty_name"), license_of(header, url)
     croissant = (folder / CROISSANT).read_text(encoding="utf-8")
-    about = json.loads(croissant_for_repository(croissant, url, name if isinstance(name, str) else None, None))
-    about |= {"license": license_} if license_ else {}
-    text = json.dumps(about, indent=2, ensure_ascii=False) + "\n"
-    return {CROISSANT: text.encode(), CARD: card.encode()}
+    croissant = with_repository(croissant, url, name if isinstance(name, str) else None, license_)
+    return {CROISSANT: croissant.encode(), CARD: card.encode()}
 
 
 def _check_card(change: Change, target: Target, repo: DatasetRepo) -> None:

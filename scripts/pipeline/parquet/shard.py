@@ -49,27 +49,28 @@ class ParquetShard(NamedTuple):
     uncertainty: str
 
     @property
-    def groups(self) -> Iterator[list[Row]]:
+    def row_groups(self) -> Iterator[list[Row]]:
         """The rows of each row group: at most `rows_per_group` and, together, `MAX_ROW_GROUP_BYTES`."""
         group: list[Row] = []
         size = 0
         for row in self.rows:
-            if group and (len(group) == self.rows_per_group or size + row_size(row) > MAX_ROW_GROUP_BYTES):
+            if group and (len(group) == self.rows_per_group or size + max_row_bytes(row) > MAX_ROW_GROUP_BYTES):
                 yield group
                 group, size = [], 0
             group.append(row)
-            size += row_size(row)
+            size += max_row_bytes(row)
         yield group
 
     @property
     def max_bytes(self) -> int:
         """An upper bound of the file's size: bytes."""
-        return sum(map(row_size, self.rows)) + GROUP_OVERHEAD * sum(1 for _ in self.groups) + FILE_OVERHEAD
+        return sum(map(max_row_bytes, self.rows)) + GROUP_OVERHEAD * sum(1 for _ in self.row_groups) + FILE_OVERHEAD
 
     def fingerprint(self, crcs: Iterable[int]) -> str:
         """Returns a hash of everything that the file's bytes depend on."""
         content = hashlib.sha256(SCHEMA.serialize())
-        content.update(repr((pa.__version__, WRITER_OPTIONS, self.rows_per_group, self.uncertainty)).encode())
+        layout = (pa.__version__, WRITER_OPTIONS, MAX_ROW_GROUP_BYTES, self.rows_per_group, self.uncertainty)
+        content.update(repr(layout).encode())
         for row, crc in zip(self.rows, crcs, strict=True):
             content.update(repr((row.filename, row.size, crc, row.prompt, row.labels)).encode())
         return content.hexdigest()
@@ -88,8 +89,8 @@ class ParquetShard(NamedTuple):
         crcs: list[int] = []
         num_bytes = 0
         with Sink(path) as file, background_fsync(file) as flush, parquet_writer(file) as writer:
-            tables = one_ahead(self.groups, lambda group: read_table(group, self.uncertainty, crcs))
-            for group, table in zip(self.groups, tables):
+            tables = one_ahead(self.row_groups, lambda group: read_table(group, self.uncertainty, crcs))
+            for group, table in zip(self.row_groups, tables):
                 writer.write_table(table, row_group_size=len(group))
                 file.check()
                 flush()
@@ -98,7 +99,7 @@ class ParquetShard(NamedTuple):
         return crcs, {"num_bytes": num_bytes}
 
 
-def cut_shards(
+def parquet_shards(
     rows: list[Row], folder: Path, max_size: int, rows_per_group: int, uncertainty: str
 ) -> list[ParquetShard]:
     """Cuts a plan into files with `shards.cut`.
@@ -120,7 +121,7 @@ def cut_shards(
     def shard(start: int, end: int, name: str = "") -> ParquetShard:
         return ParquetShard(folder / name, rows[start:end], rows_per_group, uncertainty)
 
-    sizes = [row_size(row) for row in rows]
+    sizes = [max_row_bytes(row) for row in rows]
     largest = sizes.index(max(sizes))
     needed = shard(largest, largest + 1).max_bytes
     if needed > max_size:
@@ -129,7 +130,7 @@ def cut_shards(
     return [shard(*part, data_file(number, len(parts))) for number, part in enumerate(parts)]
 
 
-def row_size(row: Row) -> int:
+def max_row_bytes(row: Row) -> int:
     """Returns an upper bound of a row's size in a file: bytes."""
     return image_size(row) + 2 * len(row.filename.encode()) + len(row.prompt.encode()) + ROW_OVERHEAD
 

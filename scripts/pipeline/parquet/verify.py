@@ -1,7 +1,8 @@
 """Compares a converted folder with its SOURCE, byte for byte.
 
-It reads the Parquet files with pyarrow, the card with `huggingface_hub` and the checksums in `.manifest.json` and
-`croissant.json`; it uses none of the code that writes Parquet files.
+Rows are read with pyarrow and compared with those of `synthchex_75k.examples`; files are compared with their SHA-256 in
+the manifest and in `croissant.json`; the numbers in the card are compared with the data. None of the code that writes
+Parquet files is used.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from huggingface_hub import DatasetCard
 import synthchex_75k
 from pipeline.errors import StepError, one_line
 from pipeline.files import TEMPORARY, sha256_of
-from pipeline.folder import MANIFEST, read_manifest
+from pipeline.folder import MANIFEST, Manifest, read_manifest
 from pipeline.jobs import WorkerPool, advance
 from pipeline.parquet.card import dataset_info, size_category
 from pipeline.parquet.croissant import FileObject, read_files
@@ -29,8 +30,9 @@ from pipeline.rows import READ_AHEAD, plan, total_size
 from synthchex_75k import FEATURES, Row
 
 SCHEMA = FEATURES.arrow_schema
+SMALL_COLUMNS = [name for name in SCHEMA.names if name != "image"]
 ROWS_IN_MEMORY = 32
-SHOWN = 20  # differences of a kind, and of a file
+MAX_LISTED = 20  # differences of a kind, and of a Parquet file
 UNREADABLE = (pa.ArrowException, OSError, ValueError, MemoryError)  # pyarrow's errors for a damaged file
 
 
@@ -43,7 +45,7 @@ class DataFile(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """A line for the user, and the number of differences that it stands for."""
+    """A line for the user, and the number of differences that it stands for; 0 for a note."""
 
     text: str
     number: int = 1
@@ -70,7 +72,7 @@ def differences(
         pool: The workers.
 
     Yields:
-        The differences; of a kind that occurs often, the first `SHOWN` and their number.
+        The differences; of a kind that occurs often, the first `MAX_LISTED` and the number of the others.
 
     Raises:
         StepError: The folder does not exist.
@@ -78,35 +80,30 @@ def differences(
     """
     if not output.is_dir():
         raise StepError(f"{output}: no such folder")
-    manifest = read_manifest(output)["files"]
+    manifest = read_manifest(output)
     rows = plan(source, on_mismatch)
-    by_name = {row.filename: row for row in rows}
     present = _list_files(output)
     yield from _compare_names(present, manifest)
     paths = [output / name for name in data_files(present) if name in present]
-    names = {}
+    filenames: dict[Path, list[str]] = {}
     for path in paths:
         try:
-            names[path] = pq.read_table(path, columns=["filename"], use_threads=False)["filename"].to_pylist()
+            filenames[path] = _read_filenames(path)
         except (*UNREADABLE, KeyError) as error:
             yield Difference(f"data/{path.name}: the file names cannot be read: {one_line(error)}")
-    yield from _compare_order([row.filename for row in rows], [name for path in names for name in names[path]])
-    files = [DataFile(path, [by_name.get(name) for name in names[path]], uncertainty) for path in names]
-    compared = {}
-    read = [row for file in files for row in file.wanted if row]
-    for file, comparison in pool.run(compare_file, files, "Comparing", len(read), total_size(read)):
+    yield from _compare_order([row.filename for row in rows], [*itertools.chain(*filenames.values())])
+    by_name = {row.filename: row for row in rows}
+    files = [DataFile(path, [by_name.get(name) for name in names], uncertainty) for path, names in filenames.items()]
+    wanted = [row for file in files for row in file.wanted if row]
+    compared: dict[Path, Comparison] = {}
+    for file, comparison in pool.run(compare_file, files, "Comparing", len(wanted), total_size(wanted)):
         compared[file.path] = comparison
         yield from comparison.differences
-    sums = {path.relative_to(output).as_posix(): comparison.sha256 for path, comparison in compared.items()}
-    sums |= {name: sha256_of(output / name) for name in (CARD, CROISSANT, *FIGURES) if name in present}
-    for name, sha256 in sums.items():
-        if name in manifest and manifest[name]["sha256"] != sha256:
-            yield Difference(f"{name}: damaged or edited: its SHA-256 differs from the one in {MANIFEST}")
-    sizes = [path.stat().st_size for path in paths]
-    yield from _compare_card(output / CARD, len(rows), sum(one.num_bytes for one in compared.values()), sizes)
-    objects = [
-        FileObject(f"data/{path.name}", size, sums.get(f"data/{path.name}", "")) for path, size in zip(paths, sizes)
-    ]
+    sha256s = {path: compared[path].sha256 if path in compared else sha256_of(path) for path in paths}
+    objects = [FileObject(f"data/{path.name}", path.stat().st_size, sha256) for path, sha256 in sha256s.items()]
+    yield from _compare_checksums(output, present, manifest, objects)
+    num_bytes = sum(comparison.num_bytes for comparison in compared.values())
+    yield from _compare_card(output / CARD, len(rows), num_bytes, [file.size for file in objects])
     yield from _compare_croissant(output / CROISSANT, objects)
 
 
@@ -123,34 +120,38 @@ def compare_file(file: DataFile) -> Comparison:
         SourceError: An image of SOURCE cannot be read.
     """
     at = f"data/{file.path.name}"
-    sha256 = sha256_of(file.path)
-    examples = synthchex_75k.examples([row for row in file.wanted if row], file.uncertainty, read_ahead=READ_AHEAD)
-    num_bytes, found = 0, []
+    found, num_bytes = [], 0
     try:
         with pq.ParquetFile(file.path, page_checksum_verification=True) as parquet:
-            if not parquet.schema_arrow.equals(SCHEMA, check_metadata=True):
-                found.append(f"{at}: the schema differs: {one_line(parquet.schema_arrow)}")
-            if not parquet.schema_arrow.equals(SCHEMA):
-                return Comparison(0, sha256, [*map(Difference, found)])
-            wanted_rows = enumerate(file.wanted)
-            for batch in _read_batches(parquet):
-                num_bytes += batch.nbytes
-                for found_row, (number, wanted) in zip(batch.to_pylist(), wanted_rows):
-                    if wanted:
-                        place = f"{at} row {number} ({wanted.filename})"
-                        found += (f"{place}: {what}" for what in _compare(_next(examples, wanted), found_row))
-                        advance(1, wanted.size or 0)
+            schema = parquet.schema_arrow
+            if not schema.equals(SCHEMA, check_metadata=True):
+                found.append(f"{at}: the schema differs: {one_line(schema)}")
+            for size, texts in _compare_rows(parquet, file) if schema.equals(SCHEMA) else ():
+                num_bytes += size
+                found += (f"{at} {text}" for text in texts)
     except synthchex_75k.SourceError:
         raise
     except UNREADABLE as error:
         found.append(f"{at}: cannot be read to its end: {one_line(error)}")
-    return Comparison(num_bytes, sha256, [*_bounded(found)])
+    return Comparison(num_bytes, sha256_of(file.path), [*_first(found, f"differences in {at}")])
 
 
-def _bounded(texts: list[str]) -> Iterator[Difference]:
-    yield from map(Difference, texts[:SHOWN])
-    if more := len(texts[SHOWN:]):
-        yield Difference(f"and {more:,} more after: {texts[SHOWN - 1]}", more)
+def _compare_rows(parquet: pq.ParquetFile, file: DataFile) -> Iterator[tuple[int, list[str]]]:
+    """Yields for each row group its size in memory, as `datasets` counts it, and how its rows differ."""
+    examples = synthchex_75k.examples([row for row in file.wanted if row], file.uncertainty, read_ahead=READ_AHEAD)
+    wanted_rows = enumerate(file.wanted)
+    for group in range(parquet.num_row_groups):
+        # A batch without a null has no validity bitmap, so all columns but the large one are measured as a whole.
+        num_bytes = parquet.read_row_group(group, columns=SMALL_COLUMNS, use_threads=False).nbytes
+        texts: list[str] = []
+        for batch in parquet.iter_batches(ROWS_IN_MEMORY, row_groups=[group], use_threads=False):
+            num_bytes += batch["image"].nbytes
+            for found, (number, wanted) in zip(batch.to_pylist(), wanted_rows):
+                if wanted:
+                    at = f"row {number} ({wanted.filename})"
+                    texts += (f"{at}: {text}" for text in _compare_row(_next(examples, wanted), found))
+                    advance(1, wanted.size or 0)
+        yield num_bytes, texts
 
 
 def _next(examples: Iterator[dict[str, Any]], row: Row) -> dict[str, Any]:
@@ -160,26 +161,20 @@ def _next(examples: Iterator[dict[str, Any]], row: Row) -> dict[str, Any]:
         raise synthchex_75k.SourceError(f"{row.where}: {error}") from error
 
 
-def _read_batches(parquet: pq.ParquetFile) -> Iterator[pa.RecordBatch]:
-    # Group by group, so that the batches' sizes in memory add up to what `datasets` counts.
-    for group in range(parquet.num_row_groups):
-        yield from parquet.iter_batches(ROWS_IN_MEMORY, row_groups=[group], use_threads=False)
-
-
-def _compare(source: dict[str, Any], here: dict[str, Any]) -> Iterator[str]:
-    image_here, labels_here = here["image"] or {}, here["labels_dict"] or {}
-    wanted, image = source["image"]["bytes"], image_here.get("bytes") or b""
-    if image != wanted:
-        first = next((at for at, (a, b) in enumerate(zip(image, wanted)) if a != b), min(len(image), len(wanted)))
-        yield f"the image differs from byte {first:,} on; it has {len(image):,} bytes, in SOURCE {len(wanted):,}"
+def _compare_row(wanted: dict[str, Any], found: dict[str, Any]) -> Iterator[str]:
+    image, labels = found["image"] or {}, found["labels_dict"] or {}
+    png, wanted_png = image.get("bytes") or b"", wanted["image"]["bytes"]
+    if png != wanted_png:
+        first = next((at for at, (a, b) in enumerate(zip(png, wanted_png)) if a != b), min(len(png), len(wanted_png)))
+        yield f"the image differs from byte {first:,} on; it has {len(png):,} bytes, in SOURCE {len(wanted_png):,}"
     values = [
-        ("the image's path", image_here.get("path"), source["image"]["path"]),
-        ("the prompt", here["prompt"], source["prompt"]),
-        *((label, labels_here.get(label), value) for label, value in source["labels_dict"].items()),
+        ("the image's path", image.get("path"), wanted["image"]["path"]),
+        ("the prompt", found["prompt"], wanted["prompt"]),
+        *((label, labels.get(label), value) for label, value in wanted["labels_dict"].items()),
     ]
-    for what, value, wanted in values:
-        if value != wanted:
-            yield f"{what} is {value!r}, in SOURCE {wanted!r}"
+    for name, value, wanted_value in values:
+        if value != wanted_value:
+            yield f"{name} is {value!r}, in SOURCE {wanted_value!r}"
 
 
 def _list_files(output: Path) -> set[str]:
@@ -188,26 +183,58 @@ def _list_files(output: Path) -> set[str]:
     return {name for name, path in names.items() if not re.search(r"(^|/)\.", name) or TEMPORARY.fullmatch(path.name)}
 
 
-def _compare_names(present: set[str], manifest: dict[str, Any]) -> Iterator[Difference]:
-    wanted = {*data_files(present), CARD, CROISSANT, *(name for name in manifest if name in FIGURES)}
-    yield from _bounded([f"{name}: missing" for name in sorted(wanted - present)])
+def _read_filenames(path: Path) -> list[str]:
+    return pq.read_table(path, columns=["filename"], use_threads=False)["filename"].to_pylist()
+
+
+def _first(texts: list[str], others: str) -> Iterator[Difference]:
+    """Yields the first `MAX_LISTED` differences, and the number of the others."""
+    yield from map(Difference, texts[:MAX_LISTED])
+    if more := len(texts[MAX_LISTED:]):
+        yield Difference(f"and {more:,} more {others}", more)
+
+
+def _compare_names(present: set[str], manifest: Manifest) -> Iterator[Difference]:
+    wanted = {*data_files(present), CARD, CROISSANT, *manifest["files"]}
+    yield from _first([f"{name}: missing" for name in sorted(wanted - present)], "missing files")
     if not data_files(present):
         yield Difference("data: no Parquet file")
-    yield from _bounded([f"{name}: unexpected file" for name in sorted(present - wanted - {*FIGURES})])
+    yield from _first(
+        [f"{name}: unexpected file" for name in sorted(present - wanted - {*FIGURES})], "unexpected files"
+    )
 
 
-def _compare_order(wanted: list[str], here: list[str]) -> Iterator[Difference]:
+def _compare_order(wanted: list[str], found: list[str]) -> Iterator[Difference]:
     place = {name: number for number, name in enumerate(wanted)}
-    counts = Counter(here)
-    yield from _bounded([f"{name}: missing row" for name in wanted if name not in counts])
-    yield from _bounded([f"{name}: not in SOURCE" for name in counts if name not in place])
-    yield from _bounded([f"{name}: {count} rows" for name, count in counts.items() if name in place and count > 1])
-    common = [name for name in here if name in place]
+    counts = Counter(found)
+    yield from _first([f"{name}: missing row" for name in wanted if name not in counts], "missing rows")
+    yield from _first([f"{name}: not in SOURCE" for name in counts if name not in place], "rows not in SOURCE")
+    repeated = [f"{name}: {count} rows" for name, count in counts.items() if name in place and count > 1]
+    yield from _first(repeated, "repeated rows")
+    common = [name for name in found if name in place]
     pairs = [(before, after) for before, after in itertools.pairwise(common) if place[before] > place[after]]
-    yield from _bounded([f"{after}: after {before}, in SOURCE before it" for before, after in pairs])
+    yield from _first([f"{after}: after {before}, in SOURCE before it" for before, after in pairs], "misplaced rows")
+
+
+def _compare_checksums(
+    output: Path, present: set[str], manifest: Manifest, objects: list[FileObject]
+) -> Iterator[Difference]:
+    """Compares files with the manifest, which a downloaded repository has not."""
+    if not (output / MANIFEST).exists():
+        yield Difference(f"no {MANIFEST}: figures and the text of {CARD} are not checked", 0)
+        return
+    yield from (Difference(f"{MANIFEST}: line {number} is damaged") for number in manifest["damaged"])
+    sha256s = {file.path: file.sha256 for file in objects}
+    sha256s |= {name: sha256_of(output / name) for name in (CARD, CROISSANT, *FIGURES) if name in present}
+    for name, sha256 in sha256s.items():
+        if name not in manifest["files"]:
+            yield Difference(f"{name}: not in {MANIFEST}")
+        elif manifest["files"][name]["sha256"] != sha256:
+            yield Difference(f"{name}: damaged or edited: its SHA-256 differs from that in {MANIFEST}")
 
 
 def _compare_card(path: Path, rows: int, num_bytes: int, file_sizes: list[int]) -> Iterator[Difference]:
+    """Compares the numbers in the header of the card with the data; other configurations than ours may be there."""
     if not path.is_file():
         return  # `_compare_names` has found it missing
     try:
@@ -218,13 +245,21 @@ def _compare_card(path: Path, rows: int, num_bytes: int, file_sizes: list[int]) 
     info = dataset_info(rows, num_bytes, file_sizes)._to_yaml_dict()
     wanted = {
         "size_categories": [size_category(rows)],
-        "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": DATA_FILES}]}],
+        "configs.default": {"config_name": "default", "data_files": [{"split": "train", "path": DATA_FILES}]},
         **{f"dataset_info.{key}": value for key, value in info.items()},
     }
-    found = {**header, **{f"dataset_info.{key}": value for key, value in (header.get("dataset_info") or {}).items()}}
+    found = {"size_categories": header.get("size_categories"), "configs.default": _default(header.get("configs"))}
+    found |= {f"dataset_info.{key}": value for key, value in _default(header.get("dataset_info")).items()}
     for key, value in wanted.items():
         if found.get(key) != value:
             yield Difference(f"{path.name}: {key} is {found.get(key)!r}, by the data {value!r}")
+
+
+def _default(configurations: Any) -> dict[str, Any]:
+    """Returns the default one of several configurations, or the only one."""
+    several = configurations if isinstance(configurations, list) else [configurations]
+    dicts = [one for one in several if isinstance(one, dict)]
+    return next((one for one in dicts if one.get("config_name", "default") == "default"), {})
 
 
 def _compare_croissant(path: Path, objects: list[FileObject]) -> Iterator[Difference]:
@@ -235,8 +270,8 @@ def _compare_croissant(path: Path, objects: list[FileObject]) -> Iterator[Differ
     except ValueError as error:
         yield Difference(f"{path.name}: cannot be read: {one_line(error)}")
         return
-    for name in sorted(described.keys() - {file.path for file in objects}):
-        yield Difference(f"{path.name}: describes {name}, which is missing")
-    for file in objects:
-        if described.get(file.path) != file:
-            yield Difference(f"{path.name}: size or SHA-256 of {file.path} differ from the file's")
+    missing = sorted(described.keys() - {file.path for file in objects})
+    yield from _first([f"{path.name}: describes {name}, which is missing" for name in missing], "missing files")
+    differing = [file.path for file in objects if described.get(file.path) != file]
+    texts = [f"{path.name}: size or SHA-256 of {name} differ from the file's" for name in differing]
+    yield from _first(texts, "differing files")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -9,18 +10,20 @@ from pipeline.errors import StepError, counted, listing
 from pipeline.folder import OutputFolder, local_source
 from pipeline.jobs import WorkerPool
 from pipeline.quality.answers import DROPPED, UNPARSED
-from pipeline.quality.labels import QualityLabel, check_belongs, read_labels
+from pipeline.quality.labels_csv import check_belongs, read_labels
 from pipeline.quality.report import count_by_label
 from pipeline.rows import plan
 from pipeline.shards import MAX_SHARD_SIZE
 from pipeline.source_writer import METADATA, write_source
-from synthchex_75k import LABELS, Row
+from pipeline.table import text_table
+from synthchex_75k import Row
 
 
 def apply(
     source: str,
     labels_csv: Path,
     output: Path,
+    *,
     drop: tuple[str, ...] = DROPPED,
     unparsed: str = "error",
     num_proc: int = 1,
@@ -28,7 +31,7 @@ def apply(
     on_mismatch: str = "error",
     overwrite: bool = False,
 ) -> None:
-    """Writes the images that are kept as a new source, byte for byte, and prints what was dropped.
+    """Writes the images that are kept as a new SOURCE, byte for byte, and prints what was dropped.
 
     Args:
         source: The SOURCE.
@@ -46,28 +49,34 @@ def apply(
         StepError: A label is missing or `UNPARSED`, no image is left, or the folder cannot be used.
         OSError: A file cannot be read or written.
     """
+    labels = read_labels(labels_csv)
     request: dict[str, Any] = {"source": local_source(source), "labels_csv": local_source(labels_csv), "drop": [*drop]}
     request |= {"unparsed": unparsed, "max_shard_size": max_shard_size, "on_mismatch": on_mismatch}
     folder = OutputFolder(output, METADATA, request, overwrite)
-    labels = read_labels(labels_csv)
+    dropped = {*drop, *([UNPARSED] if unparsed == "drop" else [])}
     with WorkerPool(num_proc) as pool:
         rows = plan(source, on_mismatch)
         check_belongs(labels, rows, labels_csv)
-        quality = {label.filename: label.quality for label in labels}
-        unlabelled = [row for row in rows if row.filename not in quality]
-        _fail_if_any(unlabelled, "without a label; run `filter_quality.py label` again")
-        if unparsed == "error":
-            names_no_quality = [row for row in rows if quality[row.filename] == UNPARSED]
-            _fail_if_any(
-                names_no_quality, "whose answer names no quality; look at them, then pass --unparsed drop or keep"
-            )
-        dropped = {*drop, *([UNPARSED] if unparsed == "drop" else [])}
-        kept = [row for row in rows if quality[row.filename] not in dropped]
+        qualities = {label.filename: label.quality for label in labels}
+        _check_labels(rows, qualities, unparsed)
+        kept = [row for row in rows if qualities[row.filename] not in dropped]
         if not kept:
             raise StepError(f"{source}: no image is left; nothing was written")
-        entries, _ = write_source(kept, folder, pool, max_shard_size)
-    print(f"{output}: {len(kept):,} of {len(rows):,} images kept, zips: {len(entries)}")
-    print(_describe_dropped(rows, labels, dropped))
+        outcome = write_source(kept, folder, pool, max_shard_size)
+    print(f"{output}: {len(kept):,} of {len(rows):,} images kept, zips: {len(outcome.entries)}")
+    print(_describe_dropped(count_by_label(rows, labels), sorted(dropped)))
+
+
+def _check_labels(rows: list[Row], qualities: dict[str, str], unparsed: str) -> None:
+    """Checks that each row has a label, and unless `unparsed` says what to do with the others, a quality."""
+    _fail_if_any(
+        [row for row in rows if row.filename not in qualities], "without a label; run `filter_quality.py label` again"
+    )
+    if unparsed == "error":
+        _fail_if_any(
+            [row for row in rows if qualities[row.filename] == UNPARSED],
+            "whose answer names no quality; look at them, then pass --unparsed drop or keep",
+        )
 
 
 def _fail_if_any(rows: list[Row], problem: str) -> None:
@@ -75,13 +84,12 @@ def _fail_if_any(rows: list[Row], problem: str) -> None:
         raise StepError(f"{counted(len(rows), 'image')} {problem}: {listing([row.filename for row in rows])}")
 
 
-def _describe_dropped(rows: list[Row], labels: list[QualityLabel], dropped: set[str]) -> str:
+def _describe_dropped(counts: dict[str, Counter[str]], dropped: list[str]) -> str:
     """Returns the numbers of images that were dropped, by quality and by label."""
-    counts = count_by_label(rows, labels)
-    by_quality = counts["All images"]
-    lines = ["dropped: " + ", ".join(f"{name} {by_quality[name]:,}" for name in sorted(dropped))]
-    for name in ("All images", *LABELS):
-        lost, total = sum(counts[name][quality] for quality in dropped), counts[name].total()
-        share = f"{lost / total:.1%}" if total else ""
-        lines.append(f"  {name:28}{lost:>8,} of {total:>8,}{share:>8}")
-    return "\n".join(lines)
+    all_images = counts["All images"]
+    by_quality = "dropped: " + ", ".join(f"{name} {all_images[name]:,}" for name in dropped)
+    lines = [["", "dropped", "of", "share"]]
+    for name, by in counts.items():
+        lost, total = sum(by[quality] for quality in dropped), by.total()
+        lines.append([name, f"{lost:,}", f"{total:,}", f"{lost / total:.1%}" if total else ""])
+    return f"{by_quality}\n{text_table(lines)}"

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import base64
 import importlib
+import importlib.util
 import os
-import socket
 import sys
+import threading
 import traceback
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import PIL.Image
 
@@ -21,8 +22,11 @@ from synthchex_75k import SourceError
 MAX_TOKENS = 64  # of an answer; the meta-prompt asks for two words
 MAX_TRIES = 7  # of a request
 FIRST_DELAY = 0.5  # seconds before the second try
-TIMEOUT = 120  # seconds for an answer
+TIMEOUT, CONNECT_TIMEOUT = 120, 10  # seconds for an answer, and for a connection
 RETRIED_STATUS = TRANSIENT_STATUS | {409}
+FATAL_STATUS = {401, 403, 404}  # key, permission, address or model: the same for every image
+INSTALL = {"openai": "openai", "torch": "torch 'transformers>=5'", "transformers": "torch 'transformers>=5'"}
+IMAGE_STATUS = {400, 413, 422}  # the server rejects an image, and may accept another
 
 
 class JudgeError(Exception):
@@ -47,11 +51,70 @@ class Judge(Protocol):
         """Asks about images, each a PNG file, with a question each."""
 
 
+class JudgeOptions(NamedTuple):
+    """Which judge to make: a server's if there is a `base_url`, a callable if there is a `function`, else a model.
+
+    Attributes:
+        model: Name of the model, for the server or the Hub, or its folder.
+        base_url: Address of an OpenAI-compatible server.
+        function: `MODULE:FUNCTION`.
+        concurrency: Parallel requests to a server.
+        batch_size: Images at once, without a server.
+        max_tokens: Upper bound of an answer's length, not with `function`: tokens.
+    """
+
+    model: str
+    base_url: str | None
+    function: str | None
+    concurrency: int
+    batch_size: int
+    max_tokens: int
+
+    @property
+    def images_at_once(self) -> int:
+        """How many images the judge is asked about at once."""
+        return self.concurrency if self.base_url else self.batch_size
+
+    def check_installed(self) -> None:
+        """Checks that the judge's modules are installed, without loading them.
+
+        Raises:
+            StepError: One is not.
+        """
+        if self.function:
+            _add_working_directory()
+            modules = [self.function.partition(":")[0]]
+        else:
+            modules = ["openai"] if self.base_url else ["torch", "transformers"]
+        for module in modules:
+            try:
+                found = importlib.util.find_spec(module)
+            except (ImportError, ValueError):
+                found = None
+            if not found:
+                raise StepError(_missing(module))
+
+    def make(self) -> Judge:
+        """Makes the judge.
+
+        Raises:
+            StepError: A package is missing, or the model cannot be loaded.
+        """
+        if self.base_url:
+            return ServerJudge(self.model, self.base_url, self.concurrency, self.max_tokens)
+        if self.function:
+            return CallableJudge(self.function, self.batch_size)
+        return TransformersJudge(self.model, self.batch_size, self.max_tokens)
+
+
 class ServerJudge:
     """A model behind an OpenAI-compatible server, such as vLLM, SGLang, llama.cpp or Ollama.
 
     The key is that in OPENAI_API_KEY, if the server wants one. Requests are retried after 408, 409, 429 and 5xx,
     dropped connections and timeouts: `MAX_TRIES` tries in all, with exponential back-off or after `Retry-After`.
+
+    Until the server has answered, one question is asked at a time: a server that cannot be reached is an error at once,
+    and the name of the bound of an answer's length, which depends on the server, is found out once.
 
     Args:
         model: Name of the model, for the server.
@@ -63,58 +126,85 @@ class ServerJudge:
     batch_size = 1
 
     def __init__(self, model: str, base_url: str, concurrency: int, max_tokens: int = MAX_TOKENS) -> None:
-        self.model, self.base_url, self.concurrency = model, base_url, concurrency
+        openai = self._openai = _import("openai")
+        self.model, self.base_url, self.concurrency, self.max_tokens = model, base_url, concurrency, max_tokens
         key = os.environ.get("OPENAI_API_KEY") or "none"
-        self._openai = _import("openai", "openai")
-        self._client = self._openai.OpenAI(base_url=base_url, api_key=key, max_retries=0, timeout=TIMEOUT)
-        self._limit = {"max_tokens": max_tokens}
+        timeout = openai.Timeout(TIMEOUT, connect=CONNECT_TIMEOUT)
+        self._client = openai.OpenAI(base_url=base_url, api_key=key, max_retries=0, timeout=timeout)
+        self._bound = "max_tokens"
         self._has_answered = False
+        self._fatal: StepError | None = None
+        self._first_question = threading.Lock()
 
     def ask(self, images: list[bytes], questions: list[str]) -> list[str]:
         """See `Judge`."""
-        openai = self._openai
         url = f"data:image/png;base64,{base64.b64encode(images[0]).decode()}"
         content = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": questions[0]}]
+        messages = [{"role": "user", "content": content}]
+        with self._first_question:
+            if self._fatal:
+                raise self._fatal
+            if not self._has_answered:
+                return [self._answer(messages)]
+        return [self._answer(messages)]
+
+    def _answer(self, messages: list[dict[str, Any]]) -> str:
+        openai = self._openai
         try:
-            completion = with_retry(lambda: self._complete([{"role": "user", "content": content}]), self._delay_after)
-            answer = completion.choices[0].message.content or ""
-        except (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError) as error:
-            raise StepError(f"{self.base_url}: {_text(error)}") from error
-        except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
-            raise JudgeError(_text(error), image_specific=True) from error
-        except openai.APIStatusError as error:
-            raise JudgeError(_text(error), image_specific=error.status_code == 413) from error
+            completion = with_retry(lambda: self._complete(messages), self._delay_after)
+            answer: str = completion.choices[0].message.content or ""
         except openai.APIConnectionError as error:
-            raise JudgeError(f"{self.base_url}: {_text(error)}", image_specific=False) from error
+            if not self._has_answered:
+                cause = one_line(error.__cause__ or error)
+                raise self._end(f"no answer ({cause}); start the server, or correct --base-url") from error
+            raise JudgeError(f"{self.base_url}: {_describe(error)}", image_specific=False) from error
+        except openai.APIStatusError as error:
+            if error.status_code in FATAL_STATUS:
+                raise self._end(_describe(error)) from error
+            raise JudgeError(_describe(error), image_specific=error.status_code in IMAGE_STATUS) from error
         except (openai.APIError, ValueError, AttributeError, IndexError, TypeError) as error:
             # The client's errors for a body that is no chat completion.
             message = f"{self.base_url} returned no chat completion; should it end in /v1? {error!r}"
             raise JudgeError(message[:300], image_specific=False) from error
-        self._has_answered = True
-        return [answer]
+        return answer
+
+    def _end(self, message: str) -> StepError:
+        """Returns the error of this question and of all that follow."""
+        self._fatal = StepError(f"{self.base_url}: {message}")
+        return self._fatal
 
     def _complete(self, messages: list[dict[str, Any]]) -> Any:
+        """Makes a request, and another one if the server wants `max_completion_tokens`, from then on."""
+        bound = self._bound
+        try:
+            return self._request(messages, bound)
+        except self._openai.BadRequestError as error:
+            wanted = "max_completion_tokens"
+            if bound == wanted or wanted not in str(error):
+                raise
+            self._bound = wanted
+            return self._request(messages, wanted)
+
+    def _request(self, messages: list[dict[str, Any]], bound: str) -> Any:
         create = self._client.chat.completions.create
         try:
-            return create(model=self.model, messages=messages, temperature=0, **self._limit)
-        except self._openai.BadRequestError as error:
-            if "max_tokens" not in self._limit or "max_completion_tokens" not in str(error):
-                raise
-            self._limit = {"max_completion_tokens": self._limit["max_tokens"]}
-            return create(model=self.model, messages=messages, temperature=0, **self._limit)
+            completion = create(model=self.model, messages=messages, temperature=0, **{bound: self.max_tokens})
+        except self._openai.APIStatusError:
+            self._has_answered = True
+            raise
+        self._has_answered = True
+        return completion
 
     def _delay_after(self, error: Exception, tries: int) -> float | None:
-        if not self._has_answered and _is_unreachable(error):
-            raise StepError(f"{self.base_url}: no server answers there; start it, or correct --base-url") from error
-        response = getattr(error, "response", None)
-        is_transient = (
-            error.status_code in RETRIED_STATUS or error.status_code >= 500
-            if isinstance(error, self._openai.APIStatusError)
-            else isinstance(error, self._openai.APIConnectionError)
-        )
-        if not is_transient or tries == MAX_TRIES - 1:
-            return None
-        return backoff(response.headers if response is not None else {}, tries, FIRST_DELAY)
+        """Returns the delay before the next try, as `with_retry` wants it."""
+        headers = {}
+        if isinstance(error, self._openai.APIStatusError):
+            is_transient = error.status_code in RETRIED_STATUS or error.status_code >= 500
+            headers = error.response.headers
+        else:
+            never_reached = not self._has_answered and _is_unreachable(error)
+            is_transient = isinstance(error, self._openai.APIConnectionError) and not never_reached
+        return backoff(headers, tries, FIRST_DELAY) if is_transient and tries + 1 < MAX_TRIES else None
 
 
 class TransformersJudge:
@@ -124,16 +214,21 @@ class TransformersJudge:
         model: Folder, or name on the Hub.
         batch_size: Images at once.
         max_tokens: Upper bound of an answer's length: tokens.
+
+    Raises:
+        StepError: The model cannot be loaded, or has no chat template.
     """
 
     concurrency = 1
 
     def __init__(self, model: str, batch_size: int, max_tokens: int = MAX_TOKENS) -> None:
         self.batch_size, self.max_tokens = batch_size, max_tokens
-        transformers = _import("transformers", "transformers")
-        torch = _import("torch", "transformers")
+        torch, transformers = _import("torch"), _import("transformers")
         device = 0 if torch.cuda.is_available() else "cpu"
-        self._pipeline = transformers.pipeline("image-text-to-text", model=model, device=device, dtype="auto")
+        try:
+            self._pipeline = transformers.pipeline("image-text-to-text", model=model, device=device, dtype="auto")
+        except Exception as error:  # any model may raise anything
+            raise StepError(f"--model {model} cannot be loaded: {_describe(error)}") from error
         if not getattr(self._pipeline.processor, "chat_template", None):
             raise StepError(f"{model} has no chat template, so it cannot be asked; see --callable")
         self._pipeline.processor.tokenizer.padding_side = "left"  # where batches are generated from
@@ -150,7 +245,7 @@ class TransformersJudge:
                 text=chats, batch_size=self.batch_size, return_full_text=False, generate_kwargs=options
             )
         except Exception as error:  # any model may raise anything
-            raise _model_error(error) from error
+            raise JudgeError(_describe(error, with_place=True), image_specific=True) from error
         return [(answer[0] if isinstance(answer, list) else answer)["generated_text"] for answer in answers]
 
 
@@ -160,6 +255,9 @@ class CallableJudge:
     Args:
         name: `MODULE:FUNCTION`; the module is looked for in the working directory too.
         batch_size: Images at once.
+
+    Raises:
+        StepError: It cannot be imported, or is no function.
     """
 
     concurrency = 1
@@ -167,13 +265,15 @@ class CallableJudge:
     def __init__(self, name: str, batch_size: int) -> None:
         self.batch_size = batch_size
         module, _, function = name.partition(":")
-        sys.path.insert(0, os.getcwd())
+        _add_working_directory()
         try:
             self._function: Callable[[list[PIL.Image.Image], list[str]], list[str]] = getattr(
                 importlib.import_module(module), function
             )
-        except (ImportError, AttributeError, ValueError) as error:
-            raise StepError(f"--callable {name}: {error}; name a function as MODULE:FUNCTION") from error
+        except Exception as error:  # any module may raise anything
+            raise StepError(f"--callable {name}: {_describe(error)}; name a function as MODULE:FUNCTION") from error
+        if not callable(self._function):
+            raise StepError(f"--callable {name}: not a function; name one as MODULE:FUNCTION")
 
     def ask(self, images: list[bytes], questions: list[str]) -> list[str]:
         """See `Judge`."""
@@ -181,7 +281,7 @@ class CallableJudge:
         try:
             return [*self._function(decoded, questions)]
         except Exception as error:  # any model may raise anything
-            raise _model_error(error) from error
+            raise JudgeError(_describe(error, with_place=True), image_specific=True) from error
 
 
 def decode_rgb(image: bytes) -> PIL.Image.Image:
@@ -196,25 +296,33 @@ def decode_rgb(image: bytes) -> PIL.Image.Image:
         raise JudgeError(str(error), image_specific=True) from error
 
 
-def _model_error(error: Exception) -> JudgeError:
-    """Describes an error that a model raised, with its place; another image may get an answer."""
-    place = traceback.extract_tb(error.__traceback__)[-1]
-    return JudgeError(f"{type(error).__name__}: {error} ({place.filename}:{place.lineno})", image_specific=True)
+def _is_unreachable(error: BaseException) -> bool:
+    """True if no connection was made: refused, no such host, no route, or a certificate that is not trusted."""
+    # By name, because the client uses `httpx` or `httpx2`, depending on its version.
+    return type(error.__cause__).__name__ in ("ConnectError", "ConnectTimeout")
 
 
-def _is_unreachable(error: BaseException | None) -> bool:
-    """True if a connection was refused, or the host has no address."""
-    while error and not isinstance(error, (ConnectionRefusedError, socket.gaierror)):
-        error = error.__cause__ or error.__context__
-    return error is not None
-
-
-def _import(module: str, extra: str) -> Any:
+def _import(package: str) -> Any:
     try:
-        return importlib.import_module(module)
+        return importlib.import_module(package)
     except ImportError as error:
-        raise StepError(f"this needs {module}: pip install {module}, or the extra [{extra}] ({error})") from error
+        raise StepError(f"{_missing(package)} ({one_line(error)})") from error
 
 
-def _text(error: Exception) -> str:
-    return one_line(f"{type(error).__name__}: {error}")[:300]
+def _missing(module: str) -> str:
+    install = f": pip install {INSTALL[module]}" if module in INSTALL else " in this folder or installed"
+    return f"this judge needs the Python module {module}{install}"
+
+
+def _add_working_directory() -> None:
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+
+
+def _describe(error: Exception, with_place: bool = False) -> str:
+    """Returns an error in one line; with its place, a file and a line, if wanted."""
+    text = one_line(f"{type(error).__name__}: {error}")[:300]
+    if not with_place:
+        return text
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{text} ({place.filename}:{place.lineno})"

@@ -9,16 +9,17 @@ from pathlib import Path
 from pipeline import page
 from pipeline.files import atomic_write
 from pipeline.quality.answers import QUALITIES, UNPARSED
-from pipeline.quality.labels import QualityLabel, check_belongs, read_labels
+from pipeline.quality.labels_csv import QualityLabel, check_belongs, read_labels
 from pipeline.rows import decode, evenly_spaced, plan, read
+from pipeline.table import text_table
 from synthchex_75k import LABELS, Row
 
 COLUMNS = (*QUALITIES, UNPARSED)
 NUM_EXAMPLES = 12  # of each quality
 
 
-def report(source: str, labels_csv: Path, html: Path | None = None, on_mismatch: str = "error") -> None:
-    """Prints how many images have each quality, of all and of those with each label.
+def report(source: str, labels_csv: Path, *, html: Path | None = None, on_mismatch: str = "error") -> None:
+    """Counts images by quality, of all and of those with each label, and shows examples on a page.
 
     Args:
         source: The SOURCE.
@@ -35,9 +36,9 @@ def report(source: str, labels_csv: Path, html: Path | None = None, on_mismatch:
     rows = plan(source, on_mismatch)
     check_belongs(labels, rows, labels_csv)
     print(f"{labels_csv}: {len(labels):,} of {len(rows):,} images have a label")
-    print(text_table(count_by_label(rows, labels)))
+    print(counts_table(count_by_label(rows, labels)))
     if html:
-        text = write_page(rows, labels).encode()
+        text = report_page(rows, labels).encode()
         atomic_write(html, text)
         print(f"{html}: {len(text) / 1e6:.1f} MB")
 
@@ -62,21 +63,16 @@ def count_by_label(rows: list[Row], labels: Iterable[QualityLabel]) -> dict[str,
     return counts
 
 
-def text_table(counts: dict[str, Counter[str]]) -> str:
-    """Returns counts as a table of plain text."""
-    lines = [["", *COLUMNS, "All"]]
-    lines += [
+def counts_table(counts: dict[str, Counter[str]]) -> str:
+    """Returns counts by quality as a table of plain text."""
+    lines = [
         [name, *(_share(by[column], by.total()) for column in COLUMNS), f"{by.total():,}"]
         for name, by in counts.items()
     ]
-    widths = [max(map(len, column)) for column in zip(*lines)]
-    return "\n".join(
-        "  ".join([line[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:]))])
-        for line in lines
-    )
+    return text_table([["", *COLUMNS, "All"], *lines])
 
 
-def write_page(rows: list[Row], labels: list[QualityLabel]) -> str:
+def report_page(rows: list[Row], labels: list[QualityLabel]) -> str:
     """Returns a page: a table of labels and qualities, and examples of each quality, evenly spaced among its images.
 
     Args:
@@ -98,7 +94,7 @@ def write_page(rows: list[Row], labels: list[QualityLabel]) -> str:
         _table(counts),
         *(_examples(quality, rows, labels) for quality in COLUMNS),
     ]
-    return page.write_page(f"Quality of {len(rows):,} synthetic chest radiographs", parts)
+    return page.render_page(f"Quality of {len(rows):,} synthetic chest radiographs", parts)
 
 
 def _table(counts: dict[str, Counter[str]]) -> str:

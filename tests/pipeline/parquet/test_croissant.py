@@ -1,6 +1,7 @@
-"""`croissant.json`, as the reference implementation reads it."""
+"""`croissant.json`, read by the reference implementation."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,10 +12,11 @@ import pytest
 
 from conftest import FIXTURE, ROOT, Rows, convert, files_of
 from pipeline.facts import META_PROMPT
+from pipeline.parquet.croissant import read_files, with_repository
 from synthchex_75k import LABELS, UNCERTAINTY
 
 # https://neurips.cc/Conferences/2026/EvaluationsDatasetsHosting
-ASKED_FOR = {
+REQUIRED = {
     "rai:dataLimitations",
     "rai:dataBiases",
     "rai:personalSensitiveInformation",
@@ -26,7 +28,7 @@ ASKED_FOR = {
 }
 
 
-@pytest.fixture(scope="module", params=["keep", "zeros"])
+@pytest.fixture(scope="module", params=["keep", pytest.param("zeros", marks=pytest.mark.slow)])
 def converted(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     output = tmp_path_factory.mktemp("converted") / "o"
     assert convert(FIXTURE, output, "--max-shard-size", "400KB", "--uncertainty", request.param) == 0
@@ -38,7 +40,8 @@ def described(converted: tuple[Path, str]) -> dict[str, Any]:
     return json.loads((converted[0] / "croissant.json").read_text(encoding="utf-8"))
 
 
-def test_mlcroissant_validates_it(converted: tuple[Path, str]) -> None:
+@pytest.mark.slow
+def test_mlcroissant_finds_no_error(converted: tuple[Path, str]) -> None:
     command = [str(Path(sys.executable).with_name("mlcroissant")), "validate", "--jsonld"]
     run = subprocess.run([*command, str(converted[0] / "croissant.json")], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
@@ -74,23 +77,23 @@ def test_mlcroissant_finds_a_damaged_file(converted: tuple[Path, str], tmp_path:
         path.write_bytes(good)
 
 
-def test_it_says_what_dataset_tracks_ask_for(described: dict[str, Any]) -> None:
+def test_properties_that_dataset_tracks_require(described: dict[str, Any]) -> None:
     assert described["conformsTo"] == "http://mlcommons.org/croissant/1.1"
-    assert all(described[key] for key in ASKED_FOR)
+    assert all(described[key] for key in REQUIRED)
     assert described["rai:hasSyntheticData"] is True
     assert described["rai:personalSensitiveInformation"].startswith("None")
     assert any("Not for diagnosis" in use for use in described["rai:dataUseCases"])
     assert any(META_PROMPT in step for step in described["rai:dataPreprocessingProtocol"])
 
 
-def test_it_describes_each_label(described: dict[str, Any]) -> None:
+def test_each_label_is_described(described: dict[str, Any]) -> None:
     (rows,) = described["recordSet"]
     (labels,) = (field["subField"] for field in rows["field"] if field["name"] == "labels_dict")
     assert [label["name"] for label in labels] == list(LABELS)
     assert len({label["description"].partition(";")[0] for label in labels}) == len(LABELS)
 
 
-def test_every_name_is_of_a_vocabulary_that_it_declares(described: dict[str, Any]) -> None:
+def test_every_property_belongs_to_a_declared_vocabulary(described: dict[str, Any]) -> None:
     def keys(node: Any) -> set[str]:
         if isinstance(node, list):
             return set().union(*map(keys, node))
@@ -105,4 +108,18 @@ def test_every_name_is_of_a_vocabulary_that_it_declares(described: dict[str, Any
 
 def test_readme_quotes_the_same_meta_prompt() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert META_PROMPT in " ".join(readme.replace("\n   >", " ").split())
+    assert META_PROMPT in " ".join(re.sub(r"^ *> ?", "", readme, flags=re.MULTILINE).split())
+
+
+def test_with_repository(described: dict[str, Any]) -> None:
+    text = json.dumps(described)
+    url = "https://huggingface.co/datasets/me/mine"
+    assert json.loads(with_repository(text, url, None, None)) == {**described, "url": url}
+    other = {"url": url, "name": "Mine", "license": "https://choosealicense.com/licenses/cc-by-4.0/"}
+    assert json.loads(with_repository(text, url, other["name"], other["license"])) == {**described, **other}
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"distribution": [{}]}', '{"distribution": 5}'])
+def test_read_files_of_something_else(text: str) -> None:
+    with pytest.raises(ValueError):
+        read_files(text)

@@ -1,18 +1,21 @@
-"""The pictures of the card."""
+"""Figures of the card."""
 
-import csv
 import io
 import re
+import shutil
 from pathlib import Path
+from typing import Any
 
+import matplotlib.figure
+import matplotlib.text
 import PIL.Image
 import pytest
-from huggingface_hub import DatasetCard
 
-from conftest import FIXTURE, Source, contents, convert, to_csv
+from conftest import FIXTURE, Rows, contents, convert, plan
+from pipeline.parquet.figures import Figure, FigureData, count_positive, render
 from synthchex_75k import LABELS
 
-PICTURES = ["figures/labels.png", "figures/examples.png"]
+FIGURES = ["figures/labels.png", "figures/examples.png"]
 
 
 @pytest.fixture(scope="module")
@@ -22,92 +25,125 @@ def converted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return output
 
 
-def test_they_are_small_and_as_wide_as_a_phone_can_show(converted: Path) -> None:
-    for name in PICTURES:
-        picture = PIL.Image.open(converted / name)
-        picture.load()
-        assert (converted / name).stat().st_size < 300_000
-        assert 600 <= picture.width <= 800
-        assert picture.convert("RGBA").getchannel("A").getextrema() == (255, 255), "it has a ground of its own"
+@pytest.fixture
+def output(converted: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(converted, tmp_path / "o")
 
 
-def test_noise_fits_as_well(source: Source, images: dict[str, bytes], tmp_path: Path) -> None:
+@pytest.fixture
+def examples(expected: Rows) -> Rows:
+    """Rows as `synthchex_75k.examples` yields them."""
+    return [{**row, "image": {"bytes": row["image"], "path": row["filename"]}} for row in expected]
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The texts of all figures that are saved, in this process."""
+    texts: list[str] = []
+    savefig = matplotlib.figure.Figure.savefig
+
+    def recording(figure: Any, *arguments: Any, **options: Any) -> None:
+        savefig(figure, *arguments, **options)
+        texts.extend(text.get_text() for text in figure.findobj(matplotlib.text.Text))
+
+    monkeypatch.setattr(matplotlib.figure.Figure, "savefig", recording)
+    return texts
+
+
+def check_size(figure: Figure) -> None:
+    image = PIL.Image.open(io.BytesIO(figure.png))
+    image.load()
+    assert len(figure.png) < 300_000
+    assert 600 <= image.width <= 800
+    assert image.convert("RGBA").getchannel("A").getextrema() == (255, 255), "the background is opaque"
+
+
+def test_figures_are_small_and_opaque(converted: Path) -> None:
+    for name in FIGURES:
+        check_size(Figure(name, "", (converted / name).read_bytes()))
+
+
+@pytest.mark.slow
+def test_figures_of_noise_are_small(examples: Rows) -> None:
     noisy = io.BytesIO()
     PIL.Image.effect_noise((512, 512), 100).convert("RGB").save(noisy, "PNG")
-    assert convert(source(images=dict.fromkeys(images, noisy.getvalue())), tmp_path / "o", "--figures") == 0
-    assert (tmp_path / "o" / "figures/examples.png").stat().st_size < 300_000
+    for row in examples:
+        row["image"]["bytes"] = noisy.getvalue()
+    for figure in render(FigureData(12, dict.fromkeys(LABELS, 12), examples[:6])):
+        check_size(figure)
 
 
-def test_the_card_shows_them_in_words_too(converted: Path, table: list[dict[str, str]]) -> None:
+def test_card_shows_the_figures_with_alternative_texts(converted: Path) -> None:
     card = (converted / "README.md").read_text(encoding="utf-8")
     shown = dict(re.findall(r"^!\[(.*)\]\((figures/\w+\.png)\)$", card, re.M))
-    assert [*shown.values()] == PICTURES
-    labels, examples = shown
+    assert [*shown.values()] == FIGURES
+    assert [*shown] == [
+        "Bar chart of how many of the 12 rows have each label, from Support Devices (2) to Atelectasis (1).",
+        "6 images of the dataset, each above its positive labels and its prompt.",
+    ]
+
+
+@pytest.mark.filterwarnings("ignore:Glyph")
+def test_figures_show_counts_labels_and_prompts(examples: Rows, drawn: list[str]) -> None:
+    render(FigureData(12, count_positive(plan(FIXTURE), "keep"), examples[:6]))
     for label in LABELS:
-        count = sum(row[label] in ("1", "1.0") for row in table)
-        assert f"{label} {count} ({count / 12:.1%})" in labels
-    assert examples.startswith(
-        "6 rows, evenly spaced in the dataset, each image above its prompt: 1. There is no focal"
-    )
+        count = sum(row["labels_dict"][label] == 1 for row in examples)
+        assert label in drawn
+        assert f"{count} ({count / 12:.1%})" in drawn
+    under_images = ["".join(text.split()) for text in drawn]
+    for row in examples[:6]:
+        positive = [label for label, value in row["labels_dict"].items() if value == 1]
+        text = f"Labels: {', '.join(positive) or 'none'} {row['prompt'][:20]}"
+        assert any(under_image.startswith("".join(text.split())) for under_image in under_images), text
 
 
-def test_what_is_positive_is_so_by_the_label_policy(tmp_path: Path) -> None:
-    convert(FIXTURE, tmp_path / "o", "--figures", "--uncertainty", "ones")
-    with open(FIXTURE / "metadata.csv", newline="", encoding="utf-8") as file:
-        count = sum(row["Pneumonia"] in ("1", "1.0", "-1", "-1.0") for row in csv.DictReader(file))
-    assert f"Pneumonia {count} (" in (tmp_path / "o" / "README.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize("uncertainty", ["zeros", "ones", "keep"])
+def test_counts_follow_the_label_policy(uncertainty: str, expected: Rows) -> None:
+    positive = (1, -1) if uncertainty == "ones" else (1,)
+    counts = {label: sum(row["labels_dict"][label] in positive for row in expected) for label in LABELS}
+    assert count_positive(plan(FIXTURE), uncertainty) == counts
 
 
-def test_prompts_are_drawn_as_they_are(source: Source, table: list[dict[str, str]], tmp_path: Path) -> None:
-    odd = ["$\\frac$ ![x](y) <!-- --> | `", "x" * 5_000, "\N{LATIN SMALL LETTER O WITH STROKE}\nline\n\nline", "$$"]
-    for row, prompt in zip(table[::2], odd):
+def test_unusual_prompts(examples: Rows, drawn: list[str]) -> None:
+    formula = "$\\frac$ ![x](y) <!-- --> | `"
+    prompts = [formula, "x" * 5_000, "\N{LATIN SMALL LETTER O WITH STROKE}\nline\n\nline", "$$", " "]
+    for row, prompt in zip(examples, prompts):
         row["prompt"] = prompt
-    assert convert(source(table=to_csv(table)), tmp_path / "o", "--figures") == 0
-    card = DatasetCard.load(tmp_path / "o" / "README.md").text
-    assert r"1. $\\frac$ \!\[x\](y) \<\!-- --\> \| \`" in card
-    assert convert(source(table=to_csv(table)), tmp_path / "o", "--figures", "--verify") == 0
+    figures = render(FigureData(12, dict.fromkeys(LABELS, 0), examples[:5]))
+    assert any(text.endswith(f"\n{formula}") for text in drawn), "drawn as text, not as a formula"
+    for figure in figures:
+        check_size(figure)
 
 
-def test_they_are_the_same_again(converted: Path, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_figures_are_deterministic(converted: Path, tmp_path: Path) -> None:
     assert convert(FIXTURE, tmp_path / "o", "--figures", "--num-proc", "3") == 0
     assert contents(tmp_path / "o") == contents(converted)
 
 
-def test_without_matplotlib_it_says_so_at_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "matplotlib", None)
-    assert convert(FIXTURE, tmp_path / "o", "--figures") == 1
-    assert "error: the pictures of the card take matplotlib: pip install matplotlib, or pass --no-figures" in (
-        capsys.readouterr().err
-    )
-    assert not (tmp_path / "o").exists()
-    assert convert(FIXTURE, tmp_path / "o") == 0
-    assert "![" not in (tmp_path / "o" / "README.md").read_text(encoding="utf-8")
-
-
-def test_what_a_run_left_before_its_card_is_its_own(converted: Path, tmp_path: Path) -> None:
-    output = tmp_path / "o"
-    assert convert(FIXTURE, output, "--figures") == 0
-    whole = contents(output)
-    (output / "README.md").unlink()  # as if it was killed just before
-    assert convert(FIXTURE, output, "--figures") == 0
-    assert contents(output) == whole
+def test_figures_are_removed_without_the_option(output: Path) -> None:
     assert convert(FIXTURE, output) == 0
     assert not (output / "figures").exists()
+    assert "![" not in (output / "README.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("name", [*PICTURES, "croissant.json", "figures/other.png"])
-def test_what_was_edited_is_not_replaced(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    output = tmp_path / "o"
+@pytest.mark.slow
+def test_missing_card_and_figure_are_written_again(output: Path) -> None:
+    whole = contents(output)
+    (output / "README.md").unlink()
+    (output / FIGURES[0]).unlink()
     assert convert(FIXTURE, output, "--figures") == 0
+    assert contents(output) == whole
+
+
+@pytest.mark.parametrize("name", [*FIGURES, "figures/other.png"])
+def test_edited_and_foreign_figures_are_refused_and_kept(name: str, output: Path, capsys: Any) -> None:
     path = output / name
     path.write_bytes((path.read_bytes() if path.exists() else b"") + b" ")
     edited = contents(output)
-    assert convert(FIXTURE, output, "--figures") == 1
-    error = capsys.readouterr().err
-    assert "holds what no conversion has written, or what was edited or damaged since" in error
-    assert error.endswith(f"(1 in all): {name}\n")
-    assert contents(output) == edited
-    assert convert(FIXTURE, output, "--figures", "--verify") == 1
+    for options in (["--figures"], ["--no-figures"], ["--figures", "--overwrite"]):
+        assert convert(FIXTURE, output, *options) == 1
+        assert f"did not write or that changed since then: {name}. Move or delete it" in capsys.readouterr().err
+        assert contents(output) == edited
+    assert convert(FIXTURE, output, "--verify") == 1
     assert name in capsys.readouterr().out

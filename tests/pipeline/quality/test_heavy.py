@@ -1,4 +1,4 @@
-"""The filtration with a model in this process and with Ray, and the story that README tells, from images to rows."""
+"""The quality filter with a model in this process and with Ray, the documented commands in order, and the page."""
 
 import csv
 import html
@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,14 +19,25 @@ import psutil
 import pytest
 import tiny_vlm
 from datasets import load_dataset
+from labelling import PROGRAM
 
 from conftest import FIXTURE, ROOT, Rows, to_csv, to_files
 from filter_quality import main
 from pipeline.quality.answers import UNPARSED
 from pipeline.quality.judges import TransformersJudge
-from servers.chat_server import Asked, serve
+from servers.chat_server import Question, serve
 
-PROGRAM = [sys.executable, str(ROOT / "scripts" / "filter_quality.py")]
+pytestmark = pytest.mark.slow
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def chromium() -> str:
+    """The browser; without one, every test of this file fails before it starts."""
+    found = [path for path in map(shutil.which, BROWSERS) if path]
+    if not found:
+        pytest.fail("chromium not found: apt-get install chromium", pytrace=False)
+    return found[0]
 
 
 @pytest.fixture(scope="session")
@@ -46,7 +58,7 @@ def read(path: Path) -> dict[str, dict[str, str]]:
 # A model of transformers
 
 
-def test_nonsense_is_unparsed(model: Path, expected: Rows, tmp_path: Path) -> None:
+def test_answers_of_an_untrained_model_are_unparsed(model: Path, expected: Rows, tmp_path: Path) -> None:
     arguments = ["label", str(FIXTURE), str(tmp_path / "l.csv"), "--model", str(model), "--transformers"]
     assert main([*arguments, "--limit", "5", "--batch-size", "2"]) == 0
     assert main([*arguments, "--batch-size", "5"]) == 0
@@ -54,7 +66,7 @@ def test_nonsense_is_unparsed(model: Path, expected: Rows, tmp_path: Path) -> No
     assert {*rows} == {row["filename"] for row in expected}
     assert {row["quality"] for row in rows.values()} == {UNPARSED}
     assert all(row["response"] for row in rows.values())
-    assert len({row["response"] for row in rows.values()}) > 1, "the answers depend on what is asked"
+    assert len({row["response"] for row in rows.values()}) > 1, "the answers depend on the questions"
 
 
 def test_answers_do_not_depend_on_the_batch(model: Path, expected: Rows) -> None:
@@ -72,6 +84,22 @@ def test_a_model_without_a_chat_template(model: Path, tmp_path: Path, capsys: py
     arguments = ["label", str(FIXTURE), str(tmp_path / "l.csv"), "--model", str(bare), "--transformers"]
     assert main(arguments) == 1
     assert f"error: {bare} has no chat template" in capsys.readouterr().err
+    assert not (tmp_path / "l.csv").exists()
+
+
+def test_a_model_that_cannot_be_loaded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    to_files(tmp_path / "model", {"config.json": b"{}"})
+    arguments = ["label", str(FIXTURE), str(tmp_path / "l.csv"), "--model", str(tmp_path / "model"), "--transformers"]
+    assert main(arguments) == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith(f"error: --model {tmp_path}/model cannot be loaded: ")
+    assert not (tmp_path / "l.csv").exists()
+
+
+def test_max_tokens_bounds_the_answer(model: Path, tmp_path: Path) -> None:
+    arguments = ["label", str(FIXTURE), str(tmp_path / "l.csv"), "--model", str(model), "--transformers"]
+    assert main([*arguments, "--limit", "2", "--max-tokens", "3"]) == 0
+    assert all(len(row["response"]) <= 3 for row in read(tmp_path / "l.csv").values())  # a token is a byte
 
 
 # Ray
@@ -82,39 +110,40 @@ def ray(source: Path, labels: Path, url: str, *options: str) -> list[str]:
     return [*PROGRAM, *arguments, "--workers", "2", "--concurrency", "1", *options]
 
 
-def by_prompt(asked: Asked) -> str:
-    return "Low Quality" if "edema" in asked.text.rpartition("Description: ")[2] else "High Quality"
+def by_prompt(question: Question) -> str:
+    return "Low Quality" if "edema" in question.text.rpartition("Description: ")[2] else "High Quality"
 
 
 @pytest.mark.xdist_group("ray")
 @pytest.mark.timeout(240)
-def test_ray_with_a_worker_that_is_killed(expected: Rows, tmp_path: Path) -> None:
+def test_ray_replaces_a_killed_worker(expected: Rows, tmp_path: Path) -> None:
     proceed, hold = threading.Event(), threading.Event()
     hold.set()
 
-    def answer(asked: Asked) -> str:
+    def answer(question: Question) -> str:
         if len(server.answered) >= 4 and hold.is_set():
             proceed.wait(120)
-        return by_prompt(asked)
+        return by_prompt(question)
 
     with serve(answer) as server:
         run = subprocess.Popen(
             ray(FIXTURE, tmp_path / "l.csv", server.url), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
-        while len(server.asked) < 6:
+        while len(server.questions) < 6:
             assert run.poll() is None, run.communicate()[0]
             time.sleep(0.05)
         (worker, *others) = _workers()
-        assert others, "there are two"
+        assert others, "of two workers, one is left"
         worker.kill()
         worker.wait()
         proceed.set()
-        said, _ = run.communicate(timeout=120)
-    assert run.returncode == 0, said
+        output, _ = run.communicate(timeout=120)
+    assert run.returncode == 0, output
     wanted = {row["filename"]: "Low Quality" if "edema" in row["prompt"] else "High Quality" for row in expected}
     assert {name: row["quality"] for name, row in read(tmp_path / "l.csv").items()} == wanted
-    assert len(server.asked) <= 12 + 2, "only what the killed one had in hand is asked again"
-    assert not _workers()
+    assert len(server.questions) <= 12 + 2, "only questions of the killed worker are asked again"
+    _, alive = psutil.wait_procs(_workers(), timeout=20)  # Ray kills them, which takes a moment on a busy machine
+    assert not alive
 
 
 def _workers() -> list[psutil.Process]:
@@ -128,13 +157,13 @@ def _workers() -> list[psutil.Process]:
 
 @pytest.mark.xdist_group("ray")
 @pytest.mark.timeout(240)
-def test_ray_goes_on_where_it_was_killed(expected: Rows, tmp_path: Path) -> None:
+def test_ray_continues_after_ctrl_c(expected: Rows, tmp_path: Path) -> None:
     proceed = threading.Event()
 
-    def answer(asked: Asked) -> str:
+    def answer(question: Question) -> str:
         if len(server.answered) >= 5:
             proceed.wait(60)
-        return by_prompt(asked)
+        return by_prompt(question)
 
     with serve(answer) as server:
         command = ray(FIXTURE, tmp_path / "l.csv", server.url)
@@ -143,34 +172,54 @@ def test_ray_goes_on_where_it_was_killed(expected: Rows, tmp_path: Path) -> None
             assert run.poll() is None, run.communicate()[0]
             time.sleep(0.05)
         run.send_signal(signal.SIGINT)
-        said, _ = run.communicate(timeout=60)
+        output, _ = run.communicate(timeout=60)
         assert run.returncode == 130
-        assert "run the same command again to go on" in said
+        assert "Labels are kept: run the same command again to continue." in output
         proceed.set()
         before = read(tmp_path / "l.csv")
         subprocess.run(command, check=True, capture_output=True)
     after = read(tmp_path / "l.csv")
     assert {*after} == {row["filename"] for row in expected}
     assert {name: after[name] for name in before} == before
-    assert len(server.asked) <= 12 + 4
+    assert len(server.questions) <= 12 + 4
 
 
 @pytest.mark.xdist_group("ray")
 @pytest.mark.timeout(240)
-def test_ray_tells_what_ends_it(tmp_path: Path) -> None:
+def test_ray_error_of_every_worker(tmp_path: Path) -> None:
     arguments = ["label", str(FIXTURE), str(tmp_path / "l.csv"), "--model", "m", "--engine", "ray", "--workers", "2"]
     run = subprocess.run([*PROGRAM, *arguments, "--callable", "json:nothing"], capture_output=True, text=True)
     assert run.returncode == 1
-    assert "error: " in run.stderr
-    assert "--callable json:nothing: " in run.stderr
+    assert "error: --callable json:nothing: AttributeError: " in run.stderr
     assert "Traceback" not in run.stderr
+    assert [path.name for path in tmp_path.iterdir()] == []
 
 
-# The story
+@pytest.mark.xdist_group("ray")
+@pytest.mark.timeout(240)
+def test_ray_with_a_server_that_is_not_running(tmp_path: Path) -> None:
+    command = ray(FIXTURE, tmp_path / "l.csv", "http://127.0.0.1:9/v1")
+    run = subprocess.run(command, capture_output=True, text=True)
+    assert run.returncode == 1
+    assert "error: http://127.0.0.1:9/v1: no answer ([Errno 111] Connection refused); start the server" in run.stderr
+    assert [path.name for path in tmp_path.iterdir()] == []
+
+
+# The documented commands
+
+
+def documented_commands() -> list[list[str]]:
+    """Returns the commands of the one sh block that labels and applies: of scripts/README.md, or else of README.md."""
+    pages = [page for page in (ROOT / "scripts/README.md", ROOT / "README.md") if page.exists()]
+    text = pages[0].read_text(encoding="utf-8")
+    blocks = re.findall(r"^```sh\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    (block,) = (block for block in blocks if {"label", "apply"} <= {*re.findall(r"filter_quality\.py (\w+)", block)})
+    commands = [shlex.split(line, comments=True) for line in block.replace("\\\n", " ").splitlines()]
+    return [command for command in commands if command]
 
 
 @pytest.mark.timeout(300)
-def test_the_story_of_readme(
+def test_documented_commands_in_order(
     model: Path,
     images: dict[str, bytes],
     table: list[dict[str, str]],
@@ -178,22 +227,21 @@ def test_the_story_of_readme(
     rows_of: Callable[..., Rows],
     tmp_path: Path,
 ) -> None:
-    section = (
-        (ROOT / "README.md").read_text(encoding="utf-8").partition("\n## Make the next one\n")[2].partition("\n## ")[0]
-    )
-    (commands,) = re.findall(r"^```sh\n(.*?)^```", section, re.DOTALL | re.MULTILINE)
     to_files(tmp_path / "path/to/images", images)
     to_files(tmp_path / "path/to", {"prompts.csv": to_csv(table)})
     (tmp_path / "path/to/model").symlink_to(model)
     (tmp_path / "scripts").symlink_to(ROOT / "scripts")
+    programs = []
     with serve(by_prompt) as server:
-        for line in commands.replace("\\\n", " ").splitlines():
-            command = shlex.split(line.replace("http://localhost:8000/v1", server.url), comments=True)
-            assert command[0] == "python"
-            subprocess.run([sys.executable, *command[1:]], cwd=tmp_path, check=True, capture_output=True)
-        assert len(server.asked) == 12
-    programs = [shlex.split(line)[1] for line in commands.splitlines() if line.startswith("python")]
-    assert {*programs} == {f"scripts/{name}.py" for name in ("pack_shards", "filter_quality", "convert_to_parquet")}
+        for python, *arguments in documented_commands():
+            assert python == "python"
+            programs.append(" ".join(arguments[: 2 if "filter_quality" in arguments[0] else 1]))
+            arguments = [argument.replace("http://localhost:8000/v1", server.url) for argument in arguments]
+            subprocess.run([sys.executable, *arguments], cwd=tmp_path, check=True, capture_output=True)
+        assert len(server.questions) == 12
+    steps = ["label", "label", "report", "apply"]
+    quality = [f"scripts/filter_quality.py {step}" for step in steps]
+    assert programs == ["scripts/pack_shards.py", *quality, "scripts/convert_to_parquet.py"]
     assert read(tmp_path / "path/to/second.csv").keys() == read(tmp_path / "path/to/labels.csv").keys()
     rows = rows_of(load_dataset(str(tmp_path / "path/to/parquet"), split="train", cache_dir=str(tmp_path / "cache")))
     kept = [row for row in expected if "edema" not in row["prompt"]]
@@ -206,7 +254,7 @@ def test_the_story_of_readme(
 
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_page_in_a_browser(scheme: str, table: list[dict[str, str]], tmp_path: Path) -> None:
+def test_page_in_a_browser(scheme: str, chromium: str, table: list[dict[str, str]], tmp_path: Path) -> None:
     answers = ["High Quality", "Medium Quality", "Low Quality", "Not Relevant", UNPARSED]
     rows = [
         {
@@ -222,7 +270,7 @@ def test_the_page_in_a_browser(scheme: str, table: list[dict[str, str]], tmp_pat
     page = tmp_path / "r.html"
     assert main(["report", str(FIXTURE), str(tmp_path / "l.csv"), "--html", str(page)]) == 0
     page.write_text(page.read_text() + PROBE)
-    chromium = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
+    browser = [chromium, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
     quiet = ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
     look = [
         f"--user-data-dir={tmp_path / 'profile'}",
@@ -232,7 +280,7 @@ def test_the_page_in_a_browser(scheme: str, table: list[dict[str, str]], tmp_pat
     ]
     dark = ["--blink-settings=preferredColorScheme=0"] if scheme == "dark" else []
     run = subprocess.run(
-        [*chromium, *quiet, *look, *dark, page.as_uri()], capture_output=True, text=True, check=True, env=os.environ
+        [*browser, *quiet, *look, *dark, page.as_uri()], capture_output=True, text=True, check=True, env=os.environ
     )
     seen = json.loads(html.unescape(run.stdout.partition("<title>")[2].partition("</title>")[0]))
     assert seen["images"] == [12, 12], "all of them are decoded"

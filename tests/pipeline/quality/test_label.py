@@ -1,7 +1,7 @@
-"""The filtration: against a server whose answers a test gives."""
+"""Labelling: what is asked, what LABELS_CSV holds, and continuing after an interruption."""
 
-import csv
 import json
+import os
 import re
 import signal
 import subprocess
@@ -9,158 +9,79 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import PIL.Image
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from labelling import PROGRAM, Label, high_quality, label_arguments, labeller, names, read, write_labels
 
-import synthchex_75k
-from conftest import FIXTURE, ROOT, Rows, Source, contents, loose, to_csv
+from conftest import FIXTURE, Rows, Source
 from filter_quality import main
 from pipeline.facts import META_PROMPT
-from pipeline.quality.answers import QUALITIES, UNPARSED, parse_quality
-from servers.chat_server import HALF, HTML, Asked, Reply, serve
-
-PROGRAM = [sys.executable, str(ROOT / "scripts" / "filter_quality.py")]
-Label = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture(autouse=True)
-def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lets the client come again at once where the server does not say when."""
-    monkeypatch.setattr("openai._base_client.INITIAL_RETRY_DELAY", 0.01)
-    monkeypatch.setattr("openai._base_client.MAX_RETRY_DELAY", 0.01)
+from pipeline.quality.labels_csv import LabelsFile, QualityLabel, read_labels
+from servers.chat_server import Question, Reply, serve
 
 
 @pytest.fixture
 def label(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Label:
-    """Labels the fixture into labels.csv; returns exit code, output and messages."""
-
-    def run(url: str, *options: str, source: Path = FIXTURE) -> tuple[int, str, str]:
-        arguments = ["label", str(source), str(tmp_path / "labels.csv"), "--model", "judge", "--base-url", url]
-        code = main([*arguments, *options])
-        return (code, *capsys.readouterr())
-
-    return run
+    return labeller(tmp_path, capsys)
 
 
-def read(tmp_path: Path) -> list[dict[str, str]]:
-    with open(tmp_path / "labels.csv", newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+# Questions and answers
 
 
-def good(_: Asked) -> str:
-    return "High Quality"
-
-
-def qualities(tmp_path: Path, labels: dict[str, str]) -> Path:
-    """Writes labels of the fixture's images, those that are not given as high quality."""
-    path = tmp_path / "labels.csv"
-    rows = [
-        {"filename": row.filename, "quality": labels.get(row.filename, "High Quality"), "response": "x"}
-        for row in synthchex_75k.plan(str(FIXTURE))
-    ]
-    path.write_bytes(to_csv([{**row, "model": "judge", "latency_s": "0.1"} for row in rows]))
-    return path
-
-
-# The answer
-
-
-@pytest.mark.parametrize(
-    ("response", "quality"),
-    [
-        ("High Quality", "High Quality"),
-        ("high quality.", "High Quality"),
-        ("'Medium Quality'", "Medium Quality"),
-        ("**LOW  QUALITY**", "Low Quality"),
-        ("The image is of low-quality, I think.", "Low Quality"),
-        ("Not Relevant", "Not Relevant"),
-        ('"Not relevant" - it shows a knee.', "Not Relevant"),
-        ("Answer: High_Quality\n", "High Quality"),
-        ("Low Quality, not High Quality", "Low Quality"),
-        ("It is not blurry. High Quality", "High Quality"),
-        ("High Quality. High Quality.", "High Quality"),
-        ("not high quality", UNPARSED),
-        ("This isn’t high quality", UNPARSED),
-        ("It is not of very high quality", UNPARSED),
-        ("neither high quality nor medium quality", UNPARSED),
-        ("High Quality or Medium Quality", UNPARSED),
-        ("Not Relevant, but High Quality", UNPARSED),
-        ("High", UNPARSED),
-        ("The quality is high", UNPARSED),
-        ("Highest quality", UNPARSED),
-        ("Irrelevant", UNPARSED),
-        ("", UNPARSED),
-    ],
-)
-def test_the_quality_that_an_answer_names(response: str, quality: str) -> None:
-    assert parse_quality(response) == quality
-
-
-@given(st.sampled_from(QUALITIES), st.text("\"'*-_ \t\n.:;(){}[]<>!?#`~", max_size=8), st.booleans(), st.data())
-def test_what_stands_around_a_quality_does_not_matter(quality: str, around: str, upper: bool, data: Any) -> None:
-    between = data.draw(st.sampled_from([" ", "-", "_", "  ", " - "]))
-    text = quality.replace(" ", between)
-    assert parse_quality(f"{around}{text.upper() if upper else text}{around}") == quality
-
-
-@given(st.text(max_size=200))
-def test_any_answer_gets_one_of_five(text: str) -> None:
-    quality = parse_quality(text)
-    assert quality in (*QUALITIES, UNPARSED)
-    assert quality == UNPARSED or quality.split()[0].lower() in text.lower()
-
-
-# The question
-
-
-def test_every_image_is_asked_about_with_its_prompt(label: Label, expected: Rows, tmp_path: Path) -> None:
-    with serve(good) as server:
+def test_each_image_is_asked_about_with_its_prompt(label: Label, expected: Rows, tmp_path: Path) -> None:
+    with serve(high_quality) as server:
         assert label(server.url)[0] == 0
-    by_image = {asked.image: asked for asked in server.asked}
-    assert len(server.asked) == len(expected)
+    by_image = {question.image: question for question in server.questions}
+    assert len(server.questions) == len(expected)
     for row in expected:
-        asked = by_image[row["image"]]
-        assert asked.text == f"{META_PROMPT}\n\nDescription: {row['prompt']}"
-        assert (asked.request["model"], asked.request["temperature"]) == ("judge", 0)
-    assert sorted(row["filename"] for row in read(tmp_path)) == sorted(row["filename"] for row in expected)
+        question = by_image[row["image"]]
+        assert question.text == f"{META_PROMPT}\n\nDescription: {row['prompt']}"
+        assert (question.request["model"], question.request["temperature"]) == ("judge", 0)
+        assert question.request["max_tokens"] == 64
+    assert names(tmp_path) == {row["filename"] for row in expected}
 
 
-def test_what_is_written_down(label: Label, images: dict[str, bytes], tmp_path: Path) -> None:
-    said = 'It is "Low Quality",\nI fear.'
-    with serve(lambda asked: said if asked.image == next(iter(images.values())) else "Medium quality") as server:
+def test_labels_csv(label: Label, images: dict[str, bytes], tmp_path: Path) -> None:
+    answer = 'It is "Low Quality",\nI fear.'
+    first = next(iter(images.values()))
+    with serve(lambda question: answer if question.image == first else "Medium quality") as server:
         code, output, _ = label(server.url)
     rows = read(tmp_path)
     assert code == 0
     assert [*rows[0]] == ["filename", "quality", "response", "model", "latency_s"]
     assert Counter(row["quality"] for row in rows) == {"Medium Quality": 11, "Low Quality": 1}
     (low,) = (row for row in rows if row["quality"] == "Low Quality")
-    assert (low["filename"], low["response"], low["model"]) == (next(iter(images)), said, "judge")
+    assert (low["filename"], low["response"], low["model"]) == (next(iter(images)), answer, "judge")
     assert 0 <= float(low["latency_s"]) < 10
     assert "12 of 12 images have a label" in output
-    about = json.loads((tmp_path / "labels.csv.json").read_text())
-    assert about == {"model": "judge", "meta_prompt": META_PROMPT}
+    assert re.search(r"^All images +0 \(0%\) +11 \(92%\) +1 \(8%\) +0 \(0%\) +0 \(0%\) +12$", output, re.M)
+    run = json.loads((tmp_path / "labels.csv.json").read_text())
+    assert run == {"model": "judge", "meta_prompt": META_PROMPT}
 
 
-@pytest.mark.parametrize("key", [None, "sk-secret"])
-def test_the_key_comes_from_the_environment(label: Label, key: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    if key:
-        monkeypatch.setenv("OPENAI_API_KEY", key)
-    with serve(good) as server:
-        said = "".join(map(str, label(server.url)))
-    assert server.keys == {f"Bearer {key or 'none'}"}
-    assert "sk-secret" not in said
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
+@given(answers=st.lists(st.text(st.characters() | st.sampled_from('\r\n\0",\ud800')), max_size=4))
+def test_labels_csv_holds_any_answer(answers: list[str], tmp_path: Path) -> None:
+    path = tmp_path / "any.csv"
+    labels = [QualityLabel(f"{number}.png", "Unparsed", text, "m", 1.0) for number, text in enumerate(answers)]
+    path.unlink(missing_ok=True)
+    with LabelsFile(path, "m", "q") as file:
+        file.append(labels)
+    assert path.exists() is bool(labels)
+    if labels:
+        written = (text.encode("utf-8", "replace").decode().replace("\0", "\ufffd") for text in answers)
+        expected = [known._replace(response=text) for known, text in zip(labels, written)]
+        assert read_labels(path) == expected
+        with LabelsFile(path, "m", "q") as file:
+            assert (file.labels, file.repaired) == (expected, 0)
 
 
 @pytest.mark.parametrize("concurrency", [1, 5])
-def test_so_many_requests_are_in_flight(label: Label, concurrency: int) -> None:
-    def slowly(_: Asked) -> str:
+def test_requests_in_parallel(label: Label, concurrency: int) -> None:
+    def slowly(_: Question) -> str:
         time.sleep(0.1)
         return "High Quality"
 
@@ -171,90 +92,113 @@ def test_so_many_requests_are_in_flight(label: Label, concurrency: int) -> None:
 
 def test_another_meta_prompt(label: Label, tmp_path: Path) -> None:
     (tmp_path / "ask.txt").write_text("Is it 'High Quality' or 'Low Quality'?\n")
-    with serve(good) as server:
-        assert label(server.url, "--meta-prompt", str(tmp_path / "ask.txt"))[0] == 0
-    assert server.asked[0].text.startswith("Is it 'High Quality' or 'Low Quality'?\n\nDescription: ")
+    with serve(high_quality) as server:
+        assert label(server.url, "--meta-prompt", str(tmp_path / "ask.txt"), "--limit", "1")[0] == 0
+    assert server.questions[0].text.startswith("Is it 'High Quality' or 'Low Quality'?\n\nDescription: ")
 
 
-# Going on
+# Continuing
 
 
-def test_no_image_is_asked_about_twice(label: Label, tmp_path: Path) -> None:
-    with serve(good) as server:
+def test_no_image_is_asked_about_twice(label: Label, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serve(high_quality) as server:
         assert label(server.url, "--limit", "5")[0] == 0
-        assert len(server.asked) == len(read(tmp_path)) == 5
+        assert len(server.questions) == len(names(tmp_path)) == 5
         assert label(server.url)[0] == 0
-        assert label(server.url)[0] == 0
-    assert len({asked.image for asked in server.asked}) == len(server.asked) == 12
+        monkeypatch.setattr("pipeline.quality.judges.JudgeOptions.make", None)
+        assert label(server.url)[0] == 0, "no model is loaded where nothing is left to ask"
+    assert len({question.image for question in server.questions}) == len(server.questions) == 12
 
 
+def test_ctrl_c(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupt_after_five(_: Question) -> str:
+        if len(server.answered) == 5:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.5)
+        return "High Quality"
+
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with serve(interrupt_after_five) as server:
+            start = time.monotonic()
+            assert main([*label_arguments(tmp_path, server.url), "--concurrency", "1"]) == 130
+            assert time.monotonic() - start < 5
+            assert "Labels are kept: run the same command again to continue." in capsys.readouterr().err
+            assert len(names(tmp_path)) == 5
+            server.answer = high_quality
+            assert main(label_arguments(tmp_path, server.url)) == 0
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    assert len(names(tmp_path)) == 12
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
-def test_killed_at_many_points_it_goes_on(number: int, tmp_path: Path) -> None:
+def test_interrupted_at_many_points(number: int, tmp_path: Path) -> None:
     concurrency, killed = 3, 0
-    command = [*PROGRAM, "label", str(FIXTURE), str(tmp_path / "labels.csv"), "--model", "judge"]
     allowed = threading.Semaphore(0)
 
-    def when_allowed(_: Asked) -> str:
+    def when_allowed(_: Question) -> str:
         allowed.acquire()
         return "High Quality"
 
     with serve(when_allowed) as server:
-        command += ["--base-url", server.url, "--concurrency", str(concurrency)]
+        command = [*PROGRAM, *label_arguments(tmp_path, server.url), "--concurrency", str(concurrency)]
         while killed < 3:
             before = len(server.answered)
             run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
             for _ in range(2):
                 allowed.release()
-            while len(server.answered) < before + 2 or len(server.asked) - len(server.answered) < 1:
+            while len(server.answered) < before + 2 or len(server.questions) - len(server.answered) < 1:
                 assert run.poll() is None
                 time.sleep(0.01)
-            time.sleep(0.1)  # for what was answered to be written down
+            time.sleep(0.1)  # until the answers are in the file
             start = time.monotonic()
             run.send_signal(number)
-            said, _ = run.communicate()
-            assert time.monotonic() - start < 1, "it waits for no answer"
+            output, _ = run.communicate()
+            assert time.monotonic() - start < 1, "no answer is waited for"
             assert run.returncode == (-number if number == signal.SIGKILL else 128 + number)
-            assert number != signal.SIGINT or "run the same command again to go on" in said
+            assert number != signal.SIGINT or "Labels are kept: run the same command again to continue." in output
             killed += 1
-            server.answer = lambda _: Reply(hang_up=True)  # to what is left of the killed one
+            server.answer = lambda _: Reply(disconnect=True)  # to the questions of the killed run
             for _ in range(concurrency):
                 allowed.release()
             time.sleep(0.1)
             while allowed.acquire(blocking=False):
                 pass
             server.answer = when_allowed
-            labelled = [row["filename"] for row in read(tmp_path)]
-            assert len({*labelled}) == len(labelled)
-        server.answer = good
+            names(tmp_path)
+        server.answer = high_quality
         subprocess.run(command, check=True, capture_output=True)
-    assert len(read(tmp_path)) == 12
-    assert len(server.asked) <= 12 + killed * concurrency, "each once, and those in flight"
+    assert len(names(tmp_path)) == 12
+    assert len(server.questions) <= 12 + killed * concurrency, "each once, and those in flight"
 
 
 @pytest.mark.parametrize(
     "half", [b"SyntheticImg_", b'a.png,High Quality,"High\nQual', b'a.png,High Quality,"x ""', b"a"]
 )
-def test_a_half_written_line_is_repaired(label: Label, half: bytes, tmp_path: Path) -> None:
-    with serve(good) as server:
+def test_half_written_line_is_repaired(label: Label, half: bytes, tmp_path: Path) -> None:
+    with serve(high_quality) as server:
         label(server.url, "--limit", "5")
         whole = (tmp_path / "labels.csv").read_bytes()
         (tmp_path / "labels.csv").write_bytes(whole + half)
         code, _, error = label(server.url)
     assert code == 0
-    assert f"a half-written last line of {len(half)} bytes was cut off" in error
+    assert f"labels.csv: cut off a half-written last line of {len(half)} bytes" in error
     assert (tmp_path / "labels.csv").read_bytes().startswith(whole)
-    assert len(read(tmp_path)) == len(server.asked) == 12
+    assert len(names(tmp_path)) == len(server.questions) == 12
 
 
-def test_every_cut_of_the_file_can_be_repaired(label: Label, tmp_path: Path) -> None:
+@pytest.mark.parametrize("step", [61, pytest.param(7, marks=pytest.mark.slow)])
+def test_file_cut_at_any_byte_is_repaired(label: Label, step: int, tmp_path: Path) -> None:
     with serve(lambda _: 'It is "Low Quality",\nI fear.') as server:
         label(server.url, "--limit", "3")
         whole = (tmp_path / "labels.csv").read_bytes()
-        for length in range(0, len(whole), 7):
+        for length in range(0, len(whole), step):
             (tmp_path / "labels.csv").write_bytes(whole[:length])
             assert label(server.url, "--limit", "1")[0] == 0
-            names = [row["filename"] for row in read(tmp_path)]
-            assert len({*names}) == len(names) >= 1
+            assert len(names(tmp_path)) >= 1
 
 
 @pytest.mark.parametrize(
@@ -264,12 +208,12 @@ def test_every_cut_of_the_file_can_be_repaired(label: Label, tmp_path: Path) -> 
         (["--meta-prompt", "ask.txt"], "is of another meta-prompt, "),
     ],
 )
-def test_another_question_is_for_another_file(
+def test_another_model_or_question_needs_another_file(
     label: Label, options: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "ask.txt").write_text("How is it?")
-    with serve(good) as server:
+    with serve(high_quality) as server:
         label(server.url, "--limit", "5")
         before = read(tmp_path)
         code, _, error = label(server.url, *options)
@@ -277,142 +221,165 @@ def test_another_question_is_for_another_file(
         assert f"error: {tmp_path}/labels.csv {message}" in error
         (tmp_path / "labels.csv.json").unlink()
         code, _, error = label(server.url)
-        assert (code, "labels.csv.json is missing, which says what labels.csv is of" in error) == (1, True)
+        assert (code, "labels.csv.json is missing: it holds model and meta-prompt of labels.csv" in error) == (1, True)
     assert read(tmp_path) == before
+    assert len(server.questions) == 5
 
 
-def test_labels_of_another_source(label: Label, source: Source, images: dict[str, bytes], table: Rows) -> None:
-    with serve(good) as server:
+def test_labels_of_another_source(
+    label: Label, source: Source, images: dict[str, bytes], table: list[dict[str, str]]
+) -> None:
+    with serve(high_quality) as server:
         label(server.url)
         few = dict([*images.items()][:5])
         code, _, error = label(server.url, source=source(images=few, table=[r for r in table if r["filename"] in few]))
     assert code == 1
-    assert "is of another source: it has labels of images that are not in this one (7 in all)" in error
+    assert "is of another source: it has labels of 7 images that this one lacks: " in error
+
+
+@pytest.mark.parametrize("content", [b"prompt,filename\n", b"all my notes", b"a,b\n1,2\n", b"\xff"])
+def test_a_file_that_is_no_labels_csv_is_left_alone(label: Label, content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_bytes(content)
+    code, _, error = label("http://127.0.0.1:9/v1")
+    assert code == 1
+    assert f"error: {tmp_path}/labels.csv: not a CSV of labels: its columns are not filename, quality" in error
+    assert (tmp_path / "labels.csv").read_bytes() == content
 
 
 def test_two_runs_do_not_write_to_one_file(label: Label, tmp_path: Path) -> None:
-    going_on = threading.Event()
+    path = write_labels(tmp_path, {})
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:5]).replace(b"\r\n", b"\n"))
+    (tmp_path / "labels.csv.json").write_text(json.dumps({"model": "judge", "meta_prompt": META_PROMPT}))
+    with serve(high_quality) as server:
+        with LabelsFile(path, "judge", META_PROMPT):
+            code, _, error = label(server.url)
+            assert (code, "labels.csv: another run is writing to it" in error) == (1, True)
+        assert server.questions == []
+        assert label(server.url)[0] == 0
+    assert len(names(tmp_path)) == 12
 
-    def wait(_: Asked) -> str:
-        going_on.wait(20)
+
+@pytest.mark.slow
+def test_two_processes_do_not_write_to_one_file(label: Label, tmp_path: Path) -> None:
+    proceed = threading.Event()
+
+    def wait(_: Question) -> str:
+        proceed.wait(60)
         return "High Quality"
 
     with serve(wait) as server:
-        command = [*PROGRAM, "label", str(FIXTURE), str(tmp_path / "labels.csv"), "--model", "judge", "--base-url"]
-        with subprocess.Popen([*command, server.url], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as first:
-            while not server.asked:
+        command = [*PROGRAM, *label_arguments(tmp_path, server.url)]
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as first:
+            while not server.questions:
+                assert first.poll() is None
                 time.sleep(0.01)
             code, _, error = label(server.url)
-            going_on.set()
+            proceed.set()
             assert first.wait() == 0
     assert (code, "labels.csv: another run is writing to it" in error) == (1, True)
-    assert len(read(tmp_path)) == 12
+    assert len(names(tmp_path)) == 12
 
 
-# What goes wrong
-
-
-@pytest.mark.parametrize(
-    "hostile",
-    [
-        Reply(500),
-        Reply(503, b"<html>busy</html>"),
-        Reply(429, headers={"Retry-After": "0"}),
-        Reply(hang_up=True),
-    ],
-    ids=["500", "503", "429", "hang up"],
-)
-def test_what_passes_is_asked_again(label: Label, hostile: Reply, tmp_path: Path) -> None:
-    replies = iter([hostile] * 4)
-    with serve(lambda _: next(replies, "High Quality")) as server:
-        assert label(server.url)[0] == 0
-    assert len(server.asked) == 16
-    assert len(read(tmp_path)) == 12
-
-
-def test_the_server_says_when_to_come_again(label: Label) -> None:
-    replies = iter([Reply(429, headers={"Retry-After": "2"})])
-    start = time.monotonic()
-    with serve(lambda _: next(replies, "High Quality")) as server:
-        assert label(server.url, "--limit", "1")[0] == 0
-    assert time.monotonic() - start > 2
-    assert len(server.asked) == 2
-
-
-def test_a_long_time_to_wait_is_waited_too(label: Label, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.quality.judges.RETRIES", 0)  # as if the client had made its own
-    monkeypatch.setattr("pipeline.quality.judges.CLIENT_WAITS", 0)
-    replies = iter([Reply(429, headers={"Retry-After": "1"})] * 2)
-    start = time.monotonic()
-    with serve(lambda _: next(replies, "High Quality")) as server:
-        code, _, error = label(server.url, "--limit", "1")
-    assert (code, len(server.asked), error.count("429, again in 1 s")) == (0, 3, 2)
-    assert time.monotonic() - start > 2
-
-
-def test_a_server_that_is_silent_is_asked_again(label: Label, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("pipeline.quality.judges.TIMEOUT", 0.5)
-    replies = iter([Reply(silent=3)])
-    with serve(lambda _: next(replies, "High Quality")) as server:
-        assert label(server.url)[0] == 0
-    assert (len(server.asked), len(read(tmp_path))) == (13, 12)
+# Errors that are found before anything is written
 
 
 @pytest.mark.parametrize(
-    ("hostile", "message"),
+    ("missing", "options", "message"),
     [
-        (Reply(400, b'{"error": {"message": "cannot identify image"}}'), "cannot identify image"),
-        (Reply(200, HALF), "gives no chat completion; should it end in /v1?"),
-        (Reply(200, HTML), "gives no chat completion; should it end in /v1?"),
-        (Reply(200, b'{"choices": []}'), "gives no chat completion"),
+        ("openai", ["--base-url", "http://x/v1"], "module openai: pip install openai"),
+        ("transformers", ["--transformers"], "module transformers: pip install torch 'transformers>=5'"),
+        ("torch", ["--transformers"], "module torch: pip install torch 'transformers>=5'"),
+        ("ray", ["--base-url", "http://x/v1", "--engine", "ray"], "--engine ray needs Ray: pip install 'ray[data]'"),
+        ("", ["--callable", "no_such_module:f"], "module no_such_module in this folder or installed"),
+        ("", ["--callable", "no.such.module:f"], "module no.such.module in this folder or installed"),
+        ("", ["--callable", ":f"], "module  in this folder or installed"),
+        ("", ["--callable", "json:no_such_function"], "--callable json:no_such_function: AttributeError: "),
+        ("", ["--callable", "json"], "--callable json: AttributeError: "),
+        ("", ["--callable", "json:__name__"], "--callable json:__name__: not a function"),
+        ("", ["--callable", "broken:judge"], "--callable broken:judge: SyntaxError: "),
     ],
-    ids=["bad image", "half an answer", "HTML", "no choice"],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else value[:12],
 )
-def test_one_bad_answer_stops_nothing(
-    label: Label, images: dict[str, bytes], hostile: Reply, message: str, tmp_path: Path
+def test_a_model_that_cannot_be_loaded_leaves_no_file(
+    missing: str,
+    options: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    name, image = [*images.items()][4]
-    with serve(lambda asked: hostile if asked.image == image else "High Quality") as server:
-        code, output, error = label(server.url)
-        assert code == 1
-        assert "11 of 12 images have a label" in output
-        assert "error: images without an answer; run this again to ask again (1 in all):" in error
-        assert re.search(rf"^- {name}: .*{re.escape(message)}", error, re.M)
-        assert name not in {row["filename"] for row in read(tmp_path)}
-        server.answer = good
-        assert label(server.url)[0] == 0
-    assert len(read(tmp_path)) == 12
+    for package in ("torch", "transformers", "ray"):  # elsewhere than in the environment "heavy", none is installed
+        monkeypatch.setitem(sys.modules, package, sys)
+    if missing:
+        monkeypatch.setitem(sys.modules, missing, None)
+    (tmp_path / "broken.py").write_text("def judge(")
+    monkeypatch.chdir(tmp_path)
+    assert main(["label", str(FIXTURE), "labels.csv", "--model", "m", *options]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert (message in error, error.count("\n")) == (True, 1)
+    assert [path.name for path in tmp_path.glob("labels*")] == []
 
 
-def test_a_server_that_stays_down_loses_nothing(label: Label, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("pipeline.quality.ask.MAX_CONSECUTIVE_FAILURES", 3)
-    count = iter(range(100))
-    with serve(lambda _: "High Quality" if next(count) < 5 else Reply(503)) as server:
-        code, _, error = label(server.url, "--concurrency", "1")
-        assert code == 1
-        assert re.search(r"error: 3 questions in a row failed, the last with: .*503", error)
-        assert len(read(tmp_path)) == 5
-        server.answer = good
-        assert label(server.url)[0] == 0
-    assert len(read(tmp_path)) == 12
+def test_packages_are_checked_before_planning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object) -> None:
+        raise AssertionError("planning comes later")
+
+    monkeypatch.setattr("pipeline.quality.label.plan", fail)
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    assert main(["label", "no/source", str(tmp_path / "l.csv"), "--model", "m", "--transformers"]) == 1
+    assert "pip install" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "the following arguments are required"),
+        (["label", "s", "l.csv", "--model", "m"], "one of the arguments --base-url --transformers --callable"),
+        (["label", "s", "l.csv", "--base-url", "http://x/v1"], "required: --model"),
+        (["label", "s", "l.csv", "--model", "m", "--base-url", "http://x/v1", "--transformers"], "not allowed with"),
+        (["label", "s", "l.csv", "--model", "m", "--base-url", "localhost:8000/v1"], "must start with http://"),
+        (["label", "s", "l.csv", "--model", "m", "--transformers", "--max-tokens", "0"], "0 is not positive"),
+        (["label", "s", "l.csv", "--model", "m", "--transformers", "--engine", "here"], "invalid choice: 'here'"),
+        (["label", "s", "l.csv", "--model", "m", "--transformers", "--meta-prompt", "no.txt"], "no.txt: no such file"),
+        (["label", "s", "no/l.csv", "--model", "m", "--transformers"], "no: no such folder; create it first"),
+        (["apply", "s", "l.csv"], "required: OUTPUT_SOURCE"),
+        (["apply", "s", "l.csv", "hf://datasets/a/b"], "hf://datasets/a/b must be a local folder"),
+        (["apply", "s", "l.csv", "o", "--unparsed", "maybe"], "invalid choice: 'maybe'"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_invalid_arguments(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+# Images and disks
 
 
 @pytest.mark.parametrize("places", [(0,), (4,), (3, 4, 11)], ids=str)
-def test_damaged_images_stop_nothing(
+def test_damaged_images_are_skipped(
     label: Label, images: dict[str, bytes], places: tuple[int, ...], source: Source, tmp_path: Path
 ) -> None:
     damaged = [[*images][place] for place in places]
     folder = source(images={name: data[: 5_000 if name in damaged else None] for name, data in images.items()})
-    with serve(good) as server:
+    with serve(high_quality) as server:
         code, output, error = label(server.url, source=folder)
-    assert (code, f"({len(places)} in all):" in error) == (1, True)
+    count = "1 image" if len(places) == 1 else f"{len(places)} images"
+    assert (code, f"error: no answer for {count}; run the command again to ask again:\n" in error) == (1, True)
     for name in damaged:
-        assert re.search(rf"^- {name}: .*{name}: not a whole PNG file; generate or copy it again$", error, re.M)
-    assert {row["filename"] for row in read(tmp_path)} == {*images} - {*damaged}
+        assert re.search(rf"^- {name}: .*{name}: not a (whole|complete) PNG file; .*again$", error, re.M)
+    assert names(tmp_path) == {*images} - {*damaged}
     assert f"{12 - len(places)} of 12 images have a label" in output
 
 
-def test_a_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.slow
+def test_full_disk(tmp_path: Path) -> None:
     limited = f"""
 import resource, runpy, signal, sys
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -421,260 +388,70 @@ sys.argv[0] = {PROGRAM[1]!r}
 sys.path.insert(0, {str(Path(PROGRAM[1]).parent)!r})
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
-    with serve(good) as server:
-        arguments = ["label", str(FIXTURE), str(tmp_path / "labels.csv"), "--model", "judge", "--base-url", server.url]
+    with serve(high_quality) as server:
+        arguments = label_arguments(tmp_path, server.url)
         run = subprocess.run([sys.executable, "-c", limited, *arguments], capture_output=True, text=True)
         assert run.returncode == 1
-        assert f"error: [Errno 27] File too large: '{tmp_path}/labels.csv'. What is finished is kept" in run.stderr
+        assert f"error: [Errno 27] File too large: '{tmp_path}/labels.csv'. Labels are kept" in run.stderr
         subprocess.run([*PROGRAM, *arguments], capture_output=True, check=True)
-    assert len(read(tmp_path)) == 12
+    assert len(names(tmp_path)) == 12
 
 
-def test_images_that_a_server_will_not_have_do_not_stop_it(
-    label: Label, images: dict[str, bytes], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setattr("pipeline.quality.ask.MAX_CONSECUTIVE_FAILURES", 2)
-    bad = [*images.values()][2:8]
-    with serve(lambda asked: Reply(400) if asked.image in bad else "High Quality") as server:
-        code, _, error = label(server.url, "--concurrency", "1")
-    assert (code, "(6 in all):" in error, len(read(tmp_path))) == (1, True, 6)
+def test_error_while_writing(label: Label, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    append = LabelsFile.append
+
+    def fail_after_five(self: LabelsFile, labels: list[QualityLabel]) -> None:
+        if len(self.labels) == 5:
+            raise OSError(28, "No space left on device", str(tmp_path / "labels.csv"))
+        append(self, labels)
+
+    with serve(high_quality) as server:
+        with monkeypatch.context() as patch:
+            patch.setattr(LabelsFile, "append", fail_after_five)
+            code, _, error = label(server.url)
+        assert (code, len(names(tmp_path))) == (1, 5)
+        assert f"error: [Errno 28] No space left on device: '{tmp_path}/labels.csv'. Labels are kept" in error
+        assert label(server.url)[0] == 0
+    assert len(names(tmp_path)) == 12
 
 
-@pytest.mark.parametrize(
-    ("status", "said"), [(401, "AuthenticationError"), (403, "PermissionDeniedError"), (404, "NotFoundError")]
-)
-def test_what_no_image_can_change_ends_it_at_once(label: Label, status: int, said: str, tmp_path: Path) -> None:
-    with serve(lambda _: Reply(status)) as server:
-        code, _, error = label(server.url, "--concurrency", "1")
-    assert (code, f"error: {server.url}: {said}" in error) == (1, True)
-    assert len(server.asked) <= 2
-    assert read(tmp_path) == []
+# Help
 
 
-def test_nobody_is_there(label: Label, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.quality.ask.MAX_CONSECUTIVE_FAILURES", 2)
-    code, _, error = label("http://127.0.0.1:9/v1")
-    assert (code, "http://127.0.0.1:9/v1: APIConnectionError" in error) == (1, True)
-
-
-# A callable
-
-
-def test_a_model_with_code_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, expected: Rows) -> None:
-    (tmp_path / "my_model.py").write_text(
-        """
-def judge(images, questions):
-    with open("asked.txt", "a") as file:
-        print(len(images), file=file)
-    assert all(image.mode == "RGB" and image.size == (512, 512) for image in images)
-    prompts = [question.rpartition("Description: ")[2] for question in questions]
-    return ["Low Quality" if "edema" in prompt else "High Quality" for prompt in prompts]
-"""
-    )
-    command = ["label", str(FIXTURE), str(tmp_path / "labels.csv"), "--model", "mine", "--callable", "my_model:judge"]
-    subprocess.run([*PROGRAM, *command, "--batch-size", "5"], cwd=tmp_path, check=True, capture_output=True)
-    assert (tmp_path / "asked.txt").read_text().split() == ["5", "5", "2"]
-    wanted = {row["filename"]: "Low Quality" if "edema" in row["prompt"] else "High Quality" for row in expected}
-    assert {row["filename"]: row["quality"] for row in read(tmp_path)} == wanted
-    assert len({*wanted.values()}) == 2
-
-
-def test_a_model_that_fails_for_an_image(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], expected: Rows
-) -> None:
-    bad = expected[4]["prompt"]
-
-    def judge(images: list[Any], questions: list[str]) -> list[str]:
-        if any(bad in question for question in questions):
-            raise RuntimeError("out of memory")
-        return ["High Quality"] * len(images)
-
-    monkeypatch.setattr(synthchex_75k, "judge", judge, raising=False)
-    command = ["label", str(FIXTURE), str(tmp_path / "labels.csv"), "--model", "mine"]
-    assert main([*command, "--callable", "synthchex_75k:judge"]) == 1
-    where = rf"\({re.escape(__file__)}:\d+\)"
-    error = capsys.readouterr().err
-    assert re.search(rf"^- {expected[4]['filename']}: RuntimeError: out of memory {where}$", error, re.M)
-    assert {*(row["filename"] for row in read(tmp_path))} == {
-        row["filename"] for row in expected if row["prompt"] != bad
-    }
-
-
-@pytest.mark.parametrize(
-    ("answers", "message"),
-    [
-        (["High Quality"], "mine gave 1 answers to 8 questions"),
-        ([None] * 8, "mine gave an answer that is no text: None"),
-    ],
-)
-def test_a_model_that_answers_nonsense(
-    answers: list[Any],
-    message: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.setattr(synthchex_75k, "judge", lambda images, questions: answers, raising=False)
-    command = ["label", str(FIXTURE), str(tmp_path / "labels.csv"), "--model", "mine"]
-    assert main([*command, "--callable", "synthchex_75k:judge"]) == 1
-    assert f"error: {message}" in capsys.readouterr().err
-    assert read(tmp_path) == []
-
-
-@pytest.mark.parametrize("name", ["no_such_module:f", "json:no_such_function", "json"])
-def test_a_callable_that_is_not_there(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    command = ["label", str(FIXTURE), str(tmp_path / "labels.csv"), "--model", "mine", "--callable", name]
-    assert main(command) == 1
-    assert f"error: --callable {name}: " in capsys.readouterr().err
-
-
-# Apply
-
-
-def apply(tmp_path: Path, *options: str) -> int:
-    return main(["apply", str(FIXTURE), str(tmp_path / "labels.csv"), str(tmp_path / "o"), *options])
-
-
-def test_the_kept_images_are_a_source(
-    tmp_path: Path, images: dict[str, bytes], expected: Rows, rows_of: Any, capsys: pytest.CaptureFixture[str]
-) -> None:
-    names = [*images]
-    qualities(tmp_path, {names[0]: "Low Quality", names[3]: "Not Relevant", names[5]: "Medium Quality"})
-    assert apply(tmp_path) == 0
-    kept = rows_of(synthchex_75k.load(str(tmp_path / "o"), streaming=True, uncertainty="keep"))
-    assert kept == [row for row in expected if row["filename"] not in (names[0], names[3])]
-    said = capsys.readouterr().out
-    assert f"{tmp_path}/o: 10 of 12 images kept" in said
-    assert "dropped: Low Quality 1, Not Relevant 1" in said
-    for name in synthchex_75k.LABELS:
-        lost = sum(row["labels_dict"][name] == 1 for row in expected if row["filename"] in (names[0], names[3]))
-        of = sum(row["labels_dict"][name] == 1 for row in expected)
-        share = rf"\s+{lost / of:.1%}" if of else ""
-        assert re.search(rf"^  {name} +{lost} of +{of}{share}\s*$", said, re.M)
-
-
-def test_what_to_drop_can_be_said(tmp_path: Path, images: dict[str, bytes]) -> None:
-    names = [*images]
-    qualities(tmp_path, {names[0]: "Low Quality", names[5]: "Medium Quality"})
-    assert apply(tmp_path, "--drop", "Medium Quality") == 0
-    assert {row.filename for row in synthchex_75k.plan(str(tmp_path / "o"))} == {*names} - {names[5]}
+def help_of(command: str, capsys: pytest.CaptureFixture[str]) -> str:
+    """Returns the help of a subcommand, each option on one line."""
     with pytest.raises(SystemExit):
-        apply(tmp_path, "--drop", "Bad Quality")
+        main([command, "--help"])
+    return re.sub(r"\n {10,}", " ", capsys.readouterr().out)
 
 
-@pytest.mark.parametrize(("unparsed", "kept"), [("drop", 11), ("keep", 12)])
-def test_answers_that_were_not_understood(
-    tmp_path: Path, images: dict[str, bytes], unparsed: str, kept: int, capsys: pytest.CaptureFixture[str]
-) -> None:
-    qualities(tmp_path, {[*images][2]: UNPARSED})
-    assert apply(tmp_path) == 1
-    assert (
-        "error: images whose answer was not understood; look at them, then pass --unparsed drop or keep (1 in all)"
-        in capsys.readouterr().err
-    )
-    assert not (tmp_path / "o").exists()
-    assert apply(tmp_path, "--unparsed", unparsed) == 0
-    assert len(synthchex_75k.plan(str(tmp_path / "o"))) == kept
+@pytest.mark.parametrize("command", ["label", "report", "apply"])
+def test_help_teaches(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    text = help_of(command, capsys)
+    for column in QualityLabel._fields:
+        assert re.search(rf"^  {column}  ", text, re.M), "the layout of LABELS_CSV"
+    examples = [line for line in text.splitlines() if line.startswith("  python scripts/")]
+    assert examples
+    assert all(line.startswith(f"  python scripts/filter_quality.py {command} ") for line in examples)
+    assert re.search(r"^  --on-mismatch .*\(default: error\)$", text, re.M)
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda lines: lines[:-1], r"images without a label; run `filter_quality.py label` again \(1 in all\)"),
-        (lambda lines: [*lines, lines[3]], "labels.csv line 14: .* has a label already; remove one"),
-        (lambda lines: [*lines, b"x.png,Low Quality,x,judge,1\n"], "has labels of images that are not in this one"),
-        (lambda lines: [*lines[:-1], lines[-1].replace(b"High Quality", b"Fine")], "'Fine' is not one of High Quality"),
-        (
-            lambda lines: [*lines[:-1], lines[-1].replace(b",0.1", b"")],
-            "labels.csv line 13: not a row of 5 columns with a number",
-        ),
-        (lambda lines: [b"a,b\n"], "not a CSV of labels: its columns are not filename, quality"),
-    ],
-    ids=["missing", "twice", "strange", "quality", "columns", "header"],
-)
-def test_labels_that_cannot_be_applied(
-    tmp_path: Path, change: Any, message: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    path = qualities(tmp_path, {})
-    path.write_bytes(b"".join(change(path.read_bytes().splitlines(keepends=True))).replace(b"\r\n", b"\n"))
-    assert apply(tmp_path) == 1
-    assert re.search(f"error: .*{message}", capsys.readouterr().err)
-    assert not (tmp_path / "o").exists()
-
-
-def test_nothing_is_left(tmp_path: Path, images: dict[str, bytes], capsys: pytest.CaptureFixture[str]) -> None:
-    qualities(tmp_path, dict.fromkeys(images, "Low Quality"))
-    assert apply(tmp_path) == 1
-    assert "no image is left; nothing was written" in capsys.readouterr().err
-
-
-def test_applying_again_writes_nothing_anew(tmp_path: Path) -> None:
-    qualities(tmp_path, {})
-    apply(tmp_path)
-    before = contents(tmp_path / "o")
-    assert apply(tmp_path) == 0
-    assert contents(tmp_path / "o") == before
-
-
-# Report
-
-
-def test_the_counts(tmp_path: Path, images: dict[str, bytes], capsys: pytest.CaptureFixture[str]) -> None:
-    qualities(tmp_path, dict(zip(images, ["Low Quality", UNPARSED])))
-    assert main(["report", str(FIXTURE), str(tmp_path / "labels.csv")]) == 0
-    said = capsys.readouterr().out
-    assert re.search(r"^All images +10 \(83%\) +0 \(0%\) +1 \(8%\) +0 \(0%\) +1 \(8%\) +12$", said, re.M)
-    assert len(said.splitlines()) == 2 + 1 + 14
-
-
-def test_the_page_needs_nothing_but_itself(tmp_path: Path, images: dict[str, bytes]) -> None:
-    path = qualities(tmp_path, {next(iter(images)): "Low Quality"})
-    path.write_bytes(path.read_bytes().replace(b",x,", b",<script>alert(1)</script> & so on,"))
-    assert main(["report", str(FIXTURE), str(path), "--html", str(tmp_path / "r.html")]) == 0
-    page = (tmp_path / "r.html").read_text(encoding="utf-8")
-    assert len(page) < 5_000_000
-    assert not re.search(r"(src|href)=\"(?!data:)|url\(|@import|<script", page)
-    assert "&lt;script&gt;alert(1)&lt;/script&gt; &amp; so on" in page
-    assert page.count("<img ") == 12
-    assert not list(tmp_path.glob(".r.html*"))
-
-
-def test_a_page_of_a_large_source_is_small(tmp_path: Path, source: Source) -> None:
-    noise = PIL.Image.effect_noise((512, 512), 100).convert("RGB")
-    noise.save(tmp_path / "noise.png")
-    names = [f"{number:03}.png" for number in range(100)]
-    labels = dict.fromkeys(synthchex_75k.LABELS, "1")
-    table = [{"filename": name, "prompt": "word " * 400, **labels} for name in names]
-    big = source(images=dict.fromkeys(names, (tmp_path / "noise.png").read_bytes()), table=table, shape=loose)
-    columns = ({"filename": name, "quality": [*QUALITIES, UNPARSED][int(name[:3]) % 5]} for name in names)
-    rows = [{**row, "response": "said " * 60, "model": "m", "latency_s": "1"} for row in columns]
-    (tmp_path / "labels.csv").write_bytes(to_csv(rows))
-    assert main(["report", str(big), str(tmp_path / "labels.csv"), "--html", str(tmp_path / "r.html")]) == 0
-    assert (tmp_path / "r.html").stat().st_size < 5_000_000
-
-
-# The command line
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        [],
-        ["label", "s", "l.csv", "--model", "m"],
-        ["label", "s", "l.csv", "--base-url", "http://x/v1"],
-        ["label", "s", "l.csv", "--model", "m", "--base-url", "http://x/v1", "--transformers"],
-        ["apply", "s", "l.csv"],
-        ["apply", "s", "l.csv", "o", "--unparsed", "maybe"],
-    ],
-    ids=" ".join,
-)
-def test_arguments_that_will_not_do(arguments: list[str]) -> None:
-    with pytest.raises(SystemExit) as ended:
-        main(arguments)
-    assert ended.value.code == 2
-
-
-@pytest.mark.parametrize("command", [[], ["label"], ["apply"], ["report"]], ids=str)
-def test_help(command: list[str]) -> None:
-    run = subprocess.run([*PROGRAM, *command, "--help"], capture_output=True, text=True, check=True)
-    assert "LABELS_CSV" in run.stdout
+def test_help_has_the_default_of_each_option(capsys: pytest.CaptureFixture[str]) -> None:
+    shown: dict[str, str] = {}
+    for command in ("label", "apply", "report"):
+        shown |= dict(re.findall(r"^  (--[\w-]+).*\(default:? ?(.*?)\)$", help_of(command, capsys), re.M))
+    assert shown.pop("--num-proc").startswith("all CPUs, here ")
+    assert shown == {
+        "--batch-size": "8",
+        "--concurrency": "16",
+        "--drop": "Low Quality,Not Relevant",
+        "--engine": "local",
+        "--html": "none",
+        "--limit": "all",
+        "--max-shard-size": "500MB",
+        "--max-tokens": "64",
+        "--meta-prompt": "",
+        "--on-mismatch": "error",
+        "--unparsed": "error",
+        "--workers": "2",
+    }

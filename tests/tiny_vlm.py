@@ -1,6 +1,6 @@
 """A vision-language model with random weights, of a family that `transformers` ships: LLaVA, very small.
 
-python tests/tiny_vlm.py FOLDER
+python tests/pipeline/quality/tiny_vlm.py FOLDER
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""What `benchmark.py` measures in the environments of the peers: `python _benchmark_peers.py FUNCTION ARGUMENT…`."""
+"""Other methods, which `benchmark.py` runs in environments of their own: `python peers.py FUNCTION ARGUMENT…`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import datasets
 import pyarrow.parquet as pq
 from datasets.table import embed_table_storage
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[3]
 sys.path.insert(0, str(ROOT))
 
 import synthchex_75k
@@ -34,7 +34,7 @@ def convert_script(release: str, output: str) -> None:
 
 
 def convert_imagefolder(folder: str, output: str) -> None:
-    """Converts with what `datasets` has for a folder of images, and embeds them as `push_to_hub` does."""
+    """Converts with `imagefolder`, and embeds the images as `push_to_hub` does."""
     dataset = datasets.load_dataset("imagefolder", data_dir=folder, split="train")
     size = sum(path.stat().st_size for path in Path(folder).rglob("*.png"))
     for shard, path in shards(dataset.with_format("arrow"), size, output):
@@ -43,7 +43,7 @@ def convert_imagefolder(folder: str, output: str) -> None:
 
 
 def shards(dataset: datasets.Dataset, size: int, output: str) -> Iterator[tuple[datasets.Dataset, str]]:
-    """Yields parts of at most 500 MB, and where they go."""
+    """Yields parts of at most 500 MB with their paths."""
     Path(output, "data").mkdir(parents=True)
     count = math.ceil(size / SHARD_BYTES)
     for index in range(count):
@@ -73,7 +73,7 @@ def read_webdataset(folder: str) -> datasets.IterableDataset:
 
 
 def stream(folder: str) -> datasets.IterableDataset:
-    """Streams what is in the folder, which is named after its form."""
+    """Streams a folder, whose name tells its form."""
     return globals()[f"read_{Path(folder).name}"](folder)
 
 
@@ -87,14 +87,14 @@ def decode_all(folder: str) -> float:
 
 
 def first_row(folder: str) -> float:
-    """Returns the seconds until the first row is there."""
+    """Returns the seconds until the first row."""
     start = time.monotonic()
     next(iter(stream(folder)))
     return time.monotonic() - start
 
 
 def query_labels(folder: str) -> float:
-    """Reads the labels of all rows, by DuckDB where it can; returns seconds."""
+    """Reads the labels of all rows, with DuckDB if it can read the form; returns seconds."""
     start = time.monotonic()
     form = Path(folder).name
     if form == "parquet":

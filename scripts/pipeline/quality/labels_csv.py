@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from pipeline.errors import StepError, counted, listing
 from pipeline.files import atomic_write, filename_in_errors
 from pipeline.quality.answers import QUALITIES, UNPARSED
+from pipeline.table import csv_bytes
 from synthchex_75k import Row
 
 FSYNC_INTERVAL = 1  # seconds
@@ -38,7 +39,7 @@ class QualityLabel(NamedTuple):
 
 
 class LabelsFile:
-    """LABELS_CSV, open for appending; use it as a context. A new file without a label is removed at the end.
+    """LABELS_CSV, open for appending; use it as a context. A file without a label is removed at the end.
 
     Args:
         path: The CSV; created where it does not exist. `PATH.json` beside it holds the model and the meta-prompt.
@@ -56,17 +57,17 @@ class LabelsFile:
     def __init__(self, path: Path, model: str, meta_prompt: str) -> None:
         self.labels: list[QualityLabel] = []
         self._path = path
+        check_run(path, model, meta_prompt)
         self._file = open(path, "a+b")  # noqa: SIM115 - closed with the context
         try:
             _lock(self._file, path)
             self.repaired = _cut_half_line(self._file)
             if self._file.tell() == 0:
-                self._write(QualityLabel._fields)
+                self._append_lines([QualityLabel._fields])
             self.labels = read_labels(path)
             if not self.labels:
                 run = {"model": model, "meta_prompt": meta_prompt}
-                atomic_write(_about(path), json.dumps(run, indent=2).encode() + b"\n")
-            check_run(path, model, meta_prompt)
+                atomic_write(_run_json(path), json.dumps(run, indent=2).encode() + b"\n")
         except BaseException:
             self._file.close()
             raise
@@ -81,22 +82,20 @@ class LabelsFile:
             self._file.close()
         if not self.labels:
             self._path.unlink()
-            _about(self._path).unlink()
+            _run_json(self._path).unlink(missing_ok=True)
 
     def append(self, labels: Iterable[QualityLabel]) -> None:
         """Appends labels. A kill loses none of them; a power cut may lose those of the last second."""
         for label in labels:
-            self._write([*label[:-1], f"{label.latency_s:.3f}"])
+            self._append_lines([[*label[:-1], f"{label.latency_s:.3f}"]])
             self.labels.append(label)
         if time.monotonic() - self._fsynced > FSYNC_INTERVAL:
             os.fsync(self._file.fileno())
             self._fsynced = time.monotonic()
 
-    def _write(self, values: Iterable[str]) -> None:
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerow(values)
+    def _append_lines(self, lines: Iterable[Iterable[str]]) -> None:
         with filename_in_errors(self._path):
-            self._file.write(text.getvalue().encode())
+            self._file.write(csv_bytes(lines))
             self._file.flush()
 
 
@@ -108,26 +107,20 @@ def read_labels(path: Path) -> list[QualityLabel]:
     """
     if not path.is_file():
         raise StepError(f"{path}: no such file; create it with `filter_quality.py label`")
-    with open(path, newline="", encoding="utf-8") as file:
-        lines = csv.reader(file)
-        header = next(lines, [])
-        if tuple(header) != QualityLabel._fields:
-            raise StepError(f"{path}: not a CSV of labels: its columns are not {', '.join(QualityLabel._fields)}")
-        labels: dict[str, QualityLabel] = {}
-        for values in lines:
-            at = f"{path} line {lines.line_num}"
-            try:
-                filename, quality, response, model, latency = values
-                label = QualityLabel(filename, quality, response, model, float(latency))
-            except ValueError:
-                raise StepError(
-                    f"{at}: not a row of {len(header)} columns with a number at its end: {values}"
-                ) from None
-            if label.quality not in (*QUALITIES, UNPARSED):
-                raise StepError(f"{at}: {label.quality!r} is not one of {', '.join((*QUALITIES, UNPARSED))}")
-            if label.filename in labels:
-                raise StepError(f"{at}: {label.filename} has a label already; remove one")
-            labels[label.filename] = label
+    _check_header(path)
+    labels: dict[str, QualityLabel] = {}
+    with open(path, "rb") as file:
+        lines = csv.reader(line.decode() for line in file)
+        try:
+            next(lines, None)
+            for values in lines:
+                label = _parse_label(values)
+                if label.filename in labels:
+                    raise ValueError(f"{label.filename} has a label already; remove one")
+                labels[label.filename] = label
+        except (csv.Error, ValueError) as error:
+            line = lines.line_num + isinstance(error, UnicodeDecodeError)  # the reader has not counted that line
+            raise StepError(f"{path} line {line}: {error}") from None
     return [*labels.values()]
 
 
@@ -135,27 +128,20 @@ def check_run(path: Path, model: str, meta_prompt: str) -> None:
     """Checks that LABELS_CSV, if it exists, is of a model and meta-prompt.
 
     Raises:
-        StepError: It is of others, or the file that tells is missing.
+        StepError: It is of others, is no such file, or the JSON file beside it is missing.
     """
-    if not path.is_file() or not _has_rows(path):
+    if not path.is_file() or not _check_header(path):
         return
-    about = _about(path)
-    if not about.is_file():
+    run_json = _run_json(path)
+    if not run_json.is_file():
         raise StepError(
-            f"{about} is missing: it holds model and meta-prompt of {path.name}; restore it, or name another file"
+            f"{run_json} is missing: it holds model and meta-prompt of {path.name}; restore it, or name another file"
         )
-    before: dict[str, Any] = json.loads(about.read_text(encoding="utf-8"))
+    before: dict[str, Any] = json.loads(run_json.read_text(encoding="utf-8"))
     for key, value in {"model": model, "meta_prompt": meta_prompt}.items():
         if before.get(key) != value:
             other = key.replace("_", "-")
             raise StepError(f"{path} is of another {other}, {before.get(key)!r}; name another file for {value!r}")
-
-
-def _has_rows(path: Path) -> bool:
-    """True if a file has more than the header of LABELS_CSV."""
-    with open(path, "rb") as file:
-        file.readline()
-        return bool(file.readline())
 
 
 def check_belongs(labels: Iterable[QualityLabel], rows: Iterable[Row], path: Path) -> None:
@@ -172,7 +158,29 @@ def check_belongs(labels: Iterable[QualityLabel], rows: Iterable[Row], path: Pat
         )
 
 
-def _about(path: Path) -> Path:
+def _parse_label(values: list[str]) -> QualityLabel:
+    try:
+        filename, quality, response, model, latency = values
+        label = QualityLabel(filename, quality, response, model, float(latency))
+    except ValueError:
+        columns = len(QualityLabel._fields)
+        raise ValueError(f"not a row of {columns} columns with a number at its end: {values}") from None
+    if quality not in (*QUALITIES, UNPARSED):
+        raise ValueError(f"{quality!r} is not one of {', '.join((*QUALITIES, UNPARSED))}")
+    return label
+
+
+def _check_header(path: Path) -> bool:
+    """Checks that a file is a LABELS_CSV, perhaps with half a header; returns True if it has more than the header."""
+    with open(path, "rb") as file:
+        first = file.readline(1000)
+        columns = next(csv.reader([first.decode("utf-8", "replace")]), [])
+        if tuple(columns) != QualityLabel._fields and not csv_bytes([QualityLabel._fields]).startswith(first):
+            raise StepError(f"{path}: not a CSV of labels: its columns are not {', '.join(QualityLabel._fields)}")
+        return bool(file.readline())
+
+
+def _run_json(path: Path) -> Path:
     return path.with_name(f"{path.name}.json")
 
 

@@ -1,0 +1,1 @@
+"""Parts of `benchmark.py`: sources, measuring, and the methods it compares with."""

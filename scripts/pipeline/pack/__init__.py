@@ -1,0 +1,1 @@
+"""A folder of PNG files and a CSV to a SOURCE."""

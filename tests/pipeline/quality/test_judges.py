@@ -1,0 +1,343 @@
+"""Judges: a server that fails in all ways, and a model as a Python function."""
+
+import re
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import synthchex_75k
+from conftest import FIXTURE, Rows
+from filter_quality import main
+from labelling import PROGRAM, Label, high_quality, label_arguments, labeller, names, read
+from pipeline.retry import with_retry
+from servers.chat_server import HALF_A_COMPLETION, HTML_PAGE, Question, Reply, serve
+
+JUDGES = "pipeline.quality.judges"
+
+
+@pytest.fixture(autouse=True)
+def short_delays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(f"{JUDGES}.FIRST_DELAY", 0.01)
+
+
+@pytest.fixture
+def label(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Label:
+    return labeller(tmp_path, capsys)
+
+
+# A server
+
+
+@pytest.mark.parametrize("key", [None, "sk-secret"])
+def test_key_comes_from_the_environment(label: Label, key: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    if key:
+        monkeypatch.setenv("OPENAI_API_KEY", key)
+    with serve(high_quality) as server:
+        output = "".join(map(str, label(server.url)))
+    assert server.keys == {f"Bearer {key or 'none'}"}
+    assert "sk-secret" not in output
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        Reply(500),
+        Reply(503, b"<html>busy</html>"),
+        Reply(429, headers={"Retry-After": "0"}),
+        Reply(disconnect=True),
+    ],
+    ids=["500", "503", "429", "disconnect"],
+)
+@pytest.mark.parametrize("before", [0, 3])
+def test_transient_errors_are_retried(label: Label, reply: Reply, before: int, tmp_path: Path) -> None:
+    replies: Iterator[str | Reply] = iter([*["High Quality"] * before, *[reply] * 4])
+    with serve(lambda _: next(replies, "High Quality")) as server:
+        assert label(server.url)[0] == 0
+    assert len(server.questions) == 16
+    assert len(names(tmp_path)) == 12
+
+
+def test_retry_after_is_honoured(label: Label) -> None:
+    replies = iter([Reply(429, headers={"Retry-After": "1"})] * 2)
+    start = time.monotonic()
+    with serve(lambda _: next(replies, "High Quality")) as server:
+        code, _, error = label(server.url, "--limit", "1")
+    assert (code, len(server.questions), error.count("429")) == (0, 3, 2)
+    assert error.count("; retrying in 1 s\n") == 2
+    assert time.monotonic() - start > 2
+
+
+def test_delays_between_tries(label: Label, monkeypatch: pytest.MonkeyPatch) -> None:
+    delays = []
+
+    def without_waiting(request: Callable[[], Any], delay_after: Callable[[Exception, int], float | None]) -> Any:
+        def delay(error: Exception, tries: int) -> float | None:
+            delays.append(delay_after(error, tries))
+            return None if delays[-1] is None else 0
+
+        return with_retry(request, delay)
+
+    monkeypatch.setattr(f"{JUDGES}.FIRST_DELAY", 0.5)
+    monkeypatch.setattr(f"{JUDGES}.with_retry", without_waiting)
+    replies = iter([Reply(503), Reply(429, headers={"Retry-After": "90"}), *[Reply(disconnect=True)] * 5])
+    with serve(lambda _: next(replies, "High Quality")) as server:
+        code, _, error = label(server.url, "--limit", "1")
+    assert code == 1
+    assert delays == [0.5, 90, 2, 4, 8, 16, None], "seven tries, with exponential back-off or Retry-After"
+    assert len(server.questions) == 7
+    assert "no answer" in error
+
+
+def test_silent_server_is_asked_again(label: Label, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(f"{JUDGES}.TIMEOUT", 0.5)
+    replies = iter([Reply(delay=2)])
+    with serve(lambda _: next(replies, "High Quality")) as server:
+        assert label(server.url)[0] == 0
+    assert (len(server.questions), len(names(tmp_path))) == (13, 12)
+
+
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("http://127.0.0.1:9/v1", "Connection refused"),
+        ("http://no-such-host.invalid/v1", "Name or service not known|Temporary failure in name resolution"),
+    ],
+    ids=["connection refused", "unknown host"],
+)
+def test_server_that_is_not_running(
+    url: str, why: str, label: Label, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(f"{JUDGES}.FIRST_DELAY", 60)
+    start = time.monotonic()
+    code, _, error = label(url)
+    assert time.monotonic() - start < 5
+    assert code == 1
+    assert re.fullmatch(rf"error: {url}: no answer \(.*({why}).*\); start the server, or correct --base-url\n", error)
+    assert [path.name for path in tmp_path.iterdir()] == []
+
+
+def test_server_that_hangs_up_from_the_start(label: Label, tmp_path: Path) -> None:
+    with serve(lambda _: Reply(disconnect=True)) as server:
+        code, _, error = label(server.url)
+    assert code == 1
+    assert f"error: {server.url}: no answer (Server disconnected without sending a response.); start the" in error
+    assert len(server.questions) == 7, "of one image"
+    assert [path.name for path in tmp_path.iterdir()] == []
+
+
+def test_connection_refused_after_an_answer_is_retried(label: Label, tmp_path: Path) -> None:
+    with serve(high_quality) as server:
+
+        def close_after_one(_: Question) -> str:
+            if len(server.questions) == 1:
+                server.socket.close()
+            return "High Quality"
+
+        server.answer = close_after_one
+        code, _, error = label(server.url, "--concurrency", "1", "--limit", "2")
+    # Depending on the connection that is kept open, the second question is answered or not.
+    assert len(names(tmp_path)) >= 1
+    assert code == 0 or "retrying in" in error
+
+
+def test_ctrl_c_while_a_retry_waits(tmp_path: Path) -> None:
+    replies = iter(["High Quality"])
+    with serve(lambda _: next(replies, Reply(429, headers={"Retry-After": "300"}))) as server:
+        command = [*PROGRAM, *label_arguments(tmp_path, server.url), "--concurrency", "2"]
+        run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        while len(server.questions) < 3:
+            assert run.poll() is None
+            time.sleep(0.01)
+        time.sleep(0.2)
+        start = time.monotonic()
+        run.send_signal(signal.SIGINT)
+        output, _ = run.communicate()
+    assert time.monotonic() - start < 1
+    assert (run.returncode, "Labels are kept" in output) == (130, True)
+    assert len(names(tmp_path)) == 1
+
+
+@pytest.mark.parametrize(
+    ("reply", "message"),
+    [
+        (Reply(400, b'{"error": {"message": "cannot identify image"}}'), "cannot identify image"),
+        (Reply(200, HALF_A_COMPLETION), "returned no chat completion; should it end in /v1?"),
+        (Reply(200, HTML_PAGE), "returned no chat completion; should it end in /v1?"),
+        (Reply(200, b'{"choices": []}'), "returned no chat completion"),
+    ],
+    ids=["bad image", "half a completion", "HTML", "no choice"],
+)
+@pytest.mark.parametrize("place", [0, 4])
+def test_one_question_without_an_answer(
+    label: Label, images: dict[str, bytes], reply: Reply, message: str, place: int, tmp_path: Path
+) -> None:
+    name, image = [*images.items()][place]
+    with serve(lambda question: reply if question.image == image else "High Quality") as server:
+        code, output, error = label(server.url)
+        assert code == 1
+        assert "11 of 12 images have a label" in output
+        assert "error: no answer for 1 image; run the command again to ask again:\n" in error
+        assert re.search(rf"^- {name}: .*{re.escape(message)}", error, re.M)
+        assert names(tmp_path) == {*images} - {name}
+        server.answer = high_quality
+        assert label(server.url)[0] == 0
+    assert len(names(tmp_path)) == 12
+
+
+def test_server_that_stays_down_loses_no_label(label: Label, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("pipeline.quality.ask.MAX_CONSECUTIVE_FAILURES", 3)
+    count = iter(range(100))
+    with serve(lambda _: "High Quality" if next(count) < 5 else Reply(503)) as server:
+        code, _, error = label(server.url, "--concurrency", "1")
+        assert code == 1
+        assert re.search(r"error: 3 questions in a row failed, the last one with: .*503", error)
+        assert len(names(tmp_path)) == 5
+        server.answer = high_quality
+        assert label(server.url)[0] == 0
+    assert len(names(tmp_path)) == 12
+
+
+def test_rejected_images_do_not_end_the_run(
+    label: Label, images: dict[str, bytes], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("pipeline.quality.ask.MAX_CONSECUTIVE_FAILURES", 2)
+    bad = [*images.values()][2:8]
+    with serve(lambda question: Reply(400) if question.image in bad else "High Quality") as server:
+        code, _, error = label(server.url, "--concurrency", "1")
+    assert (code, "no answer for 6 images;" in error, len(names(tmp_path))) == (1, True, 6)
+    assert error.endswith("- and 1 more\n"), "five are listed"
+
+
+@pytest.mark.parametrize(
+    ("status", "name"), [(401, "AuthenticationError"), (403, "PermissionDeniedError"), (404, "NotFoundError")]
+)
+def test_errors_of_every_image_end_the_run(label: Label, status: int, name: str, tmp_path: Path) -> None:
+    with serve(lambda _: Reply(status)) as server:
+        code, _, error = label(server.url)
+    assert (code, f"error: {server.url}: {name}" in error) == (1, True)
+    assert len(server.questions) == 1
+    assert [path.name for path in tmp_path.iterdir()] == []
+
+
+# The bound of an answer's length
+
+
+UNSUPPORTED = (
+    b'{"error": {"message": "Unsupported parameter: \'max_tokens\' is not supported with this model. '
+    b'Use \'max_completion_tokens\' instead.", "code": "unsupported_parameter"}}'
+)
+
+
+def test_max_tokens(label: Label) -> None:
+    with serve(high_quality) as server:
+        assert label(server.url, "--max-tokens", "7")[0] == 0
+    assert {question.request["max_tokens"] for question in server.questions} == {7}
+
+
+def test_max_completion_tokens(label: Label, tmp_path: Path) -> None:
+    def modern(question: Question) -> str | Reply:
+        time.sleep(0.02)
+        return Reply(400, UNSUPPORTED) if "max_tokens" in question.request else "High Quality"
+
+    with serve(modern) as server:
+        code, _, error = label(server.url, "--max-tokens", "7", "--concurrency", "6")
+    assert (code, "failed" in error, len(names(tmp_path))) == (0, False, 12)
+    assert [question.request.get("max_completion_tokens") for question in server.questions] == [None, *[7] * 12]
+    assert server.most_in_flight == 6
+
+
+def test_max_completion_tokens_is_found_out_by_any_thread(label: Label, tmp_path: Path) -> None:
+    """Requests are in flight when the server, behind another model from then on, rejects `max_tokens`."""
+    barrier = threading.Barrier(4)
+
+    def change_of_model(question: Question) -> str | Reply:
+        if len(server.questions) == 1:
+            return "High Quality"
+        if "max_tokens" not in question.request:
+            return "High Quality"
+        barrier.wait(5)
+        return Reply(400, UNSUPPORTED)
+
+    with serve(change_of_model) as server:
+        assert label(server.url, "--concurrency", "4", "--limit", "9")[0] == 0
+    assert len(names(tmp_path)) == 9
+    assert sum("max_tokens" in question.request for question in server.questions) == 1 + 4
+
+
+# A function
+
+
+def test_callable(tmp_path: Path, expected: Rows, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my_model.py").write_text(
+        """
+def judge(images, questions):
+    with open("batches.txt", "a") as file:
+        print(len(images), file=file)
+    assert all(image.mode == "RGB" and image.size == (512, 512) for image in images)
+    prompts = [question.rpartition("Description: ")[2] for question in questions]
+    return ["Low Quality" if "edema" in prompt else "High Quality" for prompt in prompts]
+"""
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    command = ["label", str(FIXTURE), "labels.csv", "--model", "mine", "--callable", "my_model:judge"]
+    assert main([*command, "--batch-size", "5"]) == 0
+    assert (tmp_path / "batches.txt").read_text().split() == ["5", "5", "2"]
+    wanted = {row["filename"]: "Low Quality" if "edema" in row["prompt"] else "High Quality" for row in expected}
+    assert {row["filename"]: row["quality"] for row in read(tmp_path)} == wanted
+    assert len({*wanted.values()}) == 2
+
+
+@pytest.mark.slow
+def test_callable_in_the_working_directory(tmp_path: Path) -> None:
+    (tmp_path / "my_model.py").write_text("def judge(images, questions): return ['High Quality'] * len(images)")
+    command = ["label", str(FIXTURE), "labels.csv", "--model", "mine", "--callable", "my_model:judge"]
+    subprocess.run([*PROGRAM, *command], cwd=tmp_path, check=True, capture_output=True)
+    assert len(names(tmp_path)) == 12
+
+
+def test_callable_that_fails_for_an_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], expected: Rows
+) -> None:
+    bad = expected[4]["prompt"]
+
+    def judge(images: list[Any], questions: list[str]) -> list[str]:
+        if any(bad in question for question in questions):
+            raise RuntimeError("out of memory")
+        return ["High Quality"] * len(images)
+
+    monkeypatch.setattr(synthchex_75k, "judge", judge, raising=False)
+    command = ["label", str(FIXTURE), str(tmp_path / "labels.csv"), "--model", "mine"]
+    assert main([*command, "--callable", "synthchex_75k:judge"]) == 1
+    where = rf"\({re.escape(__file__)}:\d+\)"
+    error = capsys.readouterr().err
+    assert re.search(rf"^- {expected[4]['filename']}: RuntimeError: out of memory {where}$", error, re.M)
+    assert names(tmp_path) == {row["filename"] for row in expected if row["prompt"] != bad}
+
+
+@pytest.mark.parametrize(
+    ("answers", "message"),
+    [
+        (["High Quality"], "mine returned 1 answers to 8 questions"),
+        ([None] * 8, "mine returned an answer that is no text: None"),
+    ],
+)
+def test_callable_that_returns_something_else(
+    answers: list[Any],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(synthchex_75k, "judge", lambda images, questions: answers, raising=False)
+    command = ["label", str(FIXTURE), str(tmp_path / "labels.csv"), "--model", "mine"]
+    assert main([*command, "--callable", "synthchex_75k:judge"]) == 1
+    assert f"error: {message}" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == []

@@ -1,0 +1,87 @@
+"""Atomic writes, fsync and checksums of files."""
+
+import errno
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+
+from conftest import contents, to_files
+from pipeline.files import (
+    BLOCK,
+    TEMPORARY,
+    append,
+    atomic_write,
+    background_fsync,
+    filename_in_errors,
+    remove,
+    sha256_of,
+    temporary_path,
+)
+
+
+def test_temporary_names_are_recognised() -> None:
+    path = temporary_path(Path("data/a.parquet"))
+    assert path.parent == Path("data")
+    assert TEMPORARY.fullmatch(path.name)
+    for name in (".gitattributes", ".a.tmp", "a.parquet", ".manifest.jsonl", "a.1.tmp"):
+        assert not TEMPORARY.fullmatch(name)
+
+
+def test_atomic_write_replaces_a_file(tmp_path: Path) -> None:
+    atomic_write(tmp_path / "a", b"1")
+    atomic_write(tmp_path / "a", b"2")
+    assert contents(tmp_path) == {"a": b"2"}
+
+
+def test_failed_atomic_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    to_files(tmp_path, {"a": b"1"})
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    for name in ("fsync", "replace"):
+        with monkeypatch.context() as full_disk:
+            full_disk.setattr(os, name, fail)
+            with pytest.raises(OSError, match=rf"No space left on device: '{tmp_path}/a'"):
+                atomic_write(tmp_path / "a", b"2")
+        assert contents(tmp_path) == {"a": b"1"}
+
+
+def test_append_creates_and_extends_a_file(tmp_path: Path) -> None:
+    append(tmp_path / "a", b"1\n")
+    append(tmp_path / "a", b"2\n")
+    assert contents(tmp_path) == {"a": b"1\n2\n"}
+
+
+def test_remove_ignores_missing_files(tmp_path: Path) -> None:
+    to_files(tmp_path, {"a": b"", "b/c": b"", "d": b""})
+    remove([tmp_path / name for name in ("a", "b/c", "missing", "no/such/folder")])
+    assert contents(tmp_path) == {"d": b""}
+
+
+def test_filename_in_errors_for_lack_of_space_only() -> None:
+    for number, name in ((errno.ENOSPC, "a"), (errno.EFBIG, "a"), (errno.EIO, None)):
+        with pytest.raises(OSError) as caught, filename_in_errors(Path("a")):
+            raise OSError(number, "text")
+        assert caught.value.filename == name
+
+
+def test_background_fsync_raises_errors_of_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with open(tmp_path / "a", "wb") as file, background_fsync(file) as flush:
+        file.write(b"1")
+        flush()
+    assert contents(tmp_path) == {"a": b"1"}
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="Input/output"), open(tmp_path / "a", "wb") as file, background_fsync(file):
+        file.write(b"1")
+
+
+@pytest.mark.parametrize("size", [0, 1, BLOCK, BLOCK + 1])
+def test_sha256(size: int, tmp_path: Path) -> None:
+    to_files(tmp_path, {"a": bytes(size)})
+    assert sha256_of(tmp_path / "a") == hashlib.sha256(bytes(size)).hexdigest()

@@ -1,0 +1,106 @@
+"""Worker processes, and how many of them are started."""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from conftest import ROOT, to_files
+from pipeline.jobs import WorkerDiedError, WorkerPool, _cgroup_quota, advance, available_cpus
+
+
+def square(number: int) -> int:
+    advance(1, number)
+    return number * number
+
+
+def fail_at_3(number: int) -> int:
+    if number == 3:
+        raise ValueError("three")
+    time.sleep(0 if number < 3 else 60)
+    return number
+
+
+def kill_itself(_: int) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_results_come_with_their_jobs() -> None:
+    with WorkerPool(2) as pool:
+        assert sorted(pool.run(square, range(20), "Squaring")) == [(number, number**2) for number in range(20)]
+        assert pool._counts() == [20, sum(range(20))]
+        assert list(pool.run(square, [], "Squaring")) == []
+    assert multiprocessing.active_children() == []
+
+
+def test_an_error_ends_all_workers() -> None:
+    start = time.monotonic()
+    with pytest.raises(ValueError, match="three"), WorkerPool(2) as pool:
+        list(pool.run(fail_at_3, range(10), "Failing"))
+    assert multiprocessing.active_children() == []
+    assert time.monotonic() - start < 30
+
+
+def test_killed_worker_is_an_error() -> None:
+    with pytest.raises(WorkerDiedError, match="possibly out of memory"), WorkerPool(2) as pool:
+        list(pool.run(kill_itself, range(2), "Dying"))
+    assert multiprocessing.active_children() == []
+
+
+@pytest.mark.slow  # test_interrupted.py checks it at each kill
+def test_workers_end_with_their_parent() -> None:
+    code = "import os, time\nfrom pipeline.jobs import WorkerPool\n"
+    code += (
+        "pool = WorkerPool(2)\nprint(*[p.pid for p in __import__('multiprocessing').active_children()], flush=True)\n"
+    )
+    code += "time.sleep(60)"
+    with subprocess.Popen(
+        [sys.executable, "-c", code], cwd=ROOT / "scripts", stdout=subprocess.PIPE, text=True
+    ) as parent:
+        assert parent.stdout
+        workers = [Path("/proc", pid, "stat") for pid in parent.stdout.readline().split()]
+        assert len(workers) == 2
+        parent.kill()
+    deadline = time.monotonic() + 10
+    while any(path.exists() and path.read_text().rpartition(")")[2].split()[0] != "Z" for path in workers):
+        assert time.monotonic() < deadline
+
+
+def test_number_of_processes_is_bounded() -> None:
+    with WorkerPool(999):
+        assert len(multiprocessing.active_children()) == max(2 * available_cpus(), 16)
+    with WorkerPool(3):
+        assert len(multiprocessing.active_children()) == 3
+
+
+# CPUs
+
+
+def test_available_cpus() -> None:
+    assert 1 <= available_cpus() <= len(os.sched_getaffinity(0))
+
+
+@pytest.mark.parametrize(
+    ("files", "quota"),
+    [
+        ({"cpu.max": b"max 100000\n"}, None),
+        ({"cpu.max": b"250000 100000\n"}, 2),
+        ({"cpu.max": b"400000 100000\n"}, 4),
+        ({"cpu.max": b"50000 100000\n"}, 1),
+        ({"cpu/cpu.cfs_quota_us": b"-1\n", "cpu/cpu.cfs_period_us": b"100000\n"}, None),
+        ({"cpu/cpu.cfs_quota_us": b"300000\n", "cpu/cpu.cfs_period_us": b"100000\n"}, 3),
+        ({"cpu/cpu.cfs_quota_us": b"20000\n", "cpu/cpu.cfs_period_us": b"100000\n"}, 1),
+        ({"cpu/cpu.cfs_quota_us": b"300000\n"}, None),
+        ({"cpu.max": b"\n"}, None),
+        ({}, None),
+    ],
+    ids=str,
+)
+def test_cgroup_quota(files: dict[str, bytes], quota: int | None, tmp_path: Path) -> None:
+    to_files(tmp_path, files)
+    assert _cgroup_quota(tmp_path) == quota

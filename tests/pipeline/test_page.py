@@ -1,0 +1,96 @@
+"""Self-contained HTML pages."""
+
+import base64
+import html.parser
+import io
+import re
+
+import PIL.Image
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline import page
+
+VOID = {"img", "meta"}  # elements without an end tag
+
+
+class Outline(html.parser.HTMLParser):
+    """Checks that tags are balanced; collects tags and the text of the page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[str] = []
+        self.text = ""
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: object) -> None:
+        self.tags.append(tag)
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def noise(pixels: int) -> PIL.Image.Image:
+    return PIL.Image.effect_noise((pixels, pixels), 100).convert("RGB")
+
+
+def page_with(text: str) -> str:
+    """Returns a page with a text in every place that takes one."""
+    image = PIL.Image.new("L", (8, 8))
+    parts = [
+        page.paragraph(text),
+        page.paragraph(text, muted=True),
+        page.heading(text, text),
+        page.table(text, [text, text], {text: [(text, 0.5)]}),
+        page.strip([page.figure(image, text, {text: text})]),
+        page.strip([]),
+    ]
+    return page.render_page(text, parts)
+
+
+@pytest.mark.parametrize("text", ["<script>alert(1)</script>", '" onerror="x', "a & b", "</title>", "$style", "'"])
+def test_texts_are_escaped(text: str) -> None:
+    rendered = page_with(text)
+    outline = Outline(rendered)
+    assert outline.tags == Outline(page_with("x")).tags
+    assert outline.text.count(text) == 12
+    assert not re.search(r"<script|onerror=\"", rendered)
+
+
+@given(st.text(max_size=50))
+def test_any_text_gives_a_page(text: str) -> None:
+    assert Outline(page_with(text)).tags == Outline(page_with("x")).tags
+
+
+def test_page_needs_no_other_file() -> None:
+    rendered = page_with("x")
+    assert not re.search(r"(src|href)=\"(?!data:)|url\(|@import|<script|<link|https?://", rendered)
+    assert rendered.startswith('<!doctype html>\n<html lang="en">')
+    assert page.STYLE.read_text(encoding="utf-8") in rendered
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA"])
+def test_figure_holds_a_small_thumbnail(mode: str) -> None:
+    figure = page.figure(noise(1024).convert(mode), "alt", {"Prompt": "text"})
+    (encoded,) = re.findall(r'src="data:image/jpeg;base64,([^"]+)"', figure)
+    with PIL.Image.open(io.BytesIO(base64.b64decode(encoded))) as thumbnail:
+        assert (thumbnail.format, thumbnail.size) == ("JPEG", (page.PIXELS, page.PIXELS))
+    assert len(figure) < 80_000, "so that 60 of them, of noise, stay below 5 MB"
+
+
+def test_page_without_figures_is_small() -> None:
+    assert len(page_with("x")) < 5_000
+
+
+def test_bars_of_a_table() -> None:
+    table = page.table("name", ["", "A", "B"], {"row": [("1", 1 / 3), ("2", 0.0)]})
+    assert re.findall(r'<td style="--share:(\d+)%">(\d)</td>', table) == [("33", "1"), ("0", "2")]

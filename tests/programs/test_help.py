@@ -1,0 +1,43 @@
+"""`--help` of every program, with the packages and without them."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from conftest import ROOT
+
+PROGRAMS = sorted(path.name for path in (ROOT / "scripts").glob("*.py") if path.name != "benchmark.py")
+COMMANDS = [[name] for name in PROGRAMS] + [["filter_quality.py", name] for name in ("label", "report", "apply")]
+
+
+def run(command: list[str], *python: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    program = [sys.executable, *python, str(ROOT / "scripts" / command[0]), *command[1:]]
+    return subprocess.run(program, capture_output=True, text=True, cwd=cwd)
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_help_shows_examples_and_defaults_from_any_folder(command: list[str], tmp_path: Path) -> None:
+    shown = run([*command, "--help"], cwd=tmp_path)
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert f"usage: {' '.join(command)}" in shown.stdout
+    assert "\nexamples:\n  python scripts/" in shown.stdout
+    text = " ".join(shown.stdout.split())
+    options = re.findall(r"--num-proc|--on-mismatch|--max-shard-size|--concurrency|--engine", text)
+    assert all(re.search(rf"{option} .*?\(?default", text) for option in options)
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_without_packages_one_line_names_what_to_install(name: str) -> None:
+    shown = run([name, "--help"], "-S")  # no site-packages
+    assert (shown.returncode, shown.stdout) == (1, "")
+    assert re.fullmatch(r"error: this program needs the Python package \w+: pip install .*datasets.*\n", shown.stderr)
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_a_missing_argument_is_a_usage_error(name: str) -> None:
+    shown = run([name])
+    assert shown.returncode == 2
+    assert shown.stderr.startswith(f"usage: {name}")
