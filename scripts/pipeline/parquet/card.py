@@ -59,16 +59,12 @@ def write_card(
         meta_prompt=META_PROMPT,
         citation=CITATION.strip(),
     )
-    return _join(card.data.to_yaml(), body)
+    return f"---\n{card.data.to_yaml()}\n---\n\n{body.strip()}\n"
 
 
 def with_repo_id(card: str, repo_id: str) -> str:
     """Returns the card with the name of a repository on the Hub in its examples."""
     return card.replace(ABOUT_PLACEHOLDER, "").replace(PLACEHOLDER, repo_id)
-
-
-def _join(header: str, text: str) -> str:
-    return f"---\n{header}\n---\n\n{text.strip()}\n"
 
 
 def _escape(text: str) -> str:

@@ -99,8 +99,9 @@ def check(target: Target) -> None:
     if target.revision.startswith("refs/") and not repo.info(target.revision):
         raise StepError(f"{target.repo_id} has no {target.revision}")
     info = repo.info(target.revision) or info
-    if info and not target.replace_card:
-        _merge_card(write_card(0, 0, [], "keep", "", []), _read_card(repo, info.sha, repo.files(info.sha)), target)
+    if info:
+        published = _read_card(repo, info.sha, repo.files(info.sha), target)
+        _merge_card(write_card(0, 0, [], "keep", "", []), published, target)
 
 
 def publish(folder: Path, target: Target, dry_run: bool = False) -> None:
@@ -120,7 +121,7 @@ def publish(folder: Path, target: Target, dry_run: bool = False) -> None:
     print(describe(change, target), flush=True)
     if dry_run and change.card_diff:
         print("\n".join(change.card_diff))
-    _check_header(change, target, repo)
+    _check_card(change, target, repo)
     if dry_run:
         return
     if not change.additions and not change.deletions:
@@ -142,7 +143,7 @@ def plan_change(folder: Path, target: Target, repo: DatasetRepo) -> Change:
     """
     info = repo.info(target.revision) or repo.info()
     remote = repo.files(info.sha) if info else {}
-    published = _read_card(repo, info.sha, remote) if info else ""
+    published = _read_card(repo, info.sha, remote, target) if info else ""
     entries = read_manifest(folder)["files"]
     contents: dict[str, Path | bytes] = {
         name: folder / name if name.startswith("data/") else (folder / name).read_bytes() for name in entries
@@ -185,27 +186,31 @@ def describe(change: Change, target: Target) -> str:
     return "\n".join(lines)
 
 
-def _read_card(repo: DatasetRepo, revision: str, remote: dict[str, RepoFile]) -> str:
-    """Returns the text of the published card; empty where there is none."""
+def _read_card(repo: DatasetRepo, revision: str, remote: dict[str, RepoFile], target: Target) -> str:
+    """Returns the text of the published card; empty if it does not exist."""
+    content = repo.read(CARD, revision) if CARD in remote else b""
     try:
-        return repo.read(CARD, revision).decode() if CARD in remote else ""
-    except UnicodeDecodeError:
-        raise StepError(f"{repo.repo_id}: {CARD} is not UTF-8; correct it there and run the command again") from None
+        return content.decode(errors="replace" if target.replace_card else "strict")
+    except UnicodeDecodeError as error:
+        raise _card_error(target, "is not UTF-8") from error
 
 
 def _merge_card(card: str, published: str, target: Target) -> str:
     try:
-        return merge_cards(card, published)
+        return card if target.replace_card else merge_cards(card, published)
     except ValueError as error:
-        advice = "correct it there and run the command again, or pass --replace-card"
-        raise StepError(f"{target.repo_id}: {CARD}: {error}; {advice}") from error
+        raise _card_error(target, str(error)) from error
+
+
+def _card_error(target: Target, problem: str) -> StepError:
+    advice = "correct it on the Hub and run the command again, or pass --replace-card"
+    return StepError(f"{target.repo_id}: {CARD}: {problem}; {advice}")
 
 
 def _texts(folder: Path, target: Target, published: str, url: str) -> dict[str, bytes]:
     """Returns card and croissant.json for the repository."""
     card = with_repo_id((folder / CARD).read_text(encoding="utf-8"), target.repo_id)
-    if not target.replace_card:
-        card = _merge_card(card, published, target)
+    card = _merge_card(card, published, target)
     header = read_header(card)
     name, license_ = header.get("pretty_name"), license_of(header, url)
     croissant = (folder / CROISSANT).read_text(encoding="utf-8")
@@ -213,14 +218,11 @@ def _texts(folder: Path, target: Target, published: str, url: str) -> dict[str, 
     return {CROISSANT: croissant.encode(), CARD: card.encode()}
 
 
-def _check_header(change: Change, target: Target, repo: DatasetRepo) -> None:
+def _check_card(change: Change, target: Target, repo: DatasetRepo) -> None:
     """Checks the header of a new card, as the Hub does after all files are uploaded."""
     card = change.additions.get(CARD)
     if isinstance(card, bytes) and (errors := repo.card_errors(card.decode())):
-        raise StepError(
-            f"{target.repo_id}: the Hub refuses the header of {CARD}: {listing(errors)}; correct it there and run the "
-            "command again, or pass --replace-card"
-        )
+        raise _card_error(target, f"the Hub refuses the header: {listing(errors)}")
 
 
 def _diff(published: str, card: Any) -> list[str]:

@@ -397,8 +397,8 @@ def test_header_that_the_hub_refuses_is_an_error_before_upload(publish: Any, hub
         code, _, stderr = publish(*options)
         assert code == 1
         assert (
-            f'error: {REPO}: the Hub refuses the header of README.md: "configs" must have a "config_name" each; '
-            "correct it there and run the command again, or pass --replace-card\n"
+            f'error: {REPO}: README.md: the Hub refuses the header: "configs" must have a "config_name" each; '
+            "correct it on the Hub and run the command again, or pass --replace-card\n"
         ) in stderr
     assert not hub.asked(UPLOAD) and not hub.asked(COMMIT)
     assert "croissant.json" not in hub.files(REPO)
@@ -423,11 +423,11 @@ def test_damaged_card_is_an_error_before_conversion(
     hub.create(REPO, files={"README.md": card})
     assert main([str(FIXTURE), str(tmp_path / "o"), *OPTIONS, "--push-to-hub", REPO]) == 1
     stderr = capsys.readouterr().err
-    assert re.fullmatch(
-        rf"error: {REPO}: README.md:? {problem}; correct it there and run the command again.*\n", stderr
-    )
+    advice = "correct it on the Hub and run the command again, or pass --replace-card"
+    assert re.fullmatch(rf"error: {REPO}: README.md: {problem}; {advice}\n", stderr)
     assert not (tmp_path / "o").exists()
     assert hub.files(REPO)["README.md"] == card
+    assert main([str(FIXTURE), str(tmp_path / "o"), *OPTIONS, "--push-to-hub", REPO, "--replace-card"]) == 0
 
 
 # Pull requests and branches
