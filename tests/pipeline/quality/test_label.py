@@ -82,7 +82,7 @@ def test_labels_csv_holds_any_answer(answers: list[str], tmp_path: Path) -> None
 @pytest.mark.parametrize("concurrency", [1, 5])
 def test_requests_in_parallel(label: Label, concurrency: int) -> None:
     def slowly(_: Question) -> str:
-        time.sleep(0.1)
+        time.sleep(0.05)
         return "High Quality"
 
     with serve(slowly) as server:
