@@ -113,6 +113,8 @@ def test_no_image_is_asked_about_twice(label: Label, tmp_path: Path, monkeypatch
 def test_ctrl_c(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def interrupt_after_five(_: Question) -> str:
         if len(server.answered) == 5:
+            while len(read(tmp_path)) < 5:
+                time.sleep(0.01)
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(0.5)
         return "High Quality"
