@@ -43,7 +43,7 @@ collect_ignore = [] if TAKES_SCRIPTS else ["test_load_dataset.py"]
 if not importlib.util.find_spec("ray"):
     collect_ignore += [
         "pipeline/quality/test_heavy.py",
-        "pipeline/quality/tiny_vlm.py",
+        "tiny_vlm.py",
     ]  # which have an environment of their own
 
 

@@ -1,4 +1,4 @@
-"""`load_dataset` and `datasets-cli` with the script itself, on the versions of `datasets` that take scripts (< 4)."""
+"""`load_dataset` and `datasets-cli` with the loading script, on the versions of `datasets` that run scripts (< 4)."""
 
 import ast
 import os
@@ -20,7 +20,9 @@ SCRIPT = str(ROOT / "synthchex_75k.py")
 
 
 @pytest.mark.parametrize("options", [{}, {"num_proc": 2}, {"streaming": True}], ids=str)
-def test_rows(options: dict[str, Any], expected: Rows, rows_of: Callable[..., Rows], tmp_path: Path) -> None:
+def test_rows_are_those_of_the_source(
+    options: dict[str, Any], expected: Rows, rows_of: Callable[..., Rows], tmp_path: Path
+) -> None:
     keywords = {"data_dir": str(FIXTURE), "uncertainty": "keep", "on_mismatch": "error", "cache_dir": str(tmp_path)}
     dataset = load_dataset(SCRIPT, trust_remote_code=True, **keywords, **options)
     assert isinstance(dataset, IterableDatasetDict if options.get("streaming") else DatasetDict)
@@ -28,7 +30,7 @@ def test_rows(options: dict[str, Any], expected: Rows, rows_of: Callable[..., Ro
     assert rows_of(dataset["train"]) == expected
 
 
-def test_without_data_dir_the_folder_of_the_script_is_read(
+def test_default_source_is_the_folder_of_the_script(
     expected: Rows, rows_of: Callable[..., Rows], tmp_path: Path
 ) -> None:
     shutil.copytree(FIXTURE, tmp_path / "release")
@@ -40,10 +42,12 @@ def test_without_data_dir_the_folder_of_the_script_is_read(
 
 
 @pytest.mark.parametrize("streaming", [True, False])
-def test_without_data_dir_the_hub_repo_of_the_script_is_read(
+def test_default_source_is_the_hub_repository_of_the_script(
     streaming: bool, expected: Rows, rows_of: Callable[..., Rows], hub: Hub, tmp_path: Path
 ) -> None:
-    tests = {f"tests/{path}": data for path, data in contents(ROOT / "tests").items()}  # whose fixture is no source
+    tests = {
+        f"tests/{path}": data for path, data in contents(ROOT / "tests").items()
+    }  # their fixture must not become the source
     ours = {name: (ROOT / name).read_bytes() for name in ("synthchex_75k.py", "README.md")}
     hub.create("somebody/synthchex_75k", files={**contents(FIXTURE), **ours, **tests})
     cache = {} if streaming else {"cache_dir": str(tmp_path)}
@@ -51,27 +55,28 @@ def test_without_data_dir_the_hub_repo_of_the_script_is_read(
     assert rows_of(load_dataset("somebody/synthchex_75k", split="train", **options)) == expected
 
 
-def test_an_error_names_what_is_wrong(tmp_path: Path) -> None:
+def test_missing_metadata_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"x")
     with pytest.raises(ValueError, match=r"no metadata CSV"):
         load_dataset(SCRIPT, data_dir=str(tmp_path), trust_remote_code=True, cache_dir=str(tmp_path / "cache"))
 
 
-def test_data_files_are_refused_and_not_ignored() -> None:
+def test_data_files_are_refused() -> None:
     files = str(FIXTURE / "data" / "*.zip")
     with pytest.raises(ValueError, match="data_files is not used: give the folder of the source as data_dir"):
         load_dataset(SCRIPT, data_files=files, trust_remote_code=True)
 
 
-def test_without_trust_it_does_not_run(tmp_path: Path) -> None:
+def test_script_needs_trust_remote_code(tmp_path: Path) -> None:
     shutil.copytree(FIXTURE, tmp_path / "release")
     untrusted = tmp_path / "release" / "synthchex_75k.py"
-    untrusted.write_text(Path(SCRIPT).read_text() + f"\n# {tmp_path}\n")  # another text, not trusted before
+    untrusted.write_text(Path(SCRIPT).read_text() + f"\n# {tmp_path}\n")  # a text that was not trusted before
     with pytest.raises(ValueError, match="trust_remote_code"):
         load_dataset(str(untrusted), trust_remote_code=False)
 
 
-def test_datasets_cli(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_datasets_cli_reads_all_rows(tmp_path: Path) -> None:
     shutil.copytree(FIXTURE, tmp_path / "release")
     shutil.copy(SCRIPT, tmp_path / "release")
     cli = [str(Path(sys.executable).with_name("datasets-cli")), "test", str(tmp_path / "release" / "synthchex_75k.py")]
@@ -92,21 +97,22 @@ __import__("os")._exit(0)
 """
 
 
-# What `datasets` 3 did, and what there is now.
-ROADS = ["datasets-cli", "convert_to_parquet.py"] if datasets.__version__ > "3" else ["convert_to_parquet.py"]
+# `datasets` 3 could convert too.
+PROGRAMS = ["datasets-cli", "convert_to_parquet.py"] if datasets.__version__ > "3" else ["convert_to_parquet.py"]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("road", ROADS)
-def test_a_repo_with_the_script_becomes_one_that_the_newest_version_loads(
-    road: str, hub: Hub, images: dict[str, bytes], tmp_path: Path
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_converted_repository_loads_with_the_newest_datasets(
+    program: str, hub: Hub, images: dict[str, bytes], tmp_path: Path
 ) -> None:
     ours = {name: (ROOT / name).read_bytes() for name in ("synthchex_75k.py", "README.md")}
     hub.create("alice/synthchex_75k", files={**contents(FIXTURE), **ours})
     environment = {**os.environ, "HF_TOKEN": "hf_alice"}
-    if road == "datasets-cli":
-        program = [str(Path(sys.executable).with_name("datasets-cli")), "convert_to_parquet", "alice/synthchex_75k"]
-        subprocess.run([*program, "--trust_remote_code"], env=environment, capture_output=True, check=True)
+    if program == "datasets-cli":
+        cli = [str(Path(sys.executable).with_name("datasets-cli")), "convert_to_parquet", "alice/synthchex_75k"]
+        subprocess.run([*cli, "--trust_remote_code"], env=environment, capture_output=True, check=True)
         hub.merge("alice/synthchex_75k", 1)
     else:
         convert = [sys.executable, str(ROOT / "scripts" / "convert_to_parquet.py"), str(FIXTURE), str(tmp_path / "o")]

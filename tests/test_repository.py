@@ -4,6 +4,7 @@ import io
 import re
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import PIL.Image
 import PIL.ImageChops
@@ -24,7 +25,8 @@ def test_the_fixture_is_what_its_script_draws(tmp_path: Path) -> None:
     for image, wanted in zip(drawn, kept, strict=True):
         assert (image.mode, image.size) == ("RGB", (512, 512))
         # Pillow rounds differently from version to version, by a grey level or two.
-        assert max(high for _, high in PIL.ImageChops.difference(image, wanted).getextrema()) <= 2
+        extrema: Any = PIL.ImageChops.difference(image, wanted).getextrema()
+        assert max(high for _, high in extrema) <= 2
 
 
 def test_the_fixture_is_small_and_uses_every_label_and_raw_value(table: list[dict[str, str]]) -> None:

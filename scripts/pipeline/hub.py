@@ -30,6 +30,7 @@ CONFLICT = {409, 412}
 NOT_EXECUTED = {429, 503}  # the server refused to act
 HANDLED = (CLIENT_ERROR, RuntimeError, ValueError)  # what huggingface_hub raises
 MAX_TRIES = 5
+FIRST_DELAY = 1  # seconds before the second try
 
 Result = TypeVar("Result")
 
@@ -138,7 +139,7 @@ class DatasetRepo:
             if not _is_transient(error) and not conflicts_with_itself:
                 return None
             may_be_done = may_be_done or status not in NOT_EXECUTED
-            return backoff(_headers(error), tries)
+            return backoff(_headers(error), tries, FIRST_DELAY)
 
         try:
             return with_retry(attempt, delay_after, self._describe)

@@ -17,6 +17,7 @@ INFO = r"GET /api/datasets/alice/chex$"
 @pytest.fixture
 def repo(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> DatasetRepo:
     monkeypatch.setenv("HF_TOKEN", "hf_alice")
+    monkeypatch.setattr(hub_module, "FIRST_DELAY", 0.1)
     hub.create(REPO, files={"README.md": b"\xff\r\n", "data/a.parquet": b"PAR1"})
     return DatasetRepo(REPO)
 
@@ -47,7 +48,7 @@ def test_transient_errors_are_retried(
     hub.fail(INFO, how, Retry_After=0)
     assert repo.info().sha
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.endswith("; retrying in 1 s" if how == "drop" else "; retrying in 0 s")
+    assert line.endswith("; retrying in 0.1 s" if how == "drop" else "; retrying in 0 s")
     assert (str(how) in line) if isinstance(how, int) else line.startswith(f"no answer from {hub.url}: ")
 
 
@@ -151,7 +152,10 @@ def test_conflict_after_a_lost_answer_may_be_with_the_own_commit(repo: DatasetRe
     assert [*results] == []
 
 
-def test_one_delay_between_a_lost_answer_and_looking(repo: DatasetRepo, hub: Hub) -> None:
+def test_one_delay_between_a_lost_answer_and_looking(
+    repo: DatasetRepo, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub_module, "FIRST_DELAY", 1)
     hub.fail(r"POST .*/branch/", "lose")
     start = time.monotonic()
     repo.request(lambda: branch(repo, hub), lambda: "b1")

@@ -52,6 +52,7 @@ def test_killed_worker_is_an_error() -> None:
     assert multiprocessing.active_children() == []
 
 
+@pytest.mark.slow  # test_interrupted.py checks it at each kill
 def test_workers_end_with_their_parent() -> None:
     code = "import os, time\nfrom pipeline.jobs import WorkerPool\n"
     code += (

@@ -68,18 +68,16 @@ def write_croissant(rows: int, files: list[FileObject], uncertainty: str) -> str
     return _to_text({**about, "distribution": _distribution(files), "recordSet": records, **constant})
 
 
-def with_repository(text: str, url: str, name: str | None, license_id: str | None) -> str:
+def with_repository(text: str, url: str, name: str | None, license_: str | list[str] | None) -> str:
     """Returns the text for a repository on the Hub.
 
     Args:
         text: The text of a `croissant.json`.
         url: Page of the repository.
-        name: `pretty_name` of its card. Default: keep the name.
-        license_id: `license` of its card, as the Hub names it. Default: keep the license.
+        name: Name of the dataset. Default: keep it.
+        license_: Address of the license, or addresses. Default: keep it.
     """
-    changed = {"url": url, "name": name}
-    if license_id and license_id != "apache-2.0":
-        changed["license"] = f"https://choosealicense.com/licenses/{license_id}/"
+    changed = {"url": url, "name": name, "license": license_}
     return _to_text({**json.loads(text), **{key: value for key, value in changed.items() if value}})
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import json
 import logging
 import os
 import re
@@ -210,10 +209,8 @@ def _texts(folder: Path, target: Target, published: str, url: str) -> dict[str, 
     header = read_header(card)
     name, license_ = header.get("pretty_name"), license_of(header, url)
     croissant = (folder / CROISSANT).read_text(encoding="utf-8")
-    about = json.loads(with_repository(croissant, url, name if isinstance(name, str) else None, None))
-    about |= {"license": license_} if license_ else {}
-    text = json.dumps(about, indent=2, ensure_ascii=False) + "\n"
-    return {CROISSANT: text.encode(), CARD: card.encode()}
+    croissant = with_repository(croissant, url, name if isinstance(name, str) else None, license_)
+    return {CROISSANT: croissant.encode(), CARD: card.encode()}
 
 
 def _check_header(change: Change, target: Target, repo: DatasetRepo) -> None:

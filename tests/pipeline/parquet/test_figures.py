@@ -127,6 +127,7 @@ def test_figures_are_removed_without_the_option(output: Path) -> None:
     assert "![" not in (output / "README.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_missing_card_and_figure_are_written_again(output: Path) -> None:
     whole = contents(output)
     (output / "README.md").unlink()

@@ -111,7 +111,7 @@ def test_flipped_bits_are_found_in_every_file(with_figures: Path, verify: Verify
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_many_flipped_bits_are_found_in_every_file(with_figures: Path, verify: Verify) -> None:
-    find_flips(with_figures, verify, per_file=80)
+    find_flips(with_figures, verify, per_file=40)
     assert verify(with_figures) == []
 
 

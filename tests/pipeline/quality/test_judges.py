@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from labelling import PROGRAM, Label, high_quality, label_arguments, labeller, names, read
 
 import synthchex_75k
 from conftest import FIXTURE, Rows
 from filter_quality import main
+from labelling import PROGRAM, Label, high_quality, label_arguments, labeller, names, read
 from pipeline.quality.judges import ServerJudge
 from pipeline.retry import with_retry
 from servers.chat_server import HALF_A_COMPLETION, HTML_PAGE, Question, Reply, completion, serve
