@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from labelling import PROGRAM, Label, high_quality, label_arguments, labeller, names, read, write_labels
 
 from conftest import FIXTURE, Rows, Source
 from filter_quality import main
+from labelling import PROGRAM, Label, high_quality, label_arguments, labeller, names, read, write_labels
 from pipeline.facts import META_PROMPT
 from pipeline.quality.labels_csv import LabelsFile, QualityLabel, read_labels
 from servers.chat_server import Question, Reply, serve
