@@ -21,7 +21,7 @@ from filter_quality import main
 from pipeline.progress import notice, progress_bar
 from servers.chat_server import Question, Reply, serve
 
-CONVERTING = r"Converting: +\d+%\|.*/120M \[.*B/s, \d+/60 rows\]"
+CONVERTING = r"Converting: +\d+%\|.*/60.0M \[.*B/s, \d+/60 rows\]"
 LABELLING = r"Labelling: +\d+%\|.* \d+/12 \[.*img/s.*Quality \d+, .*Quality \d+\]"
 
 
@@ -70,7 +70,7 @@ def label(folder: Path, url: str, *options: str) -> int:
 
 
 def test_a_conversion_in_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    padded(tmp_path / "source", count=60, size=2_000_000)
+    padded(tmp_path / "source", count=60, size=1_000_000)
     with stderr_in_a_terminal(monkeypatch) as shown:
         assert convert(tmp_path / "source", tmp_path / "o", "--num-proc", "1") == 0
     assert re.search(CONVERTING, b"".join(shown).decode())
@@ -79,13 +79,13 @@ def test_a_conversion_in_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_a_conversion_in_a_log(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    padded(tmp_path / "source", count=60, size=2_000_000)
+    padded(tmp_path / "source", count=60, size=1_000_000)
     monkeypatch.setattr("pipeline.progress.LOG_INTERVAL", 0.05)
     assert convert(tmp_path / "source", tmp_path / "o", "--num-proc", "1") == 0
     *lines, last = capsys.readouterr().err.split("\n")
     assert lines
     for line in lines:
-        assert re.fullmatch(r"Converting: [\d.]+M?/120M, ([\d.]+[MG]|\?)B/s, \d+/60 rows, (\d\d:\d\d|\?) left", line)
+        assert re.fullmatch(r"Converting: [\d.]+M?/60.0M, ([\d.]+[MG]|\?)B/s, \d+/60 rows, (\d\d:\d\d|\?) left", line)
     assert last.strip() == ""
 
 
@@ -140,7 +140,7 @@ def test_program_in_a_terminal(program: str, tmp_path: Path) -> None:
     command = [sys.executable, str(ROOT / "scripts" / f"{program}.py")]
     with serve(slowly) as server, terminal() as (descriptor, shown):
         if program == "convert_to_parquet":
-            padded(tmp_path / "source", count=60, size=2_000_000)
+            padded(tmp_path / "source", count=60, size=1_000_000)
             command += [str(tmp_path / "source"), str(tmp_path / "o"), "--num-proc", "1", "--no-figures"]
         else:
             command += ["label", str(FIXTURE), str(tmp_path / "l.csv"), "--model", "m", "--base-url", server.url]

@@ -38,11 +38,19 @@ class Reply(NamedTuple):
 Answer = Callable[[Question], "str | Reply"]
 
 
+def completion(text: str, **headers: str) -> Reply:
+    """Returns the reply that holds a text."""
+    choices = [{"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}]
+    about = {"id": "1", "object": "chat.completion", "created": 1, "model": "judge"}
+    return Reply(200, json.dumps({**about, "choices": choices}).encode(), headers)
+
+
 class ChatServer(http.server.ThreadingHTTPServer):
     """Answers with a function of the question.
 
     Args:
         answer: Returns the text of a completion, or another reply.
+        port: Default: a free one.
 
     Attributes:
         questions: All that have arrived.
@@ -54,8 +62,8 @@ class ChatServer(http.server.ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self, answer: Answer) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
+    def __init__(self, answer: Answer, port: int = 0) -> None:
+        super().__init__(("127.0.0.1", port), Handler)
         self.answer = answer
         self.questions: list[Question] = []
         self.answered: list[Question] = []
@@ -94,10 +102,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def reply(self, question: Question, answer: str | Reply) -> None:
         if isinstance(answer, str):
-            message = {"role": "assistant", "content": answer}
-            choices = [{"index": 0, "message": message, "finish_reason": "stop"}]
-            about = {"id": "1", "object": "chat.completion", "created": 1, "model": question.request["model"]}
-            answer = Reply(200, json.dumps({**about, "choices": choices}).encode())
+            answer = completion(answer)
         time.sleep(answer.delay)
         if answer.disconnect:
             self.close_connection = True
@@ -117,6 +122,6 @@ class Handler(http.server.BaseHTTPRequestHandler):
         """Keeps the tests' output clean."""
 
 
-def serve(answer: Answer) -> AbstractContextManager[ChatServer]:
+def serve(answer: Answer, port: int = 0) -> AbstractContextManager[ChatServer]:
     """Runs a server while the context lasts."""
-    return running(ChatServer(answer))
+    return running(ChatServer(answer, port))

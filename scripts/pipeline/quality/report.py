@@ -1,4 +1,4 @@
-"""How a model has judged: counts, and a page with which a person can judge the model."""
+"""Counts of the answers, and a page with examples, with which a person can judge the model."""
 
 from __future__ import annotations
 

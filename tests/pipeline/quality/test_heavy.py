@@ -208,14 +208,22 @@ def test_ray_with_a_server_that_is_not_running(tmp_path: Path) -> None:
 # The documented commands
 
 
-def documented_commands() -> list[list[str]]:
-    """Returns the commands of the one sh block that labels and applies: of scripts/README.md, or else of README.md."""
-    pages = [page for page in (ROOT / "scripts/README.md", ROOT / "README.md") if page.exists()]
-    text = pages[0].read_text(encoding="utf-8")
-    blocks = re.findall(r"^```sh\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
-    (block,) = (block for block in blocks if {"label", "apply"} <= {*re.findall(r"filter_quality\.py (\w+)", block)})
+def python_commands(block: str) -> list[list[str]]:
+    """Returns the Python commands of a block, without comments."""
     commands = [shlex.split(line, comments=True) for line in block.replace("\\\n", " ").splitlines()]
-    return [command for command in commands if command]
+    return [command for command in commands if command[:1] == ["python"]]
+
+
+def documented_commands() -> list[list[str]]:
+    """Returns the commands of the one block of the manual that labels and applies, after the one that packs."""
+    text = (ROOT / "scripts/README.md").read_text(encoding="utf-8")
+    blocks = [python_commands(block) for block in re.findall(r"^```sh\n(.*?)^```", text, re.DOTALL | re.MULTILINE)]
+    (quality,) = (block for block in blocks if {"label", "apply"} <= {command[2] for command in block})
+    if any("pack_shards" in command[1] for command in quality):
+        return quality
+    source = quality[0][3]
+    (pack,) = (command for block in blocks for command in block if "pack_shards" in command[1] and source in command)
+    return [pack, *quality]
 
 
 @pytest.mark.timeout(300)
@@ -233,8 +241,7 @@ def test_documented_commands_in_order(
     (tmp_path / "scripts").symlink_to(ROOT / "scripts")
     programs = []
     with serve(by_prompt) as server:
-        for python, *arguments in documented_commands():
-            assert python == "python"
+        for _, *arguments in documented_commands():
             programs.append(" ".join(arguments[: 2 if "filter_quality" in arguments[0] else 1]))
             arguments = [argument.replace("http://localhost:8000/v1", server.url) for argument in arguments]
             subprocess.run([sys.executable, *arguments], cwd=tmp_path, check=True, capture_output=True)

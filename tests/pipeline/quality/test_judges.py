@@ -6,6 +6,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +16,16 @@ import synthchex_75k
 from conftest import FIXTURE, Rows
 from filter_quality import main
 from labelling import PROGRAM, Label, high_quality, label_arguments, labeller, names, read
+from pipeline.quality.judges import ServerJudge
 from pipeline.retry import with_retry
-from servers.chat_server import HALF_A_COMPLETION, HTML_PAGE, Question, Reply, serve
+from servers.chat_server import HALF_A_COMPLETION, HTML_PAGE, Question, Reply, completion, serve
 
 JUDGES = "pipeline.quality.judges"
 
 
 @pytest.fixture(autouse=True)
 def short_delays(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(f"{JUDGES}.FIRST_DELAY", 0.01)
+    monkeypatch.setattr(f"{JUDGES}.FIRST_DELAY", 0.001)
 
 
 @pytest.fixture
@@ -132,19 +134,21 @@ def test_server_that_hangs_up_from_the_start(label: Label, tmp_path: Path) -> No
     assert [path.name for path in tmp_path.iterdir()] == []
 
 
-def test_connection_refused_after_an_answer_is_retried(label: Label, tmp_path: Path) -> None:
-    with serve(high_quality) as server:
-
-        def close_after_one(_: Question) -> str:
-            if len(server.questions) == 1:
-                server.socket.close()
-            return "High Quality"
-
-        server.answer = close_after_one
-        code, _, error = label(server.url, "--concurrency", "1", "--limit", "2")
-    # Depending on the connection that is kept open, the second question is answered or not.
-    assert len(names(tmp_path)) >= 1
-    assert code == 0 or "retrying in" in error
+def test_connection_refused_after_an_answer_is_retried(
+    images: dict[str, bytes], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A server that is restarted: each connection ends with its answer, so that the second one is refused at first."""
+    monkeypatch.setattr(f"{JUDGES}.FIRST_DELAY", 0.1)
+    image = next(iter(images.values()))
+    with serve(lambda _: completion("High Quality", Connection="close")) as server:
+        judge = ServerJudge("judge", server.url, concurrency=1)
+        assert judge.ask([image], ["How is it?"]) == ["High Quality"]
+    with ThreadPoolExecutor(1) as thread:
+        answer = thread.submit(judge.ask, [image], ["And now?"])
+        time.sleep(0.2)
+        with serve(lambda _: "Low Quality", server.server_port):
+            assert answer.result() == ["Low Quality"]
+    assert "Connection error; retrying in 0.1 s\n" in capsys.readouterr().err
 
 
 def test_ctrl_c_while_a_retry_waits(tmp_path: Path) -> None:

@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from labelling import PROGRAM, Label, high_quality, label_arguments, labeller, names, read, write_labels
 
 from conftest import FIXTURE, Rows, Source
 from filter_quality import main
+from labelling import PROGRAM, Label, high_quality, label_arguments, labeller, names, read, write_labels
 from pipeline.facts import META_PROMPT
 from pipeline.quality.labels_csv import LabelsFile, QualityLabel, read_labels
 from servers.chat_server import Question, Reply, serve
@@ -82,7 +82,7 @@ def test_labels_csv_holds_any_answer(answers: list[str], tmp_path: Path) -> None
 @pytest.mark.parametrize("concurrency", [1, 5])
 def test_requests_in_parallel(label: Label, concurrency: int) -> None:
     def slowly(_: Question) -> str:
-        time.sleep(0.1)
+        time.sleep(0.05)
         return "High Quality"
 
     with serve(slowly) as server:
@@ -113,6 +113,8 @@ def test_no_image_is_asked_about_twice(label: Label, tmp_path: Path, monkeypatch
 def test_ctrl_c(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def interrupt_after_five(_: Question) -> str:
         if len(server.answered) == 5:
+            while len(read(tmp_path)) < 5:
+                time.sleep(0.01)
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(0.5)
         return "High Quality"
