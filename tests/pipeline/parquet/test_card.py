@@ -260,6 +260,7 @@ def test_added_configurations_stay() -> None:
         ({"license": "other", "license_link": "LICENSE.md"}, "URL/blob/main/LICENSE.md"),
         ({"license": "other", "license_name": "ours-1.0"}, "ours-1.0"),
         ({"license": "other"}, "URL"),
+        ({"license": 2.0}, "https://choosealicense.com/licenses/2.0/"),
         ({"license_name": "ours-1.0"}, "ours-1.0"),
         ({}, None),
     ],
