@@ -17,12 +17,12 @@ from pathlib import Path
 
 import psutil
 import pytest
-import tiny_vlm
 from datasets import load_dataset
-from labelling import PROGRAM
 
+import tiny_vlm
 from conftest import FIXTURE, ROOT, Rows, to_csv, to_files
 from filter_quality import main
+from labelling import PROGRAM
 from pipeline.quality.answers import UNPARSED
 from pipeline.quality.judges import TransformersJudge
 from servers.chat_server import Question, serve
