@@ -239,9 +239,9 @@ def test_documented_commands_in_order(
     to_files(tmp_path / "path/to", {"prompts.csv": to_csv(table)})
     (tmp_path / "path/to/model").symlink_to(model)
     (tmp_path / "scripts").symlink_to(ROOT / "scripts")
-    programs = []
+    commands, programs = documented_commands(), []
     with serve(by_prompt) as server:
-        for _, *arguments in documented_commands():
+        for _, *arguments in commands:
             programs.append(" ".join(arguments[: 2 if "filter_quality" in arguments[0] else 1]))
             arguments = [argument.replace("http://localhost:8000/v1", server.url) for argument in arguments]
             subprocess.run([sys.executable, *arguments], cwd=tmp_path, check=True, capture_output=True)
@@ -249,8 +249,10 @@ def test_documented_commands_in_order(
     steps = ["label", "label", "report", "apply"]
     quality = [f"scripts/filter_quality.py {step}" for step in steps]
     assert programs == ["scripts/pack_shards.py", *quality, "scripts/convert_to_parquet.py"]
-    assert read(tmp_path / "path/to/second.csv").keys() == read(tmp_path / "path/to/labels.csv").keys()
-    rows = rows_of(load_dataset(str(tmp_path / "path/to/parquet"), split="train", cache_dir=str(tmp_path / "cache")))
+    first, second = (read(tmp_path / command[4]) for command in commands if command[2] == "label")
+    assert first.keys() == second.keys() == images.keys()
+    parquet = str(tmp_path / commands[-1][3])
+    rows = rows_of(load_dataset(parquet, split="train", cache_dir=str(tmp_path / "cache")))
     kept = [row for row in expected if "edema" not in row["prompt"]]
     assert {row["filename"]: row["image"] for row in rows} == {row["filename"]: row["image"] for row in kept}
     assert len(kept) < len(expected)
