@@ -82,6 +82,16 @@ def readings(work: Path, pythons: dict[str, str]) -> dict[str, Callable[[], Meas
     return {f"{form} {task}": method(form, folder, task) for task in tasks for form, folder in forms.items()}
 
 
+def filters(work: Path, pythons: dict[str, str]) -> dict[str, Callable[[], Measurement]]:
+    """Returns the ways to filter a loaded dataset by a label, by the parameter of the function that filters."""
+    tasks = {"the labels (`input_columns`)": "filter_labels", "the whole row": "filter_rows"}
+
+    def method(task: str) -> Callable[[], Measurement]:
+        return lambda: measure([pythons["newest"], PEERS, task, work / "parquet"], work / "home")
+
+    return {name: method(task) for name, task in tasks.items()}
+
+
 def conversion_table(results: dict[str, list[Measurement]], memory: dict[str, int], size: int) -> Iterator[str]:
     """Yields the lines of the table of conversions."""
     yield "| method | time | MB/s | peak memory | time, relative to the first |"
@@ -106,6 +116,15 @@ def reading_table(results: dict[str, list[Measurement]]) -> Iterator[str]:
         yield f"| {form} | {decode:,.0f} rows/s | {first:.2f} s | {query * 1e3:,.0f} ms | {page / 1e6:,.1f} MB |"
 
 
+def filter_table(results: dict[str, list[Measurement]]) -> Iterator[str]:
+    """Yields the lines of the table of filters."""
+    yield "| `filter` with a function of | time |"
+    yield "|---|---|"
+    for name, runs in results.items():
+        seconds = statistics.median(json.loads(run.output.splitlines()[-1]) for run in runs)
+        yield f"| {name} | {seconds:.3f} s |"
+
+
 def main() -> None:
     """Runs the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -126,17 +145,12 @@ def main() -> None:
         methods = conversions(work, pythons, options.num_proc)
         memory = {name: run(watch_memory=True).memory for name, run in methods.items()}
         converted = in_turns(methods, options.rounds)
-        read: dict[str, list[Measurement]] = {}
+        tables = [conversion_table(converted, memory, size)]
         if not options.conversions_only:
-            convert: list[str | Path] = [
-                pythons["newest"],
-                HERE / "convert_to_parquet.py",
-                "--no-figures",
-                work / "release",
-                work / "parquet",
-            ]
-            measure(convert, work / "home")
-            read = in_turns(readings(work, pythons), options.rounds)
+            program = HERE / "convert_to_parquet.py"
+            measure([pythons["newest"], program, "--no-figures", work / "release", work / "parquet"], work / "home")
+            tables.append(reading_table(in_turns(readings(work, pythons), options.rounds)))
+            tables.append(filter_table(in_turns(filters(work, pythons), options.rounds)))
         versions = subprocess.run(
             [pythons["newest"], "-c", "import datasets, pyarrow; print(datasets.__version__, pyarrow.__version__)"],
             capture_output=True, text=True, check=True,
@@ -146,7 +160,7 @@ def main() -> None:
         f"{psutil.virtual_memory().total / 2**30:.0f} GiB, {platform.system()}, Python {platform.python_version()}, "
         f"datasets {versions[0]}, pyarrow {versions[1]}\n"
     )
-    print("\n".join([*conversion_table(converted, memory, size), "", *(reading_table(read) if read else [])]))
+    print("\n\n".join("\n".join(table) for table in tables))
 
 
 if __name__ == "__main__":
