@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from labelling import write_labels
 
 import synthchex_75k
 from conftest import FIXTURE, Rows, contents
 from filter_quality import main
+from labelling import write_labels
 from pipeline.quality.answers import UNPARSED
 
 

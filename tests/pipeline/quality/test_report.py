@@ -10,11 +10,11 @@ from typing import Any
 
 import PIL.Image
 import pytest
-from labelling import PROGRAM, write_labels
 
 import synthchex_75k
 from conftest import FIXTURE, Source, loose, to_csv
 from filter_quality import main
+from labelling import PROGRAM, write_labels
 from pipeline.quality.answers import QUALITIES, UNPARSED
 
 
