@@ -70,7 +70,7 @@ def test_the_first_row_over_http_costs_directory_csv_and_one_member(tmp_path: Pa
         assert server.sent["ALL_FILES.zip"] <= needed + len(padded["001.png"]) + 4_000
 
 
-def test_what_cannot_be_used_is_found_before_the_download(source: Source, table: Rows, tmp_path: Path) -> None:
+def test_errors_are_found_before_the_download(source: Source, table: Rows, tmp_path: Path) -> None:
     table[1] = {**table[1], "prompt": ""}
     folder = source(table=table)
     with serve(folder) as server:
@@ -134,7 +134,7 @@ def test_a_csv_of_a_hub_repository_suggests_its_folder(hub: Hub, table: Rows) ->
 
 
 @pytest.mark.parametrize(("path", "status"), [("gone/", 404), ("gone.zip", 404), ("500/", 500), ("403/", 403)])
-def test_what_an_http_server_refuses_is_one_line(path: str, status: int, source: Source) -> None:
+def test_refusal_of_an_http_server_is_one_line(path: str, status: int, source: Source) -> None:
     with serve(source()) as server:
         with pytest.raises(SourceError) as caught:
             load(f"{server.url}/{path}", streaming=True)
@@ -182,10 +182,12 @@ def test_a_server_without_range_requests_is_named(
         url = f"http://127.0.0.1:{server.server_port}"
         with pytest.raises(SourceError) as caught:
             load(url, cache_dir=tmp_path / "cache", **options)
-    told = "- unreadable: the server ignores range requests; download the folder and load that, or serve it with nginx"
+    expected_text = (
+        "- unreadable: the server ignores range requests; download the folder and load that, or serve it with nginx"
+    )
     names = ["data/s0.zip", "data/s1.zip", "data/s2.zip"] if shape is zips else ["ALL_FILES.zip"]
     counted = " (3 in all)" if count > 1 else ""
-    assert str(caught.value).splitlines()[1:] == [f"{told}{counted}: {'; '.join(names)}"]
+    assert str(caught.value).splitlines()[1:] == [f"{expected_text}{counted}: {'; '.join(names)}"]
 
 
 def test_loose_images_and_tars_need_no_range_requests(

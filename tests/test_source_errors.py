@@ -1,4 +1,4 @@
-"""What is wrong with a source is told, each kind with what, where, how many and what to do."""
+"""Errors of a source: each names the problem, the place, the number of places and the remedy."""
 
 import logging
 import re
@@ -139,7 +139,7 @@ def test_not_utf8(source: Source, table: Rows) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "expected"),
     [
         (lambda text: text.replace(b'""coin-like""', b'"coin-like"'), "4: .*expected after"),
         (lambda text: text + b'x.png,"never closed', "unexpected end of data"),
@@ -148,9 +148,9 @@ def test_not_utf8(source: Source, table: Rows) -> None:
         (lambda text: text.replace(b"round", b"ro\0und"), "4: .*NUL"),
     ],
 )
-def test_unreadable_csv(change: Callable[[bytes], bytes], told: str, source: Source, table: Rows) -> None:
+def test_unreadable_csv(change: Callable[[bytes], bytes], expected: str, source: Source, table: Rows) -> None:
     message = error_of(source(table=change(to_csv(table))))
-    assert re.search(rf"unreadable CSV; .* as columns: metadata.csv line .*{told}", message)
+    assert re.search(rf"unreadable CSV; .* as columns: metadata.csv line .*{expected}", message)
     assert "without" not in message
 
 
@@ -163,7 +163,7 @@ def test_empty_prompt_and_file_name(source: Source, table: Rows) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "expected"),
     [
         ("", "'' is not a dict of labels"),
         ("[('Edema', 1)]", "not a dict of labels"),
@@ -181,11 +181,12 @@ def test_empty_prompt_and_file_name(source: Source, table: Rows) -> None:
         (repr({**dict.fromkeys(LABELS), "Edema": [1]}), r"'Edema' is \[1\]"),
     ],
 )
-def test_bad_label_dict(text: str, told: str, source: Source, table: Rows) -> None:
+def test_bad_label_dict(text: str, expected: str, source: Source, table: Rows) -> None:
     rows = [as_dict(row, repr(dict.fromkeys(LABELS))) for row in table]
     rows[2]["labels_dict"] = text
     assert re.search(
-        rf"bad labels; give each of the 14.* or nothing: metadata.csv line 4: .*{told}", error_of(source(table=rows))
+        rf"bad labels; give each of the 14.* or nothing: metadata.csv line 4: .*{expected}",
+        error_of(source(table=rows)),
     )
 
 

@@ -160,7 +160,7 @@ TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])
     bom=st.booleans(),
     quoting=st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]),
 )
-def test_whatever_a_csv_says_is_what_is_planned(
+def test_any_metadata_is_planned_as_written(
     tmp_path_factory: pytest.TempPathFactory,
     data: list[tuple[str, dict[str, Any]]],
     form: str,
@@ -289,15 +289,15 @@ def test_a_changed_source_is_not_answered_from_the_cache(source: Source, table: 
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "expected_error"),
     [
         ({"uncertainty": "U-Zeros"}, r"uncertainty='U-Zeros' is not one of zeros, ones, keep"),
         ({"on_mismatch": "ignore"}, r"on_mismatch='ignore' is not one of error, skip"),
         ({"num_proc": 2, "streaming": True}, "num_proc builds the cache and streaming=True builds none"),
     ],
 )
-def test_wrong_parameters(options: dict[str, Any], told: str) -> None:
-    with pytest.raises(ValueError, match=told):
+def test_wrong_parameters(options: dict[str, Any], expected_error: str) -> None:
+    with pytest.raises(ValueError, match=expected_error):
         load(FIXTURE, **options)
 
 
@@ -325,7 +325,7 @@ def test_load_explains_its_parameters() -> None:
         ("lib/dist-packages", {"a.zip": b""}, False),
     ],
 )
-def test_what_makes_the_folder_of_the_script_a_source(
+def test_when_the_folder_of_the_script_is_a_source(
     folder: str, files: dict[str, bytes], is_source: bool, tmp_path: Path
 ) -> None:
     own = tmp_path / folder
