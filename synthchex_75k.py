@@ -447,7 +447,7 @@ def _join(found: dict[str, list[Row]], tables: dict, problems: dict, on_mismatch
     elif images and (on_mismatch == "error" or not joined):
         problems['image without a row; add the row, or pass on_mismatch="skip"'] += lone_images
         problems['row without an image; add the image, or pass on_mismatch="skip"'] += lone_rows
-    elif lone_images or lone_rows:
+    elif images and (lone_images or lone_rows):
         logger.warning("left out %d images without a row, %d rows without an image", len(lone_images), len(lone_rows))
     return joined
 

@@ -384,3 +384,10 @@ def test_streaming_reads_no_image_before_its_row_is_asked_for(source: Source, im
     assert next(stream)["filename"] == names[0]
     with pytest.raises(SourceError, match=names[1]):
         next(stream)
+
+
+def test_a_source_without_images_does_not_claim_to_leave_out_rows(
+    source: Source, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert "JPEG images only" in error_of(source(images={"a.jpg": b"x"}))
+    assert "left out" not in caplog.text
