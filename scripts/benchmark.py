@@ -52,8 +52,8 @@ def conversions(work: Path, pythons: dict[str, str], num_proc: int) -> dict[str,
     program = HERE / "convert_to_parquet.py"
     ours: list[str | Path] = [pythons["newest"], program, release, output, "--no-figures", "--num-proc"]
     return {
-        f"convert_to_parquet.py, {num_proc} processes": method(*ours, str(num_proc)),
-        "convert_to_parquet.py, 1 process": method(*ours, "1"),
+        f"`convert_to_parquet.py`, {num_proc} processes": method(*ours, str(num_proc)),
+        "`convert_to_parquet.py`, 1 process": method(*ours, "1"),
         "`load_dataset` of the script + `to_parquet`, `datasets` 3.6.0": method(
             pythons["3.6.0"], PEERS, "convert_script", release, output
         ),
