@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import contextlib
 import inspect
+import io
+import math
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
 from datasets.utils.py_utils import convert_file_size_to_int
 
-from pipeline.errors import StepError
+from pipeline.errors import StepError, printable
 from pipeline.jobs import WorkerDiedError, available_cpus
 from synthchex_75k import SourceError
+
+CLEANING_UP = 5  # seconds
+NEWLINE = "\n"  # between the problems of a source
 
 Add = Callable[..., Any]  # `add_argument` of a parser or a group
 
@@ -39,12 +46,18 @@ def start(main: Callable[[], int]) -> NoReturn:
     """Runs a program and ends the process with its exit code.
 
     SIGTERM ends it in an orderly way, with exit code 143. A closed pipe, as in `… | head`, ends it silently with 141.
-    It does not wait for threads: nobody reads the answers to their requests.
+    It does not wait for threads: nobody reads the answers to their requests. What it prints is escaped where the
+    encoding of the output lacks a character.
 
     Args:
         main: The program; it returns the exit code.
     """
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    interrupt = _interruption()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, interrupt)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         try:
             code = main()
@@ -56,6 +69,23 @@ def start(main: Callable[[], int]) -> NoReturn:
     with contextlib.suppress(BrokenPipeError):
         sys.stderr.flush()
     os._exit(code)
+
+
+def _interruption() -> Callable[[int, object], None]:
+    """Returns a signal handler that raises KeyboardInterrupt or SystemExit, once in `CLEANING_UP` seconds."""
+    until = -math.inf
+
+    def interrupt(number: int, _: object) -> None:
+        nonlocal until
+        now = time.monotonic()
+        if now < until:
+            return  # people press Ctrl-C twice, and the second one would interrupt the cleaning up
+        until = now + CLEANING_UP
+        if number == signal.SIGINT:
+            raise KeyboardInterrupt
+        sys.exit(128 + number)
+
+    return interrupt
 
 
 def exit_code(step: Callable[[], int | None], kept: str = "Finished files") -> int:
@@ -77,27 +107,34 @@ def exit_code(step: Callable[[], int | None], kept: str = "Finished files") -> i
     except BrokenPipeError:
         raise
     except (SourceError, StepError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(error, keep=NEWLINE)}", file=sys.stderr)
     except (WorkerDiedError, OSError, MemoryError) as error:
         print(f"error: {error or type(error).__name__}. {rerun}", file=sys.stderr)
     return 1
 
 
 def make_parser(
-    docstring: str | None, examples: str, function: Callable[..., Any] | None = None
+    main: Callable[..., Any], examples: str, function: Callable[..., Any] | None = None
 ) -> argparse.ArgumentParser:
     """Returns a parser whose help is the docstring of the program.
 
     Args:
-        docstring: The first paragraph is shown above the options, the rest below.
+        main: The program, of whose module the docstring is: its first paragraph is shown above the options, the rest
+            below.
         examples: Shown last.
         function: Its parameters' defaults are the options' defaults. Default: set them for each subcommand.
     """
-    about, _, more = inspect.cleandoc(docstring or "").partition("\n\n")
+    about, _, more = docstring_of(inspect.getmodule(main)).partition("\n\n")
     parser = argparse.ArgumentParser(description=about, epilog=f"{more}\n{examples}", formatter_class=HelpFormatter)
     if function:
         parser.set_defaults(**defaults_of(function))
     return parser
+
+
+def docstring_of(thing: Any) -> str:
+    """Returns the docstring of a module or function, from the source: `python -OO` has none in memory."""
+    tree: Any = ast.parse(inspect.getsource(thing))
+    return ast.get_docstring(tree if inspect.ismodule(thing) else tree.body[0]) or ""
 
 
 def defaults_of(function: Callable[..., Any]) -> dict[str, Any]:
