@@ -119,15 +119,16 @@ def plan(source: str, on_mismatch: str = "error", options: Options = None, files
         SourceError: All problems: for each kind what to do, how many places, and the first five.
     """
     problems: dict[str, list[str]] = collections.defaultdict(list)  # places by kind of problem
-    found: dict[str, list[Row]] = {"image": [], "jpeg": []}
+    found: dict[str, list] = {"image": [], "jpeg": [], "archive": []}
     tables: dict[str, dict[str, Any]] = {}  # by CSV and file name: line, prompt, labels
     versions: dict[str, tuple] = {}  # by address; of the CSV, by ""
     for file, info in (files or list_files(source, options)).items():
         if info["type"] != "file":
-            target = f" -> {os.readlink(info['name'])}" * os.path.islink(info["name"])
+            target = f" -> {os.readlink(info['name'])}" if os.path.islink(info["name"]) else ""
             problems[BROKEN_LINK if info["type"] == "broken link" else NO_FILE].append(f"{file}{target}")
             continue
         versions[info["name"]] = ((info["name"], info["version"]),) if info.get("version") else ()
+        found["archive"] += [file] * (_kind(file) == "archive")
         with _remote_errors(info["name"]):
             try:
                 for row, csv_lines in _members(file, info, options):
@@ -171,7 +172,13 @@ def examples(rows: Iterable[Row], uncertainty: str = "zeros", options: Options =
     for path, group in itertools.groupby(rows, key=lambda row: row.path):
         fs, root = _filesystem(path, options)
         cache = {"cache_type": "readahead", "block_size": read_ahead} if read_ahead else {"cache_type": "none"}
-        with fs.open(root, "rb", **cache) as handle:
+        try:
+            file = fs.open(root, "rb", **cache)
+        except FileNotFoundError:
+            if "://" in path:
+                raise
+            raise SourceError(f"{_printable(path)}: it is gone; restore it, and start again") from None
+        with file as handle:
             for row in group:
                 unchecked.update(row.versions)
                 try:
@@ -446,15 +453,20 @@ def _members(file: str, info: dict[str, Any], options: Options) -> Iterator[tupl
     fs, root = _filesystem(info["name"], options)
     if _kind(file) != "archive":
         row = Row(_basename(file), info["name"], _printable(file), 0, None, info["size"])
-        with fs.open(root, "rb", block_size=0) if _kind(file) == "csv" else contextlib.nullcontext() as handle:
-            yield row, _lines(handle, row.size) if handle else None
+        if _kind(file) != "csv":
+            yield row, None
+        elif row.size == 0:  # opening an endless file of /proc can hang
+            yield row, iter(())
+        else:
+            with fs.open(root, "rb", block_size=0) as handle:
+                yield row, _lines(handle, row.size)
     elif info["size"] == 0:
         raise EOFError("it is empty")
     elif file.lower().endswith(".zip"):
         with fs.open(root, "rb", cache_type="none") as handle, zipfile.ZipFile(_Reader(handle, "zip")) as archive:
             starts = sorted(entry.header_offset for entry in archive.infolist())
             ends = dict(zip(starts, [*starts[1:], archive.start_dir]))
-            for entry in [entry for entry in archive.infolist() if _kind(entry.filename)]:
+            for entry in [entry for entry in archive.infolist() if _kind(entry.filename) not in ("", "archive")]:
                 name, start, packed = entry.filename, entry.header_offset, entry.compress_size
                 length = ends[start] - start
                 if entry.flag_bits & 1 or entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
@@ -469,9 +481,10 @@ def _members(file: str, info: dict[str, Any], options: Options) -> Iterator[tupl
         with fs.open(root, "rb") as handle, tarfile.open(fileobj=_Reader(handle, "tar"), mode="r:") as tar:  # type: ignore[call-overload]
             while member := tar.next():
                 name, size, tar.members = member.name, member.size, []  # it would keep all
-                if size < 0 or (_kind(name) and not member.isdir() and (not member.isreg() or member.issparse())):
+                is_ours = _kind(name) not in ("", "archive") and not member.isdir()
+                if size < 0 or (is_ours and (not member.isreg() or member.issparse())):
                     raise tarfile.TarError(f"{name} has a negative size, or is a link, device, pipe or sparse file")
-                if _kind(name) and member.isreg():
+                if is_ours:
                     handle.seek(member.offset_data)
                     place = (info["name"], _printable(f"{file}: {name}"), member.offset_data, size, size)
                     yield Row(_basename(name), *place), _lines(handle, size) if _kind(name) == "csv" else None
@@ -575,7 +588,7 @@ def _labels(*cell: str) -> tuple[int | None, ...]:
     return tuple(RAW_LABELS[raw[label]] for label in LABELS)
 
 
-def _join(found: dict[str, list[Row]], tables: dict, versions: dict, problems: dict, on_mismatch: str) -> list[Row]:
+def _join(found: dict[str, list], tables: dict, versions: dict, problems: dict, on_mismatch: str) -> list[Row]:
     images: dict[str, Row] = {}
     for row in found["image"]:
         first = images.setdefault(row.filename, row)
@@ -595,9 +608,13 @@ def _join(found: dict[str, list[Row]], tables: dict, versions: dict, problems: d
     problems["several metadata CSVs; keep one"] += list(tables) if len(tables) > 1 else []
     if any(places and kind.startswith(NOT_READ) for kind, places in problems.items()):
         return joined
-    if not images:
-        kind = "JPEG images only; convert them to PNG" if found["jpeg"] else "no archive or image; check the address"
-        problems[kind] = [row.where for row in found["jpeg"]] or ["nothing that ends in .zip, .tar or .png"]
+    if found["jpeg"] and not images:
+        problems["JPEG images only; convert them to PNG"] = [row.where for row in found["jpeg"]]
+    elif not images:
+        problems["archive without a PNG image; check it"] = found["archive"]
+        problems["no archive or image; check the address"] = ["nothing that ends in .zip, .tar or .png"] * (
+            not found["archive"]
+        )
     if not tables:
         problems[NO_CSV] = other_csvs
     elif images:
@@ -631,16 +648,16 @@ def _read_png(handle: Any, row: Row) -> bytes:
     if not row.zipped and not _chunks_are_intact(data):
         raise SourceError(f"{row.where}: CRC error, the image is damaged; get it again")
     width, height = struct.unpack_from(">II", data, 16)
-    if width * height > MAX_PIXELS:
-        raise SourceError(f"{row.where}: {width:,} x {height:,} pixels are over {MAX_PIXELS:,}; make it smaller")
+    if not 0 < width * height <= MAX_PIXELS:
+        raise SourceError(f"{row.where}: {width:,} x {height:,} pixels; make it one of 1 to {MAX_PIXELS:,} pixels")
     return data
 
 
 def _chunks_are_intact(png: bytes) -> bool:
-    """Compares each chunk with its CRC, where no archive has one of the whole file."""
-    view, at = memoryview(png), 8
-    while at + 12 <= len(png):
-        end = at + 8 + int.from_bytes(view[at : at + 4], "big")
+    """Compares each chunk with its CRC, where no archive has one of the whole file; the last must be the end."""
+    view, at, kind = memoryview(png), 8, b""
+    while at + 12 <= len(png) and kind != b"IEND":
+        kind, end = png[at + 4 : at + 8], at + 8 + int.from_bytes(view[at : at + 4], "big")
         if zlib.crc32(view[at + 4 : end]) != int.from_bytes(view[end : end + 4], "big"):
             return False
         at = end + 4
