@@ -43,7 +43,7 @@ class Case(NamedTuple):
     slow: bool = False
     seconds: float = 10  # wall time of plan and examples together
     megabytes: int = 1024  # of memory beyond what the import takes
-    read: int | None = None  # only so many rows are read
+    read: int | None = None  # rows to read at most
 
 
 # Building blocks
