@@ -43,7 +43,7 @@ class Case(NamedTuple):
     slow: bool = False
     seconds: float = 10  # wall time of plan and examples together
     megabytes: int = 1024  # of memory beyond what the import takes
-    read: int | None = None  # only so many rows are read
+    read: int | None = None  # rows to read at most
 
 
 # Building blocks
@@ -196,7 +196,7 @@ def image_member(data: bytes, zeros: int = 0) -> Make:
     """Returns a maker of x.zip with one deflated image: data, or a true PNG with a private chunk of zeros."""
 
     def make(folder: Path) -> None:
-        image = data or png("a.png", private=bytes(zeros))
+        image = png("a.png", private=bytes(zeros)) if zeros else data
         member = Member("a.png", deflate((image, 1)), 8, len(image), zlib.crc32(image))
         zipped(member, names=())(folder)
 
@@ -640,19 +640,24 @@ ODD_NAMES = {
 }
 
 
-def odd_name(name: str, kind: str) -> Make:
-    """Returns a maker of images with an odd name: with a row, alone, as a row only, and as the name of a CSV."""
+def odd_name(name: str) -> Make:
+    """Returns a maker of a zip with an image of an odd name and its row."""
+    return zipped(Member(name, png(name)), names=())
+
+
+def odd_name_in_messages(name: str) -> Make:
+    """Returns a maker of zips that are at fault where the odd name is: an image, a row, a row twice, a CSV."""
+    faulty = {
+        "image": {"m.csv": table(["0.png"]), "0.png": png("0.png"), name: png(name)},
+        "row": {"m.csv": table(["0.png", name]), "0.png": png("0.png")},
+        "twice": {"m.csv": table([name, name]), name: png(name)},
+        "csv": {name.replace("png", "csv"): table([""]), "0.png": png("0.png")},
+    }
 
     def make(folder: Path) -> None:
-        files = {
-            "joined": {"m.csv": table([name]), name: png(name)},
-            "image": {"m.csv": table(["0.png"]), "0.png": png("0.png"), name: png(name)},
-            "row": {"m.csv": table(["0.png", name]), "0.png": png("0.png")},
-            "csv": {name.replace("png", "csv"): table(["0.png"]).replace(b"0.png", b""), "0.png": png("0.png")},
-            "twice": {"m.csv": table([name, name]), name: png(name)},
-        }[kind]
-        (folder / "source").mkdir()
-        zip_file(folder / "source" / "x.zip", [Member(*item) for item in files.items()])
+        for kind, files in faulty.items():
+            (folder / kind).mkdir()
+            zip_file(folder / kind / "x.zip", [Member(*item) for item in files.items()])
 
     return make
 
@@ -729,12 +734,12 @@ CSVS = {
     "name_absolute": Case(paths("/etc/a.png"), rows=("a.png",)),
     "name_of_a_drive": Case(paths("C:\\a.png"), rows=("a.png",)),
     "name_after_white_space": Case(paths(" \ta.png"), r"a\.png", rows=("a.png",)),
-    "name_empty": Case(paths(".png"), r"\.png"),
+    "name_without_stem": Case(odd_name(".png"), r"\.png", rows=(".png",)),
 }
+CSVS |= {f"name_{kind}": Case(odd_name(name), r"x\.zip", rows=(name,)) for kind, name in ODD_NAMES.items()}
 CSVS |= {
-    f"name_{name}_{kind}": Case(odd_name(value, kind), r"\.png|\.csv", rows=(value,) if kind == "joined" else None)
-    for name, value in ODD_NAMES.items()
-    for kind in ("joined", "image", "row", "csv", "twice")
+    f"name_{kind}_in_messages": Case(odd_name_in_messages(name), r"x\.zip", many=True)
+    for kind, name in ODD_NAMES.items()
 }
 
 
@@ -916,7 +921,7 @@ ZIPS = {
     ),
     "zip_empty_file": Case(beside("x.zip", b""), r"x\.zip"),
     "zip_of_no_members": Case(beside("x.zip", FAKE_END), rows=HONEST),
-    "zip_in_a_zip": Case(zipped(Member("y.zip", FAKE_END)), rows=HONEST),
+    "zip_in_a_zip": Case(zipped(Member("y.zip", FAKE_END)), r"x\.zip: y\.zip", rows=HONEST),
     "zip_prefixed": Case(
         both(zipped(), edited("x.zip", lambda data: b"#!/bin/sh\n" * 9 + data)), r"x\.zip", rows=HONEST
     ),
