@@ -92,12 +92,10 @@ def seeds(target: str) -> Iterator[bytes]:
         header = b"filename,prompt,labels_dict\n"
         yield from (table, b"\xef\xbb\xbf" + table, table.replace(b"\r\n", b"\n"))
         for none in ("None", "nan", "null"):
-            cells = [
-                ", ".join(f"'{label}': {value or none}" for label, value in list(row.items())[2:]) for row in rows
-            ]
-            yield header + "".join(
-                f'{row["filename"]},Round.,"{{{cell}}}"\n' for row, cell in zip(rows, cells)
-            ).encode()
+            cells = [", ".join(f"'{label}': {value or none}" for label, value in list(row.items())[2:]) for row in rows]
+            yield (
+                header + "".join(f'{row["filename"]},Round.,"{{{cell}}}"\n' for row, cell in zip(rows, cells)).encode()
+            )
 
 
 # Checksums
