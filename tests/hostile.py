@@ -434,6 +434,8 @@ SPECIAL = {
     for target in ("fifo", "socket", "/dev/zero", "/dev/full", "/dev/null", "/dev/tty", "/proc/self/pagemap", "nowhere")
     for name in ("x.csv", "x.zip", "x.tar", "x.png")
 } | {
+    # Linux says that this file is regular and empty, and reading it never ends.
+    "proc_self_pagemap_as_x.csv": Case(special("x.csv", "/proc/self/pagemap"), r"x\.csv", rows=HONEST),
     "fifo_alone": Case(only("x.zip", special("x.zip", "fifo")), r"x\.zip"),
     "link_loop": Case(special("x.zip", "x.zip"), r"x\.zip"),
     "link_loop_of_folders": Case(special("x", "."), r"\bx\b", rows=HONEST),
