@@ -31,8 +31,8 @@ from conftest import ROOT
 NET = 4 << 30  # bytes of address space
 SHOWN = 100  # rows that are compared one by one
 ADVICE = re.compile(
-    r"\b(add|check|choose|convert|copy|download|generate|get|give|it has|it must|keep|leave|make|name|pack|pass|put"
-    r"|remove|rename|repack|replace|restore|save|shorten|split|start|unpack|write)\b",
+    r"\b(add|check|choose|convert|copy|correct|download|generate|get|give|it has|it must|keep|leave|make|name|pack|pass"
+    r"|put|remove|rename|repack|replace|restore|save|shorten|split|start|unpack|write)\b",
     re.IGNORECASE,
 )
 # What would clear a terminal, forge a line of the message, or not print at all.

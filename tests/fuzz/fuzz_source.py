@@ -141,7 +141,7 @@ def check_png(image: bytes) -> None:
     """Reads an image's chunks."""
     assert image[:16] == b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "it does not begin as a PNG"
     width, height = struct.unpack_from(">II", image, 16)
-    assert 0 < width and 0 < height and width * height <= 1 << 26, f"{width} x {height} pixels"
+    assert width > 0 and height > 0 and width * height <= 1 << 26, f"{width} x {height} pixels"
     kinds, at = [], 8
     while at < len(image):
         end = at + 8 + int.from_bytes(image[at : at + 4], "big")
@@ -257,7 +257,8 @@ def main(arguments: list[str]) -> int:
     targets = ["zip", "tar", "csv", "png"]
     if arguments and arguments[0] in targets:
         fuzz(arguments[0], arguments[1:])
-    return 0 if all([run(target, arguments[0] if arguments else "30") for target in targets]) else 1
+    passed = [run(target, arguments[0] if arguments else "30") for target in targets]
+    return int(not all(passed))
 
 
 if __name__ == "__main__":
