@@ -42,7 +42,10 @@ COLUMNS = {  # accepted names; the labels can also be 14 columns
     "labels": ("labels_dict", "chexpert_labels"),
 }
 RAW_LABELS = {"1": 1, "1.0": 1, "0": 0, "0.0": 0, "-0.0": 0, "-1": -1, "-1.0": -1, "": None, "none": None, "nan": None}
-USUAL_ITEM = re.compile(rf"""(['"])({"|".join(LABELS)})\1: (-?1|-?1\.0|0|-?0\.0|None|null|nan|NaN)(?:, |$)""")
+SPACE = r"[ \t\n]{0,32}"
+USUAL_ITEM = re.compile(
+    rf"""{SPACE}(['"])({"|".join(LABELS)})\1{SPACE}:{SPACE}(-?1|-?1\.0|0|-?0\.0|None|null|nan|NaN){SPACE}(?:,|$)"""
+)
 UNCERTAINTY: dict[str, dict[int | None, int | None]] = {  # as in the CheXpert paper, arXiv 1901.07031
     "zeros": {1: 1, 0: 0, -1: 0, None: 0},
     "ones": {1: 1, 0: 0, -1: 1, None: 0},
@@ -63,7 +66,8 @@ KINDS = {"zip": "archive", "tar": "archive", "csv": "csv", "png": "image", "jpg"
 # Bounds, which real data never meets: no source takes more time and memory than they allow.
 MAX_IMAGE_BYTES = 64 << 20
 MAX_PIXELS = 1 << 26  # of an image: 8,192 x 8,192
-MAX_ROWS = 1 << 21  # lines of a metadata CSV, and members of an archive
+MAX_ROWS = 1 << 20  # of a metadata CSV
+MAX_MEMBERS = 1 << 21  # of a zip, for a Mac adds one to each image; and lines of a CSV, for a prompt may have several
 MAX_LINE = 1 << 20  # bytes of a line of a CSV
 MAX_LABELS = 4096  # characters of a dict of labels
 MAX_READ = {"zip": 512 << 20, "tar": 16 << 10}  # bytes of a zip's directory, and of a header in a tar
@@ -441,8 +445,8 @@ class _Reader:
         if not 0 <= size <= MAX_READ[self._kind]:
             raise ValueError(f"a header claims {size:,} bytes")
         data: bytes = self._handle.read(size)
-        if self._kind == "zip" and data.count(b"PK\1\2") > MAX_ROWS:
-            raise ValueError(f"more than {MAX_ROWS:,} members")
+        if self._kind == "zip" and data.count(b"PK\1\2") > MAX_MEMBERS:
+            raise ValueError(f"more than {MAX_MEMBERS:,} members")
         if self._kind == "tar" and re.search(rb"\d{256}", data):  # `tarfile` of Python < 3.12.6 takes minutes for it
             raise ValueError("a header has a number of 256 digits")
         return data
@@ -495,12 +499,12 @@ def _members(file: str, info: dict[str, Any], options: Options) -> Iterator[tupl
 
 def _lines(file: Any, size: int | None) -> Iterator[str]:
     """Yields the lines of the next `size` bytes of a file, or of all."""
-    rest, number, left = b"", 0, MAX_ROWS * MAX_LINE if size is None else size
+    rest, number, left = b"", 0, MAX_MEMBERS * MAX_LINE if size is None else size
     while left > 0 and (block := file.read(min(left, MAX_LINE))):
         left -= len(block)
         *lines, rest = (rest + block).split(b"\n")
-        if number + len(lines) > MAX_ROWS or len(rest) > MAX_LINE:
-            raise csv.Error(f"more than {MAX_ROWS:,} lines, or {MAX_LINE:,} bytes in a line; split the source")
+        if number + len(lines) > MAX_MEMBERS or len(rest) > MAX_LINE:
+            raise csv.Error(f"more than {MAX_MEMBERS:,} lines, or {MAX_LINE:,} bytes in a line; split the source")
         for line in lines:
             yield line.decode("utf-8" if number else "utf-8-sig") + "\n"
             number += 1
@@ -542,6 +546,8 @@ def _read_rows(where: str, reader: Any, columns: list[int], width: int, tables: 
             raise csv.Error(f"more or fewer fields than the {width} columns, or a NUL byte")
         if not fields:
             continue  # a blank line
+        if len(rows) == MAX_ROWS:
+            raise csv.Error(f"more than {MAX_ROWS:,} rows; split the source")
         line = reader.line_num - text.count("\n")
         name, prompt, *cells = [fields[column] for column in columns]
         name, found = _basename(name), {}
