@@ -63,12 +63,13 @@ CITATION = """@article{dutt2025chexgenbench,
   year    = {2025}
 }"""  # noqa: E501
 KINDS = {"zip": "archive", "tar": "archive", "csv": "csv", "png": "image", "jpg": "jpeg", "jpeg": "jpeg"}
+MEMBERS = ("csv", "image", "jpeg")  # what is read of an archive
 # Bounds, which real data never meets: no source takes more time and memory than they allow.
 MAX_IMAGE_BYTES = 64 << 20
 MAX_PIXELS = 1 << 26  # of an image: 8,192 x 8,192
 MAX_ROWS = 1 << 20  # of a metadata CSV
 MAX_MEMBERS = 1 << 21  # of a zip, for a Mac adds one to each image; and lines of a CSV, for a prompt may have several
-MAX_LINE = 1 << 20  # bytes of a line of a CSV
+MAX_CSV_BYTES, MAX_LINE = 1 << 30, 1 << 20  # of a CSV, and of a line of it
 MAX_LABELS = 4096  # characters of a dict of labels
 MAX_READ = {"zip": 512 << 20, "tar": 16 << 10}  # bytes of a zip's directory, and of a header in a tar
 MAX_PROBLEMS = 1000  # of a kind in a CSV, after which it is not read further
@@ -81,9 +82,7 @@ NO_RANGES = "unreadable: the server ignores range requests; download the folder 
 BROKEN_LINK = "link to a file that does not exist; restore the file or remove the link"
 NO_FILE = "not a regular file but a pipe, socket, device, or link to a folder; remove it"
 NOT_READ = ("unread", "doubled", "link", "not a regular", "several")  # a missing image or row may be in such a file
-Files = dict[
-    str, dict[str, Any]
-]  # by name below the source: fsspec's info, its "name" the full address; see `file_info`
+Files = dict[str, dict[str, Any]]  # by name below the source, what `file_info` returns
 Options = dict[str, dict[str, Any]] | None  # fsspec's options by protocol, such as {"hf": {"token": "…"}}
 logger = logging.getLogger(__name__)
 
@@ -143,6 +142,7 @@ def plan(source: str, on_mismatch: str = "error", options: Options = None, files
             except DAMAGE as error:
                 kind = NO_RANGES if " HTTP " in str(error) else DAMAGED  # fsspec's: no ranges
                 problems[kind].append(file if kind == NO_RANGES else f"{file}: {error}")
+    versions = {path: own + versions.get("", ()) for path, own in versions.items()}
     rows = _join(found, tables, versions, problems, on_mismatch)
     lines = [
         f"- {kind}{f' ({len(places)} in all)' * (len(places) > 1)}: {'; '.join(map(_printable, places[:5]))}"
@@ -176,13 +176,9 @@ def examples(rows: Iterable[Row], uncertainty: str = "zeros", options: Options =
     for path, group in itertools.groupby(rows, key=lambda row: row.path):
         fs, root = _filesystem(path, options)
         cache = {"cache_type": "readahead", "block_size": read_ahead} if read_ahead else {"cache_type": "none"}
-        try:
-            file = fs.open(root, "rb", **cache)
-        except FileNotFoundError:
-            if "://" in path:
-                raise
-            raise SourceError(f"{_printable(path)}: it is gone; restore it, and start again") from None
-        with file as handle:
+        if "file" in fs.protocol and not os.path.exists(root):
+            raise SourceError(f"{_printable(path)}: it is gone; restore it, and start again")
+        with fs.open(root, "rb", **cache) as handle:
             for row in group:
                 unchecked.update(row.versions)
                 try:
@@ -239,17 +235,17 @@ class SynthCheX75K(datasets.GeneratorBasedBuilder):
         # Download in threads: a forked process would inherit fsspec's event loop without its thread, and hang.
         dl_manager.download_config.num_proc = None
         source, files = _find_source(self.config.data_dir, self.base_path, self._options, local=False)
+        downloads = "://" in source and not dl_manager.is_streaming
         with _remote_errors(source):
             remote = {info["name"]: info["version"] for info in files.values() if "version" in info}
-            for name in () if "://" not in source or dl_manager.is_streaming else files:
-                if name.lower().endswith(".tar"):  # it has no directory: listing it means reading all of it
-                    files[name] = file_info(dl_manager.download(files[name]["name"]))
+            for name, info in files.items():
+                if downloads and name.lower().endswith(".tar"):  # without a directory, listing it means reading it
+                    files[name] = file_info(dl_manager.download(info["name"]))
             rows = plan(source, self.config.on_mismatch, self._options, files)
-            local = dl_manager.download({row.path: row.path for row in rows if "://" in row.path})
-            rows = [row._replace(path=local.get(row.path, row.path)) for row in rows]
-            if "://" in source and not dl_manager.is_streaming:  # nothing more is read from there
+            if downloads:  # nothing more is read from the source
+                local = dl_manager.download({row.path: row.path for row in rows if "://" in row.path})
                 _check_unchanged(remote, self._options)
-                rows = [row._replace(versions=()) for row in rows]
+                rows = [row._replace(path=local.get(row.path, row.path), versions=()) for row in rows]
         size = max(1, len(rows) // 1000)  # about 1,000 slices to divide among `num_proc` processes
         slices = [rows[start : start + size] for start in range(0, len(rows), size)]
         return [datasets.SplitGenerator(name=datasets.Split.TRAIN, gen_kwargs={"slices": slices})]
@@ -334,8 +330,8 @@ def list_files(source: str, options: Options = None) -> Files:
             name = urllib.parse.unquote(path[start:]) if path.startswith("http") else path[start:]
             address = path if "file" in fs.protocol else fs.unstrip_protocol(path)
             if _kind(name):
-                is_known = _kind(name) == "image" or "hf" in fs.protocol  # a request for each would take long
-                is_known &= "file" not in fs.protocol
+                # At an address, looking at each image would take a request; a commit on the Hub never changes.
+                is_known = "file" not in fs.protocol and (_kind(name) == "image" or "hf" in fs.protocol)
                 files[name] = {**info, "name": address} if is_known else file_info(address, options)
     return {name: files[name] for name in sorted(files, key=lambda name: (_kind(name), name))}
 
@@ -371,9 +367,8 @@ def _find_source(data_dir: str | None, base_path: str | None, options: Options, 
         for name in (name for name in own if "/" not in name.removeprefix("data/")):
             if _kind(name) == "csv" and own[name]["type"] == "file" and own[name]["size"] != 0:
                 fs, root = _filesystem(own[name]["name"], options)
-                _read_csv(
-                    name, _lines(io.BytesIO(fs.head(root, 1 << 16)), 1 << 16), tables, collections.defaultdict(list)
-                )
+                head = io.BytesIO(fs.head(root, 1 << 16))
+                _read_csv(name, _lines(head, None), tables, collections.defaultdict(list))
             if tables or _kind(name) == "archive":
                 return base_path, own
     source = data_dir or PUBLISHED_SOURCE
@@ -470,7 +465,7 @@ def _members(file: str, info: dict[str, Any], options: Options) -> Iterator[tupl
         with fs.open(root, "rb", cache_type="none") as handle, zipfile.ZipFile(_Reader(handle, "zip")) as archive:
             starts = sorted(entry.header_offset for entry in archive.infolist())
             ends = dict(zip(starts, [*starts[1:], archive.start_dir]))
-            for entry in [entry for entry in archive.infolist() if _kind(entry.filename) not in ("", "archive")]:
+            for entry in [entry for entry in archive.infolist() if _kind(entry.filename) in MEMBERS]:
                 name, start, packed = entry.filename, entry.header_offset, entry.compress_size
                 length = ends[start] - start
                 if entry.flag_bits & 1 or entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
@@ -485,7 +480,7 @@ def _members(file: str, info: dict[str, Any], options: Options) -> Iterator[tupl
         with fs.open(root, "rb") as handle, tarfile.open(fileobj=_Reader(handle, "tar"), mode="r:") as tar:  # type: ignore[call-overload]
             while member := tar.next():
                 name, size, tar.members = member.name, member.size, []  # it would keep all
-                is_ours = _kind(name) not in ("", "archive") and not member.isdir()
+                is_ours = _kind(name) in MEMBERS and not member.isdir()
                 if size < 0 or (is_ours and (not member.isreg() or member.issparse())):
                     raise tarfile.TarError(f"{name} has a negative size, or is a link, device, pipe or sparse file")
                 if is_ours:
@@ -499,12 +494,14 @@ def _members(file: str, info: dict[str, Any], options: Options) -> Iterator[tupl
 
 def _lines(file: Any, size: int | None) -> Iterator[str]:
     """Yields the lines of the next `size` bytes of a file, or of all."""
-    rest, number, left = b"", 0, MAX_MEMBERS * MAX_LINE if size is None else size
-    while left > 0 and (block := file.read(min(left, MAX_LINE))):
-        left -= len(block)
+    rest, number, read = b"", 0, 0
+    size = MAX_CSV_BYTES + 1 if size is None else size
+    while read < size and (block := file.read(min(size - read, MAX_LINE))):
+        read += len(block)
         *lines, rest = (rest + block).split(b"\n")
-        if number + len(lines) > MAX_MEMBERS or len(rest) > MAX_LINE:
-            raise csv.Error(f"more than {MAX_MEMBERS:,} lines, or {MAX_LINE:,} bytes in a line; split the source")
+        if read > MAX_CSV_BYTES or number + len(lines) > MAX_MEMBERS or len(rest) > MAX_LINE:
+            bounds = f"{MAX_CSV_BYTES:,} bytes, {MAX_MEMBERS:,} lines, or {MAX_LINE:,} bytes in a line"
+            raise csv.Error(f"more than {bounds}; split the source")
         for line in lines:
             yield line.decode("utf-8" if number else "utf-8-sig") + "\n"
             number += 1
@@ -603,24 +600,21 @@ def _join(found: dict[str, list], tables: dict, versions: dict, problems: dict, 
         if row.size == 0 or max(row.size or 0, (row.length or 0) - (1 << 20)) > MAX_IMAGE_BYTES:
             problems[f"{'image over 64 MiB unpacked' if row.size else 'empty image'}; get it again"].append(row.where)
     csv_file, rows = next(iter(tables.items())) if tables else ("", {})
-    for path in versions:
-        versions[path] += versions.get("", ()) * (versions[path] != versions.get(""))
-    joined = [
-        row._replace(prompt=rows[name][1], labels=rows[name][2], versions=versions[row.path])
-        for name, row in images.items()
-        if name in rows
-    ]
+    joined = []
+    for name, row in images.items():
+        if name in rows:
+            _, prompt, labels = rows[name]
+            joined.append(row._replace(prompt=prompt, labels=labels, versions=versions[row.path]))
     other_csvs = problems.pop(NO_CSV, ["no .csv file"])  # no problem beside the metadata CSV
     problems["several metadata CSVs; keep one"] += list(tables) if len(tables) > 1 else []
     if any(places and kind.startswith(NOT_READ) for kind, places in problems.items()):
         return joined
     if found["jpeg"] and not images:
         problems["JPEG images only; convert them to PNG"] = [row.where for row in found["jpeg"]]
-    elif not images:
+    elif found["archive"] and not images:
         problems["archive without a PNG image; check it"] = found["archive"]
-        problems["no archive or image; check the address"] = ["nothing that ends in .zip, .tar or .png"] * (
-            not found["archive"]
-        )
+    elif not images:
+        problems["no archive or image; check the address"] = ["nothing that ends in .zip, .tar or .png"]
     if not tables:
         problems[NO_CSV] = other_csvs
     elif images:
@@ -630,9 +624,8 @@ def _join(found: dict[str, list], tables: dict, versions: dict, problems: dict, 
             problems['image without a row; add the row, or pass on_mismatch="skip"'] += lone_images
             problems['row without an image; add the image, or pass on_mismatch="skip"'] += lone_rows
         elif lone_images or lone_rows:
-            logger.warning(
-                "left out %d images without a row, %d rows without an image", len(lone_images), len(lone_rows)
-            )
+            lone = len(lone_images), len(lone_rows)
+            logger.warning("left out %d images without a row, %d rows without an image", *lone)
     return joined
 
 
