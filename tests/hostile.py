@@ -702,7 +702,7 @@ CSVS = {
     "csv_sparse_100_gb": Case(both(good, stretched("m.csv", 100 * GIB)), r"m\.csv"),
     "csv_field_of_131073": Case(csv_file(TEXT.replace("Picture", "P" * 131_073, 1).encode()), r"m\.csv line 2"),
     "csv_500000_columns": Case(wide, r"m\.csv"),
-    "csv_hash_collisions": Case(lambda folder: colliding(folder, 170), r"m\.csv line 2"),  # in 3,900 characters
+    "csv_hash_collisions": Case(lambda folder: colliding(folder, 170), r"m\.csv line 2", slow=True),  # 3,900 characters
     "csv_hash_collisions_in_large_cells": Case(lambda folder: colliding(folder, 700), r"m\.csv line 2", slow=True),
     "csv_100000_distinct_cells": Case(distinct_cells, r"m\.csv line 2", slow=True, seconds=30),
     "csv_deep_cells_of_4000": Case(
@@ -734,7 +734,7 @@ CSVS = {
     "csv_of_png": Case(csv_file(ZERO), r"m\.csv"),
     "csv_4000_others_in_a_zip": Case(many_csvs(4000, b"a,b\n1,2\n"), r"x\.zip", rows=HONEST),
     "csv_4000_metadata_in_a_zip": Case(many_csvs(4000, HEADER), r"x\.zip: m\.csv"),
-    "csv_500_of_half_a_million_lines": Case(many_big_csvs, r"x\.zip"),
+    "csv_500_of_half_a_million_lines": Case(many_big_csvs, r"x\.zip", slow=True, seconds=20),
     "name_not_utf8": Case(undecodable_name, r"png"),
     "name_with_parent_folders": Case(paths("../../../a.png"), rows=("a.png",)),
     "name_with_backslashes": Case(paths("..\\..\\a.png"), rows=("a.png",)),
