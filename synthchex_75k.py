@@ -70,6 +70,7 @@ MAX_PIXELS = 1 << 26  # of an image: 8,192 x 8,192
 MAX_ROWS = 1 << 20  # of a metadata CSV
 MAX_MEMBERS = 1 << 21  # of a zip, for a Mac adds one to each image; and lines of a CSV, for a prompt may have several
 MAX_CSV_BYTES, MAX_LINE = 1 << 30, 1 << 20  # of a CSV, and of a line of it
+MAX_CSVS = 1000  # in an archive
 MAX_LABELS = 4096  # characters of a dict of labels
 MAX_READ = {"zip": 512 << 20, "tar": 16 << 10}  # bytes of a zip's directory, and of a header in a tar
 MAX_PROBLEMS = 1000  # of a kind in a CSV, after which it is not read further
@@ -465,11 +466,14 @@ def _members(file: str, info: dict[str, Any], options: Options) -> Iterator[tupl
         with fs.open(root, "rb", cache_type="none") as handle, zipfile.ZipFile(_Reader(handle, "zip")) as archive:
             starts = sorted(entry.header_offset for entry in archive.infolist())
             ends = dict(zip(starts, [*starts[1:], archive.start_dir]))
+            csvs = 0
             for entry in [entry for entry in archive.infolist() if _kind(entry.filename) in MEMBERS]:
                 name, start, packed = entry.filename, entry.header_offset, entry.compress_size
-                length = ends[start] - start
+                length, csvs = ends[start] - start, csvs + (_kind(name) == "csv")
                 if entry.flag_bits & 1 or entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
                     raise zipfile.BadZipFile(f"{name} is encrypted, or neither stored nor deflated")
+                if csvs > MAX_CSVS:
+                    raise zipfile.BadZipFile(f"more than {MAX_CSVS:,} CSVs")
                 if start < 0 or length < 30 + packed or len(ends) < len(starts):
                     raise zipfile.BadZipFile(f"{name} lies outside the archive or overlaps the next member")
                 length = min(length, 30 + 2 * 0xFFFF + packed)  # header, name and extra field; not a gap after it
@@ -478,7 +482,7 @@ def _members(file: str, info: dict[str, Any], options: Options) -> Iterator[tupl
                 yield Row(_basename(name), *place, (entry.compress_type, packed, entry.CRC)), lines
     else:
         with fs.open(root, "rb") as handle, tarfile.open(fileobj=_Reader(handle, "tar"), mode="r:") as tar:  # type: ignore[call-overload]
-            while member := tar.next():
+            for member in tar:
                 name, size, tar.members = member.name, member.size, []  # it would keep all
                 is_ours = _kind(name) in MEMBERS and not member.isdir()
                 if size < 0 or (is_ours and (not member.isreg() or member.issparse())):
@@ -496,7 +500,7 @@ def _lines(file: Any, size: int | None) -> Iterator[str]:
     """Yields the lines of the next `size` bytes of a file, or of all."""
     rest, number, read = b"", 0, 0
     size = MAX_CSV_BYTES + 1 if size is None else size
-    while read < size and (block := file.read(min(size - read, MAX_LINE))):
+    while read < size and (block := file.read(min(size - read, MAX_LINE if read else 1 << 14))):  # most are not ours
         read += len(block)
         *lines, rest = (rest + block).split(b"\n")
         if read > MAX_CSV_BYTES or number + len(lines) > MAX_MEMBERS or len(rest) > MAX_LINE:

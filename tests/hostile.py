@@ -41,7 +41,7 @@ class Case(NamedTuple):
     rows: tuple[str, ...] | int | None = None  # their names, or how many
     many: bool = False  # each folder in the folder is a source of its own
     slow: bool = False
-    seconds: float = 10  # wall time of plan and examples together
+    seconds: float = 10  # of CPU, for plan and examples together
     megabytes: int = 1024  # of memory beyond what the import takes
     read: int | None = None  # rows to read at most
 
@@ -332,11 +332,13 @@ def zip_image(folder: Path, data: bytes) -> None:
     image_member(data)(folder)
 
 
-def images(data: bytes) -> Make:
+def images(
+    data: bytes, shapes: tuple[Callable[[Path, bytes], None], ...] = (loose_image, tar_image, zip_image)
+) -> Make:
     """Returns a maker of a bad image as each of the three kinds of source."""
 
     def make(folder: Path) -> None:
-        for shape in (loose_image, tar_image, zip_image):
+        for shape in shapes:
             (folder / shape.__name__).mkdir()
             shape(folder / shape.__name__, data)
 
@@ -351,6 +353,7 @@ def real_bomb(folder: Path) -> None:
 
 
 ZERO = png("a.png")
+NO_CHECKSUM = (loose_image, tar_image)  # a zip has one of each image, as it was packed
 IMAGES = {
     "png_bit_flips_loose": Case(lambda folder: flipped(folder, loose_image), r"a\.png", many=True, seconds=20),
     "png_bit_flips_in_tar": Case(lambda folder: flipped(folder, tar_image), r"a\.png", many=True, seconds=20),
@@ -359,14 +362,20 @@ IMAGES = {
     "png_claims_2_31_minus_1_wide": Case(images(png("a.png", 2**31 - 1)), r"a\.png", many=True),
     "png_unpacks_to_13000_squared": Case(real_bomb, r"a\.png", many=True),
     "png_trailing_bytes": Case(images(ZERO + b"more"), r"a\.png", many=True),
-    "png_trailing_bytes_that_end_like_a_png": Case(images(ZERO + chunk(b"IEND", b"")), r"a\.png", many=True),
-    "png_two_in_one": Case(images(ZERO * 2), r"a\.png", many=True),
-    "png_chunk_past_the_end": Case(images(ZERO[:33] + b"\x7f\xff\xff\xff" + ZERO[37:]), r"a\.png", many=True),
-    "png_chunk_length_over_2_31": Case(images(ZERO[:33] + b"\xff\xff\xff\xff" + ZERO[37:]), r"a\.png", many=True),
-    "png_chunk_cut": Case(images(ZERO[:50] + ZERO[-12:]), r"a\.png", many=True),
+    "png_trailing_bytes_that_end_like_a_png": Case(
+        images(ZERO + chunk(b"IEND", b""), NO_CHECKSUM), r"a\.png", many=True
+    ),
+    "png_two_in_one": Case(images(ZERO * 2, NO_CHECKSUM), r"a\.png", many=True),
+    "png_chunk_past_the_end": Case(
+        images(ZERO[:33] + b"\x7f\xff\xff\xff" + ZERO[37:], NO_CHECKSUM), r"a\.png", many=True
+    ),
+    "png_chunk_length_over_2_31": Case(
+        images(ZERO[:33] + b"\xff\xff\xff\xff" + ZERO[37:], NO_CHECKSUM), r"a\.png", many=True
+    ),
+    "png_chunk_cut": Case(images(ZERO[:50] + ZERO[-12:], NO_CHECKSUM), r"a\.png", many=True),
     "png_header_only": Case(images(ZERO[:33]), r"a\.png", many=True),
     "png_signature_only": Case(images(ZERO[:8]), r"a\.png", many=True),
-    "png_without_pixels": Case(images(ZERO[:33] + ZERO[-12:]), r"a\.png", many=True),
+    "png_without_pixels": Case(images(ZERO[:33] + ZERO[-12:]), rows=1, many=True),  # no decoder is asked
     "png_zero_width": Case(images(png("a.png", 0)), r"a\.png", many=True),
     "png_zero_height": Case(images(png("a.png", 1, 0)), r"a\.png", many=True),
     "png_empty": Case(images(b""), r"a\.png", many=True),

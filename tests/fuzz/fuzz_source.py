@@ -6,8 +6,8 @@
 
 An input's first byte tells whether its checksums are made right, so that the code behind them is reached. What must
 come of an input: a SourceError, or rows that another reader finds too. An image is a PNG with right checksums and
-without a byte too many; its compressed pixels are not judged, since `examples` does not unpack them. No other
-exception, no more than 5 s, no more than 2 GB.
+without a byte too many; in a zip, whose checksum is that of the whole file, its chunks are not judged, and nowhere its
+pixels. No other exception, no more than 5 s, no more than 2 GB.
 """
 
 import contextlib
@@ -137,11 +137,15 @@ FIELDS = [("<H", 10), ("<I", 20), ("<I", 42)]  # of an entry: method, packed siz
 # What must hold of rows
 
 
-def check_png(image: bytes) -> None:
-    """Reads an image's chunks."""
+def check_header(image: bytes) -> None:
+    """Checks the begin of a PNG."""
     assert image[:16] == b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "it does not begin as a PNG"
     width, height = struct.unpack_from(">II", image, 16)
     assert width > 0 and height > 0 and width * height <= 1 << 26, f"{width} x {height} pixels"
+
+
+def check_chunks(image: bytes) -> None:
+    """Reads a PNG's chunks."""
     kinds, at = [], 8
     while at < len(image):
         end = at + 8 + int.from_bytes(image[at : at + 4], "big")
@@ -149,7 +153,7 @@ def check_png(image: bytes) -> None:
         assert zlib.crc32(image[at + 4 : end]) == int.from_bytes(image[end : end + 4], "big"), "wrong CRC of a chunk"
         kinds.append(image[at + 4 : at + 8])
         at = end + 4
-    assert b"IDAT" in kinds and kinds.index(b"IEND") == len(kinds) - 1, f"chunks {kinds}"
+    assert kinds.index(b"IEND") == len(kinds) - 1, f"chunks {kinds}"
 
 
 def check_row(row: dict) -> None:
@@ -224,7 +228,9 @@ def fuzz(target: str, arguments: list[str]) -> None:
             found = other_reader(target, folder / name, images)
             for row in rows:
                 check_row(row)
-                check_png(row["image"]["bytes"])
+                check_header(row["image"]["bytes"])
+                if target != "zip":
+                    check_chunks(row["image"]["bytes"])
                 assert found(row), f"no other reader finds {row['filename']}"
 
         atheris.Setup([__file__, *arguments], test)
