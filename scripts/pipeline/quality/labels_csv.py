@@ -8,7 +8,7 @@ import json
 import os
 import stat
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -221,15 +221,23 @@ def _run_json(path: Path) -> Path:
 
 
 def _cut_half_line(file: io.BufferedRandom) -> int:
-    """Cuts off a half-written last line, and returns its length: bytes."""
+    """Cuts off a half-written last row, and returns its length: bytes. Any other damage is left to `read_labels`."""
     file.seek(0)
     end = position = 0
-    in_quotes = False
-    for line in file:
-        position += len(line)
-        in_quotes ^= line.count(b'"') % 2 == 1  # a line break in quotes ends no row
-        if line.endswith(b"\n") and not in_quotes:
-            end = position
+    line = b""
+
+    def lines() -> Iterator[str]:
+        nonlocal line, position
+        for line in file:
+            position += len(line)
+            yield line.decode("utf-8", "replace").replace("\0", "")  # which a power cut may leave
+
+    try:
+        for row in csv.reader(lines()):
+            if line.endswith(b"\n") and len(row) == len(QualityLabel._fields):  # else the row ends within quotes
+                end = position
+    except csv.Error:
+        end = position = file.seek(0, os.SEEK_END)
     file.truncate(end)
     file.seek(0, os.SEEK_END)
     return position - end

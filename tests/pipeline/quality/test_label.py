@@ -21,6 +21,7 @@ from filter_quality import main
 from labelling import PROGRAM, Label, high_quality, label_arguments, labeller, names, read, write_labels
 from pipeline.facts import META_PROMPT
 from pipeline.quality.labels_csv import LabelsFile, QualityLabel
+from pipeline.table import MAX_FIELD
 from servers.chat_server import Question, Reply, serve
 
 HEADER = b"filename,quality,response,model,latency_s\n"
@@ -164,7 +165,17 @@ def test_interrupted_at_many_points(number: int, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "half", [b"SyntheticImg_", b'a.png,High Quality,"High\nQual', b'a.png,High Quality,"x ""', b"a"]
+    "half",
+    [
+        b"SyntheticImg_",
+        b'a.png,High Quality,"High\nQual',
+        b'a.png,High Quality,"High\n',
+        b'a.png,High Quality,"x ""',
+        b"a",
+        b"a.png,High Quality,High Quality,judge,0.1",
+        bytes(4096),
+    ],
+    ids=["name", "in quotes", "before a line", "a quote", "a letter", "all but the line feed", "zeros"],
 )
 def test_half_written_line_is_repaired(label: Label, half: bytes, tmp_path: Path) -> None:
     with serve(high_quality) as server:
@@ -176,6 +187,19 @@ def test_half_written_line_is_repaired(label: Label, half: bytes, tmp_path: Path
     assert f"labels.csv: cut off a half-written last line of {len(half)} bytes" in error
     assert (tmp_path / "labels.csv").read_bytes().startswith(whole)
     assert len(names(tmp_path)) == len(server.questions) == 12
+
+
+@pytest.mark.parametrize("answer", ['5" tall, I think', '"' + "x" * MAX_FIELD], ids=["in a text", "never closed"])
+def test_a_stray_quote_costs_no_label(label: Label, answer: str, tmp_path: Path) -> None:
+    """Somebody edited the file by hand; what follows is not half-written."""
+    with serve(high_quality) as server:
+        label(server.url, "--limit", "5")
+        path = tmp_path / "labels.csv"
+        edited = path.read_bytes().replace(b"High Quality,High Quality", f"High Quality,{answer}".encode(), 1)
+        path.write_bytes(edited)
+        _, _, error = label(server.url)
+    assert path.read_bytes().startswith(edited)
+    assert "cut off" not in error
 
 
 @pytest.mark.parametrize("step", [61, pytest.param(7, marks=pytest.mark.slow)])
