@@ -96,7 +96,7 @@ def decode(image: bytes, where: str) -> PIL.Image.Image:
     try:
         decoded = PIL.Image.open(io.BytesIO(image))
         decoded.load()
-    except (OSError, SyntaxError, ValueError):  # Pillow's errors for a damaged file
+    except Exception:  # Pillow's errors for a damaged file are of any class, by version
         raise SourceError(f"{where}: Pillow cannot decode the image; generate it again") from None
     return decoded
 
