@@ -22,7 +22,7 @@ from typing import Any
 from pipeline.cli import add_on_mismatch, add_writing, exit_code, local_folder, make_parser, positive, start
 from pipeline.hub import check_repo_id
 from pipeline.jobs import WorkerPool
-from pipeline.parquet.convert import convert
+from pipeline.parquet.convert import Converted, convert
 from pipeline.parquet.publish import MAIN, Target, check, publish
 from pipeline.parquet.verify import differences
 from pipeline.progress import write_line
@@ -55,17 +55,17 @@ def main(arguments: list[str] | None = None) -> int:
             return verify(**options)
         if target:
             check(target)
-        convert_and_report(**options)
-        if target:
-            publish(options["output"], target, dry_run)
+        with convert(**options) as done:
+            report(done, **options)
+            if target:
+                publish(options["output"], target, dry_run)
         return 0
 
     return exit_code(step)
 
 
-def convert_and_report(source: str, output: Path, uncertainty: str, on_mismatch: str, **options: Any) -> None:
-    """Converts, and prints the result and the commands that load and verify it."""
-    done = convert(source, output, uncertainty=uncertainty, on_mismatch=on_mismatch, **options)
+def report(done: Converted, source: str, output: Path, uncertainty: str, on_mismatch: str, **_: Any) -> None:
+    """Prints the result of a conversion, and the commands that load and verify it."""
     again = [sys.executable, __file__, source, str(output), "--verify", "--uncertainty", uncertainty]
     speed = f" in {done.seconds:.1f} s, {done.new_bytes / 1e6 / done.seconds:,.0f} MB/s" if done.new_files else ""
     print(

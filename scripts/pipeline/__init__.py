@@ -10,6 +10,7 @@ The ground floor, modules that every step may use:
     folder         an output folder and its manifest of fingerprints and checksums
     source_writer  rows to metadata.csv and images-*.zip
     files          atomic writes, fsync, SHA-256
+    lock           locks: one run at a time writes to a folder or file
     jobs           worker processes
     progress       progress bars and log lines
     retry          retries with back-off that honour Retry-After

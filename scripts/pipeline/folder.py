@@ -28,6 +28,7 @@ from pipeline.files import (
     sha256_of,
     temporary_path,
 )
+from pipeline.lock import FolderLock
 
 MANIFEST = ".manifest.jsonl"
 DATA = "data"  # the subfolder of the large files, which a rerun repairs; a change of any other file is refused
@@ -84,7 +85,7 @@ def local_source(source: str | Path) -> str:
 
 
 class OutputFolder:
-    """A folder that a program writes.
+    """A folder that a program writes, locked until the end of the context.
 
     Args:
         path: The folder; it need not exist.
@@ -97,7 +98,8 @@ class OutputFolder:
         entries: The manifest's entries, by relative path.
 
     Raises:
-        StepError: The folder is the source, or contains a file that this program did not write or that has changed.
+        StepError: The folder is the source, contains a file that this program did not write or that has changed, or
+            another run is writing to it.
     """
 
     def __init__(self, path: Path, marker: str, request: dict[str, Any], overwrite: bool = False) -> None:
@@ -106,11 +108,26 @@ class OutputFolder:
             raise StepError(f"{path} is a file; name a folder")
         if any(isinstance(value, str) and _is_same(path, value) for value in request.values()):
             raise StepError(f"{path} is the source as well; name another folder")
-        manifest = read_manifest(path)
-        if manifest["marker"] not in ("", marker):
+        self._lock = FolderLock(path)  # before anything in it is read
+        try:
+            manifest = read_manifest(path)
+            self._previous_request, self.entries = manifest["request"], manifest["files"]
+            self._check(manifest)
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def __enter__(self) -> OutputFolder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+    def _check(self, manifest: Manifest) -> None:
+        """Checks that the folder holds the result of this program and nothing else."""
+        path = self.path
+        if manifest["marker"] not in ("", self.marker):
             raise StepError(f"{path} contains the result of another program; name another folder")
-        self._previous_request = manifest["request"]
-        self.entries = manifest["files"]
         foreign = sorted(self.name_of(file) for file in self._list() if not self._belongs(file))
         if foreign:
             damaged = f" {MANIFEST} is damaged, which may be the reason." if manifest["damaged"] else ""

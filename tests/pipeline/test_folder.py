@@ -19,21 +19,21 @@ REQUEST = {"source": "/no/such/source", "size": 1}
 
 def write(path: Path, version: str = "1", request: dict[str, Any] = REQUEST, overwrite: bool = False) -> None:
     """Writes a folder as a program does: two data files, two small files, the marker; some depend on the version."""
-    folder = OutputFolder(path, "README.md", request, overwrite)
-    wanted = {"data/a": b"same", "data/b": f"data {version}".encode()}
-    known = [path / name for name in folder.entries if name.startswith("data/")]
-    outdated = [file for file in known if not file.is_file() or file.read_bytes() != wanted[folder.name_of(file)]]
-    folder.check_replaceable(outdated)
-    if outdated or len(known) < len(wanted) or folder.leftovers:
-        folder.begin(outdated)
-    for name, content in wanted.items():
-        if folder.entry_of(path / name) is None:
-            temporary = temporary_path(path / name)
-            temporary.write_bytes(content)
-            fsync(temporary)
-            folder.add(temporary, path / name, {"size": len(content), "sha256": sha256_of(temporary)})
-    about = f"version {version}".encode()
-    folder.finish({"README.md": about, "croissant.json": b"{}", f"figures/{version}.png": about})
+    with OutputFolder(path, "README.md", request, overwrite) as folder:
+        wanted = {"data/a": b"same", "data/b": f"data {version}".encode()}
+        known = [path / name for name in folder.entries if name.startswith("data/")]
+        outdated = [file for file in known if not file.is_file() or file.read_bytes() != wanted[folder.name_of(file)]]
+        folder.check_replaceable(outdated)
+        if outdated or len(known) < len(wanted) or folder.leftovers:
+            folder.begin(outdated)
+        for name, content in wanted.items():
+            if folder.entry_of(path / name) is None:
+                temporary = temporary_path(path / name)
+                temporary.write_bytes(content)
+                fsync(temporary)
+                folder.add(temporary, path / name, {"size": len(content), "sha256": sha256_of(temporary)})
+        about = f"version {version}".encode()
+        folder.finish({"README.md": about, "croissant.json": b"{}", f"figures/{version}.png": about})
 
 
 @pytest.fixture
@@ -202,8 +202,8 @@ def test_leftovers_are_removed(output: Path) -> None:
     whole = contents(output)
     names = ("data/.a.123.tmp", ".README.md.123.tmp", "figures/.1.png.123.tmp", f".{MANIFEST}.123.tmp")
     to_files(output, dict.fromkeys(names, b"left"))
-    folder = OutputFolder(output, "README.md", REQUEST)
-    assert {folder.name_of(path) for path in folder.leftovers} == {*names}
+    with OutputFolder(output, "README.md", REQUEST) as folder:
+        assert {folder.name_of(path) for path in folder.leftovers} == {*names}
     write(output)
     assert contents(output) == whole
 

@@ -40,10 +40,10 @@ def shards(output: Path, *texts: str) -> list[TextShard]:
 
 
 def write(output: Path, *texts: str, overwrite: bool = False, **request: str) -> Outcome:
-    folder = OutputFolder(output, "done", request, overwrite)
-    with WorkerPool(2) as pool:
-        outcome = write_missing(pool, folder, shards(output, *texts), "Writing")
-    folder.finish({"done": b""})
+    with OutputFolder(output, "done", request, overwrite) as folder:
+        with WorkerPool(2) as pool:
+            outcome = write_missing(pool, folder, shards(output, *texts), "Writing")
+        folder.finish({"done": b""})
     return outcome
 
 
@@ -109,9 +109,12 @@ def test_disk_without_space(tmp_path: Path) -> None:
     check_space(tmp_path, 1 << 60, 1 << 60)
     with pytest.raises(StepError, match=r"[\d,]+ bytes are needed and [\d,]+ are free; free some, or use another"):
         check_space(tmp_path / "no/such/folder", 1 << 60, 0)
-    folder = OutputFolder(tmp_path / "o", "done", {})
     huge = [shard._replace(max_bytes=1 << 60) for shard in shards(tmp_path / "o", "a")]
-    with pytest.raises(StepError, match="are needed"), WorkerPool(1) as pool:
+    with (
+        pytest.raises(StepError, match="are needed"),
+        OutputFolder(tmp_path / "o", "done", {}) as folder,
+        WorkerPool(1) as pool,
+    ):
         write_missing(pool, folder, huge, "Writing")
     assert not (tmp_path / "o").exists()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from pipeline.errors import StepError, counted
 from pipeline.folder import OutputFolder, local_source
@@ -43,9 +44,9 @@ def pack(
     """
     if not metadata.is_file() or metadata.suffix.lower() != ".csv":
         raise StepError(f"{metadata}: " + ("rename it to *.csv" if metadata.is_file() else "no such file"))
-    request = {"images": local_source(images), "metadata": local_source(metadata), "max_shard_size": max_shard_size}
-    folder = OutputFolder(output, METADATA, request | {"size": size, "on_mismatch": on_mismatch}, overwrite)
-    with WorkerPool(num_proc) as pool:
+    request: dict[str, Any] = {"images": local_source(images), "metadata": local_source(metadata)}
+    request |= {"max_shard_size": max_shard_size, "size": size, "on_mismatch": on_mismatch}
+    with OutputFolder(output, METADATA, request, overwrite) as folder, WorkerPool(num_proc) as pool:
         with notice(f"checking {images} …"):
             rows = plan(str(images), on_mismatch, files=_list_inputs(images, metadata))
         outcome = write_source(rows, folder, pool, max_shard_size, size)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -42,6 +44,7 @@ class Converted(NamedTuple):
     seconds: float
 
 
+@contextlib.contextmanager
 def convert(
     source: str,
     output: Path,
@@ -52,8 +55,8 @@ def convert(
     on_mismatch: str = "error",
     figures: bool | None = None,
     overwrite: bool = False,
-) -> Converted:
-    """Converts a source, as far as it is not converted yet.
+) -> Iterator[Converted]:
+    """Converts a source, as far as it is not converted yet. The folder is locked until the context ends.
 
     Args:
         source: The SOURCE, as in `synthchex_75k.plan`.
@@ -66,7 +69,7 @@ def convert(
         figures: Draw the figures of the card. Default: if matplotlib is installed.
         overwrite: Replace finished files of another source or other options.
 
-    Returns:
+    Yields:
         The result.
 
     Raises:
@@ -78,22 +81,24 @@ def convert(
     if int(pa.__version__.split(".")[0]) < OLDEST_PYARROW:
         raise StepError(f"pyarrow {pa.__version__} is too old: pip install -U 'pyarrow>={OLDEST_PYARROW}'")
     draws = _decide_figures(figures)
-    request = {"source": local_source(source), "max_shard_size": max_shard_size, "rows_per_group": rows_per_group}
-    folder = _open_folder(output, {**request, "uncertainty": uncertainty, "on_mismatch": on_mismatch}, overwrite)
-    with WorkerPool(num_proc) as pool:
-        rows = plan(source, on_mismatch)
-        shown_row = show(next(read(rows[:1], uncertainty))[1])
-        drawn = draw_figures(pool, rows, uncertainty) if draws else []
-        shards = parquet_shards(rows, output, max_shard_size, rows_per_group, uncertainty)
-        entries, written, seconds = write_missing(pool, folder, shards, "Converting")
-    paths = [folder.name_of(shard.path) for shard in shards]
-    files = [FileObject(path, entry["size"], entry["sha256"]) for path, entry in zip(paths, entries)]
-    num_bytes, sizes = sum(entry["num_bytes"] for entry in entries), [file.size for file in files]
-    card = write_card(len(rows), num_bytes, sizes, uncertainty, shown_row, drawn)
-    contents = {CARD: card.encode(), CROISSANT: write_croissant(len(rows), files, uncertainty).encode()}
-    folder.finish({**contents, **{figure.path: figure.png for figure in drawn}})
-    new_bytes = sum(entry["size"] for entry in written)
-    return Converted(len(rows), len(files), sum(sizes), len(written), new_bytes, seconds)
+    request: dict[str, Any] = {"source": local_source(source)}
+    request |= {"max_shard_size": max_shard_size, "rows_per_group": rows_per_group}
+    request |= {"uncertainty": uncertainty, "on_mismatch": on_mismatch}
+    with _open_folder(output, request, overwrite) as folder:
+        with WorkerPool(num_proc) as pool:
+            rows = plan(source, on_mismatch)
+            shown_row = show(next(read(rows[:1], uncertainty))[1])
+            drawn = draw_figures(pool, rows, uncertainty) if draws else []
+            shards = parquet_shards(rows, output, max_shard_size, rows_per_group, uncertainty)
+            entries, written, seconds = write_missing(pool, folder, shards, "Converting")
+        paths = [folder.name_of(shard.path) for shard in shards]
+        files = [FileObject(path, entry["size"], entry["sha256"]) for path, entry in zip(paths, entries)]
+        num_bytes, sizes = sum(entry["num_bytes"] for entry in entries), [file.size for file in files]
+        card = write_card(len(rows), num_bytes, sizes, uncertainty, shown_row, drawn)
+        contents = {CARD: card.encode(), CROISSANT: write_croissant(len(rows), files, uncertainty).encode()}
+        folder.finish({**contents, **{figure.path: figure.png for figure in drawn}})
+        new_bytes = sum(entry["size"] for entry in written)
+        yield Converted(len(rows), len(files), sum(sizes), len(written), new_bytes, seconds)
 
 
 def _decide_figures(figures: bool | None) -> bool:

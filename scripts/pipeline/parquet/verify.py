@@ -8,6 +8,7 @@ Parquet files is used.
 from __future__ import annotations
 
 import itertools
+import os
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -122,7 +123,7 @@ def compare_file(file: DataFile) -> Comparison:
     at = f"data/{file.path.name}"
     found, num_bytes = [], 0
     try:
-        with pq.ParquetFile(file.path, page_checksum_verification=True) as parquet:
+        with _open(file.path) as handle, pq.ParquetFile(handle, page_checksum_verification=True) as parquet:
             schema = parquet.schema_arrow
             if not schema.equals(SCHEMA, check_metadata=True):
                 found.append(f"{at}: the schema differs: {one_line(schema)}")
@@ -184,7 +185,12 @@ def _list_files(output: Path) -> set[str]:
 
 
 def _read_filenames(path: Path) -> list[str]:
-    return pq.read_table(path, columns=["filename"], use_threads=False)["filename"].to_pylist()
+    with _open(path) as handle:
+        return pq.read_table(handle, columns=["filename"], use_threads=False)["filename"].to_pylist()
+
+
+def _open(path: Path) -> pa.NativeFile:
+    return pa.OSFile(os.fsencode(path))  # pyarrow would encode a text as UTF-8, which not every path is
 
 
 def _first(texts: list[str], others: str) -> Iterator[Difference]:

@@ -52,9 +52,8 @@ def apply(
     labels = read_labels(labels_csv)
     request: dict[str, Any] = {"source": local_source(source), "labels_csv": local_source(labels_csv), "drop": [*drop]}
     request |= {"unparsed": unparsed, "max_shard_size": max_shard_size, "on_mismatch": on_mismatch}
-    folder = OutputFolder(output, METADATA, request, overwrite)
     dropped = {*drop, *([UNPARSED] if unparsed == "drop" else [])}
-    with WorkerPool(num_proc) as pool:
+    with OutputFolder(output, METADATA, request, overwrite) as folder, WorkerPool(num_proc) as pool:
         rows = plan(source, on_mismatch)
         check_belongs(labels, rows, labels_csv)
         qualities = {label.filename: label.quality for label in labels}

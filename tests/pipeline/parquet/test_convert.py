@@ -309,7 +309,8 @@ def test_speed_is_that_of_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         return iter_crc32(rows)
 
     monkeypatch.setattr("pipeline.shards.iter_crc32", slowly)  # which is used to check files
-    done = convert_source(str(FIXTURE), tmp_path / "o", max_shard_size=300_000, figures=False)
+    with convert_source(str(FIXTURE), tmp_path / "o", max_shard_size=300_000, figures=False) as done:
+        pass
     assert (done.files, done.new_files, done.new_bytes) == (4, 1, size)
     assert 0 < done.seconds < 0.6
     capsys.readouterr()

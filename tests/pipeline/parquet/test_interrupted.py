@@ -384,7 +384,7 @@ def test_disk_that_is_too_small(tmp_path: Path, capsys: Any) -> None:
     with small_disk(tmp_path / "disk", "size=900k") as disk:
         assert convert(FIXTURE, disk / "o", *SMALL) == 1
         assert re.search(
-            r"disk: 1,\d+,\d+ bytes are needed and [\d,]+ are free; free some, or use", capsys.readouterr().err
+            r"disk/o: 1,\d+,\d+ bytes are needed and [\d,]+ are free; free some, or use", capsys.readouterr().err
         )
         assert list(disk.iterdir()) == []
 
