@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import inspect
 import os
 import signal
@@ -38,13 +39,13 @@ class HelpFormatter(argparse.RawDescriptionHelpFormatter):
 def start(main: Callable[[], int]) -> NoReturn:
     """Runs a program and ends the process with its exit code.
 
-    SIGTERM ends it in an orderly way, with exit code 143. A closed pipe, as in `… | head`, ends it silently with 141.
-    It does not wait for threads: nobody reads the answers to their requests.
+    Signals end it as `end_on_signals` tells. A closed pipe, as in `… | head`, ends it silently with 141. It does not
+    wait for threads: nobody reads the answers to their requests.
 
     Args:
         main: The program; it returns the exit code.
     """
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    end_on_signals()
     try:
         try:
             code = main()
@@ -56,6 +57,23 @@ def start(main: Callable[[], int]) -> NoReturn:
     with contextlib.suppress(BrokenPipeError):
         sys.stderr.flush()
     os._exit(code)
+
+
+def end_on_signals() -> None:
+    """Makes Ctrl-C and SIGTERM end this process in an orderly way, with exit code 130 or 143.
+
+    The first one counts. Others are ignored, or they would interrupt the removal of half-written files.
+    """
+
+    def end(number: int, _: Any) -> NoReturn:
+        for other in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(other, signal.SIG_IGN)
+        if number == signal.SIGINT:
+            raise KeyboardInterrupt
+        sys.exit(128 + number)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, end)
 
 
 def exit_code(step: Callable[[], int | None], kept: str = "Finished files") -> int:
@@ -79,7 +97,9 @@ def exit_code(step: Callable[[], int | None], kept: str = "Finished files") -> i
     except (SourceError, StepError) as error:
         print(f"error: {error}", file=sys.stderr)
     except (WorkerDiedError, OSError, MemoryError) as error:
-        print(f"error: {error or type(error).__name__}. {rerun}", file=sys.stderr)
+        too_many_files = isinstance(error, OSError) and error.errno == errno.EMFILE
+        remedy = " Raise the limit (`ulimit -n 1024`), or pass --num-proc 1." if too_many_files else ""
+        print(f"error: {error or type(error).__name__}.{remedy} {rerun}", file=sys.stderr)
     return 1
 
 

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from pipeline.errors import StepError, counted, listing, one_line
 from pipeline.files import atomic_write, filename_in_errors
+from pipeline.lock import lock_file
 from pipeline.quality.answers import QUALITIES, UNPARSED
 from pipeline.table import check_field, csv_bytes
 from synthchex_75k import Row
@@ -63,7 +64,8 @@ class LabelsFile:
         check_run(path, model, meta_prompt)
         self._file = open(path, "a+b")  # noqa: SIM115 - closed with the context
         try:
-            _lock(self._file, path)
+            if not lock_file(self._file):
+                raise StepError(f"{path}: another run is writing to it")
             self.repaired = _cut_half_line(self._file)
             if self._file.tell() == 0:
                 self._append_lines([QualityLabel._fields])
@@ -241,14 +243,3 @@ def _cut_half_line(file: io.BufferedRandom) -> int:
     file.truncate(end)
     file.seek(0, os.SEEK_END)
     return position - end
-
-
-def _lock(file: io.BufferedRandom, path: Path) -> None:
-    if os.name != "posix":
-        return
-    import fcntl
-
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise StepError(f"{path}: another run is writing to it") from None
