@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import errno
 import inspect
+import io
 import os
 import signal
 import sys
@@ -40,12 +41,14 @@ def start(main: Callable[[], int]) -> NoReturn:
     """Runs a program and ends the process with its exit code.
 
     Signals end it as `end_on_signals` tells. A closed pipe, as in `… | head`, ends it silently with 141. It does not
-    wait for threads: nobody reads the answers to their requests.
+    wait for threads: nobody reads the answers to their requests. What an output cannot encode is printed as escapes.
 
     Args:
         main: The program; it returns the exit code.
     """
     end_on_signals()
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")  # as the standard error: no name is a reason to fail
     try:
         try:
             code = main()
