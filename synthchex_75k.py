@@ -638,10 +638,7 @@ def _read_png(handle: Any, row: Row) -> bytes:
     data = handle.read(MAX_IMAGE_BYTES + 1 if row.length is None else row.length)
     if row.zipped:
         method, packed, crc = row.zipped
-        with contextlib.suppress(struct.error, zlib.error):  # after which the CRC differs
-            data = data[30 + sum(struct.unpack_from("<HH", data, 26)) :][:packed]  # after header, name, extra field
-            if method == zipfile.ZIP_DEFLATED:
-                data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, MAX_IMAGE_BYTES)
+        data = _unpack(data, method, packed)
         if not data or zlib.crc32(data) != crc:
             raise SourceError(f"{row.where}: CRC error, the archive is damaged; get it again")
     if row.size not in (None, len(data)):
@@ -654,6 +651,17 @@ def _read_png(handle: Any, row: Row) -> bytes:
     if not 0 < width * height <= MAX_PIXELS:
         raise SourceError(f"{row.where}: {width:,} x {height:,} pixels; make it one of 1 to {MAX_PIXELS:,} pixels")
     return data
+
+
+def _unpack(member: bytes, method: int, packed: int) -> bytes:
+    """Returns the content of a zip's member, or nothing, which is no image, where it is damaged."""
+    try:
+        data = member[30 + sum(struct.unpack_from("<HH", member, 26)) :][:packed]  # after header, name, extra field
+        if method == zipfile.ZIP_DEFLATED:
+            return zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, MAX_IMAGE_BYTES)
+        return data
+    except (struct.error, zlib.error):
+        return b""
 
 
 def _chunks_are_intact(png: bytes) -> bool:

@@ -380,6 +380,17 @@ def test_an_archive_damaged_in_its_data_fails_its_crc(source: Source, images: di
             list(load(folder, streaming=True))
 
 
+def test_a_stored_image_in_a_zip_that_calls_it_deflated_fails_its_crc(tmp_path: Path, images: dict[str, bytes]) -> None:
+    name, png = next(iter(images.items()))
+    to_zip(tmp_path / "a.zip", {name: png})
+    to_files(tmp_path, {"m.csv": to_csv([{"filename": name, "prompt": "A picture.", **dict.fromkeys(LABELS, "")}])})
+    data = bytearray((tmp_path / "a.zip").read_bytes())
+    data[data.rindex(b"PK\1\2") + 10] = zipfile.ZIP_DEFLATED
+    (tmp_path / "a.zip").write_bytes(data)
+    with pytest.raises(SourceError, match=rf"a.zip: {name}: CRC error"):
+        list(synthchex_75k.examples(plan(tmp_path)))
+
+
 def test_streaming_reads_no_image_before_its_row_is_asked_for(source: Source, images: dict[str, bytes]) -> None:
     names = list(images)
     folder = source({name: images[name] if name == names[0] else b"broken" for name in names})
