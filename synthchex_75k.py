@@ -643,7 +643,7 @@ def _read_png(handle: Any, row: Row) -> bytes:
             raise SourceError(f"{row.where}: CRC error, the archive is damaged; get it again")
     if row.size not in (None, len(data)):
         raise SourceError(f"{row.where}: {len(data)} bytes instead of the planned {row.size}; it changed, start again")
-    if not (data.startswith(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR") and data[24:] and data[-8:-4] == b"IEND"):
+    if not (data.startswith(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR") and data[-8:-4] == b"IEND"):
         raise SourceError(f"{row.where}: not a whole PNG file; generate or copy it again")
     if not row.zipped and not _chunks_are_intact(data):
         raise SourceError(f"{row.where}: CRC error, the image is damaged; get it again")

@@ -20,7 +20,7 @@ import pytest
 
 import convert_to_parquet  # noqa: F401 - before a test changes the user
 import pipeline.parquet.shard
-from conftest import FIXTURE, ROOT, Source, contents, convert, files_of, padded
+from conftest import FIXTURE, ROOT, Source, contents, convert, files_of, loose, padded
 from pipeline.cli import end_on_signals
 from pipeline.errors import StepError
 from pipeline.folder import MANIFEST
@@ -449,7 +449,7 @@ def test_resumes_after_the_source_was_unavailable(source: Source, tmp_path: Path
     code, log = run.end()
     (folder / "away").rename(folder / "data")
     assert code == 1
-    assert re.fullmatch(rf"error: \[Errno 2\] No such file or directory: '{folder}/data/s\d.zip'. Finished .*\n", log)
+    assert re.fullmatch(rf"error: {folder}/data/s\d.zip: it is gone; restore it, and start again\n", log)
     assert leftovers(tmp_path / "o") == []
     resume(folder, tmp_path / "o", SMALL, contents(tmp_path / "whole"))
 
@@ -464,6 +464,22 @@ def test_source_that_is_damaged_during_the_conversion(source: Source, tmp_path: 
         archive.write(b"damage")
     code, log = run.end()
     assert code == 1
-    assert re.fullmatch(r"error: data/s2.zip: .*png: CRC error, the archive is damaged; get it again\n", log)
+    assert re.fullmatch(rf"error: {path}: it changed while it was read; start again\n", log)
     assert leftovers(tmp_path / "o") == []
     assert not (tmp_path / "o/README.md").exists()
+
+
+def test_loose_images_that_are_replaced_during_the_conversion(source: Source, tmp_path: Path) -> None:
+    folder = source(shape=loose)
+    run = Run(folder, tmp_path / "o", SMALL, slowly)
+    run.wait_for(1)
+    *_, path, last = sorted(folder.rglob("*.png"))
+    before = path.read_bytes()
+    path.write_bytes(last.read_bytes())
+    last.write_bytes(before)
+    code, log = run.end()
+    assert code == 1
+    assert re.fullmatch(r"error: .*\.png: it changed while it was read; start again\n", log)
+    assert not (tmp_path / "o/README.md").exists()
+    assert convert(folder, tmp_path / "whole", *SMALL) == 0
+    resume(folder, tmp_path / "o", SMALL, contents(tmp_path / "whole"))
