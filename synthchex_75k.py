@@ -16,8 +16,10 @@ import itertools
 import logging
 import os
 import re
+import stat
 import struct
 import tarfile
+import time
 import urllib.parse
 import zipfile
 import zlib
@@ -26,6 +28,7 @@ from typing import Any, NamedTuple
 
 import datasets
 import fsspec
+import huggingface_hub
 
 PUBLISHED_SOURCE = "hf://datasets/raman07/SynthCheX-75K@main"
 LABELS = (
@@ -39,7 +42,10 @@ COLUMNS = {  # accepted names; the labels can also be 14 columns
     "labels": ("labels_dict", "chexpert_labels"),
 }
 RAW_LABELS = {"1": 1, "1.0": 1, "0": 0, "0.0": 0, "-0.0": 0, "-1": -1, "-1.0": -1, "": None, "none": None, "nan": None}
-USUAL_ITEM = re.compile(rf"""(['"])({"|".join(LABELS)})\1: (-?1|-?1\.0|0|-?0\.0|None|null|nan|NaN)(?:, |$)""")
+SPACE = r"[ \t\n]{0,32}"
+USUAL_ITEM = re.compile(
+    rf"""{SPACE}(['"])({"|".join(LABELS)})\1{SPACE}:{SPACE}(-?1|-?1\.0|0|-?0\.0|None|null|nan|NaN){SPACE}(?:,|$)"""
+)
 UNCERTAINTY: dict[str, dict[int | None, int | None]] = {  # as in the CheXpert paper, arXiv 1901.07031
     "zeros": {1: 1, 0: 0, -1: 0, None: 0},
     "ones": {1: 1, 0: 0, -1: 1, None: 0},
@@ -57,13 +63,27 @@ CITATION = """@article{dutt2025chexgenbench,
   year    = {2025}
 }"""  # noqa: E501
 KINDS = {"zip": "archive", "tar": "archive", "csv": "csv", "png": "image", "jpg": "jpeg", "jpeg": "jpeg"}
+MEMBERS = ("csv", "image", "jpeg")  # what is read of an archive
+# Bounds, which real data never meets: no source takes more time and memory than they allow.
 MAX_IMAGE_BYTES = 64 << 20
+MAX_PIXELS = 1 << 26  # of an image: 8,192 x 8,192
+MAX_ROWS = 1 << 20  # of a metadata CSV
+MAX_MEMBERS = 1 << 21  # of a zip, for a Mac adds one to each image; and lines of a CSV, for a prompt may have several
+MAX_CSV_BYTES, MAX_LINE = 1 << 30, 1 << 20  # of a CSV, and of a line of it
+MAX_CSVS = 1000  # in an archive
+MAX_LABELS = 4096  # characters of a dict of labels
+MAX_READ = {"zip": 512 << 20, "tar": 16 << 10}  # bytes of a zip's directory, and of a header in a tar
+MAX_PROBLEMS = 1000  # of a kind in a CSV, after which it is not read further
+CHECK_INTERVAL = 1.0  # seconds between comparisons of a source's files with the plan
 NO_CSV = f"no metadata CSV; it has the columns {', '.join('/'.join(names) for names in COLUMNS.values())} or 14 labels"
-DAMAGE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, struct.error, ValueError, EOFError, RuntimeError)
+DAMAGE: tuple = (zipfile.BadZipFile, tarfile.TarError, zlib.error, struct.error)
+DAMAGE += (ValueError, EOFError, RuntimeError, IndexError, OverflowError)  # of `zipfile` and `tarfile`, too
 DAMAGED = "unreadable archive; get it again, or repack it as plain zip or tar"
 NO_RANGES = "unreadable: the server ignores range requests; download the folder and load that, or serve it with nginx"
 BROKEN_LINK = "link to a file that does not exist; restore the file or remove the link"
-Files = dict[str, dict[str, Any]]  # fsspec's info by name below the source; its "name" is the full address
+NO_FILE = "not a regular file but a pipe, socket, device, or link to a folder; remove it"
+NOT_READ = ("unread", "doubled", "link", "not a regular", "several")  # a missing image or row may be in such a file
+Files = dict[str, dict[str, Any]]  # by name below the source, what `file_info` returns
 Options = dict[str, dict[str, Any]] | None  # fsspec's options by protocol, such as {"hf": {"token": "…"}}
 logger = logging.getLogger(__name__)
 
@@ -84,6 +104,7 @@ class Row(NamedTuple):
     zipped: tuple[int, int, int] | None = None  # in a zip: method, packed size, CRC-32
     prompt: str = ""
     labels: tuple[int | None, ...] = ()  # raw: 1, 0, -1 or None, in the order of LABELS
+    versions: tuple[tuple[str, str], ...] = ()  # of the files it was planned from: address, version of `file_info`
 
 
 def plan(source: str, on_mismatch: str = "error", options: Options = None, files: Files | None = None) -> list[Row]:
@@ -102,24 +123,33 @@ def plan(source: str, on_mismatch: str = "error", options: Options = None, files
         SourceError: All problems: for each kind what to do, how many places, and the first five.
     """
     problems: dict[str, list[str]] = collections.defaultdict(list)  # places by kind of problem
-    found: dict[str, list[Row]] = {"image": [], "jpeg": []}
-    tables: dict[str, dict[str, Any]] = {}  # by CSV and file name: place, prompt, labels
+    found: dict[str, list] = {"image": [], "jpeg": [], "archive": []}
+    tables: dict[str, dict[str, Any]] = {}  # by CSV and file name: line, prompt, labels
+    versions: dict[str, tuple] = {}  # by address; of the CSV, by ""
     for file, info in (files or list_files(source, options)).items():
-        if os.path.islink(info["name"]) and not os.path.exists(info["name"]):
-            problems[BROKEN_LINK].append(f"{file} -> {os.readlink(info['name'])}")
+        if info["type"] != "file":
+            target = f" -> {os.readlink(info['name'])}" if os.path.islink(info["name"]) else ""
+            problems[BROKEN_LINK if info["type"] == "broken link" else NO_FILE].append(f"{file}{target}")
             continue
+        versions[info["name"]] = ((info["name"], info["version"]),) if info.get("version") else ()
+        found["archive"] += [file] * (_kind(file) == "archive")
         with _remote_errors(info["name"]):
             try:
                 for row, csv_lines in _members(file, info, options):
-                    if csv_lines is not None:
-                        _read_csv(row.where, csv_lines, tables, problems)
-                    else:
+                    if csv_lines is None:
                         found["jpeg" if _kind(row.filename) == "jpeg" else "image"].append(row)
+                    elif _read_csv(row.where, csv_lines, tables, problems):
+                        versions[""] = versions[info["name"]]
             except DAMAGE as error:
                 kind = NO_RANGES if " HTTP " in str(error) else DAMAGED  # fsspec's: no ranges
                 problems[kind].append(file if kind == NO_RANGES else f"{file}: {error}")
-    rows = _join(found, tables, problems, on_mismatch)
-    lines = [f"- {k}{f' ({len(at)} in all)' * (len(at) > 1)}: {'; '.join(at[:5])}" for k, at in problems.items() if at]
+    versions = {path: own + versions.get("", ()) for path, own in versions.items()}
+    rows = _join(found, tables, versions, problems, on_mismatch)
+    lines = [
+        f"- {kind}{f' ({len(places)} in all)' * (len(places) > 1)}: {'; '.join(map(_printable, places[:5]))}"
+        for kind, places in problems.items()
+        if places
+    ]
     if lines:
         raise SourceError("\n".join([f"{source} cannot be used as it is", *lines]))
     return rows
@@ -138,15 +168,28 @@ def examples(rows: Iterable[Row], uncertainty: str = "zeros", options: Options =
         Rows as in `FEATURES`; the image is the unchanged bytes of its PNG file.
 
     Raises:
-        SourceError: An image is not the whole PNG file that was planned; the message names archive and member.
+        SourceError: An image is not the whole PNG file that was planned, or a file has changed since; the message names
+            archive and member, or the file.
     """
-    policy = UNCERTAINTY[uncertainty]
+    rows, policy = [*rows], UNCERTAINTY[uncertainty]
+    unchecked: dict[str, str] = {}  # versions of the files that were read since the last check
+    check_at = time.monotonic() + CHECK_INTERVAL
     for path, group in itertools.groupby(rows, key=lambda row: row.path):
         fs, root = _filesystem(path, options)
         cache = {"cache_type": "readahead", "block_size": read_ahead} if read_ahead else {"cache_type": "none"}
+        if "file" in fs.protocol and not os.path.exists(root):
+            raise SourceError(f"{_printable(path)}: it is gone; restore it, and start again")
         with fs.open(root, "rb", **cache) as handle:
             for row in group:
-                image = {"path": row.filename, "bytes": _read_png(handle, row)}
+                unchecked.update(row.versions)
+                try:
+                    image = {"path": row.filename, "bytes": _read_png(handle, row)}
+                except SourceError:
+                    _check_unchanged(unchecked, options)  # the better reason, if it is one
+                    raise
+                if row is rows[-1] or time.monotonic() > check_at:
+                    _check_unchanged(unchecked, options)
+                    unchecked, check_at = {}, time.monotonic() + CHECK_INTERVAL
                 labels = {label: policy[raw] for label, raw in zip(LABELS, row.labels)}
                 yield {"image": image, "filename": row.filename, "prompt": row.prompt, "labels_dict": labels}
 
@@ -180,26 +223,30 @@ class SynthCheX75K(datasets.GeneratorBasedBuilder):
     def __init__(self, *args: Any, hash: str | None = None, **kwargs: Any) -> None:
         # The hash is in the name of the cache folder: a local source that has changed is not read from an old cache.
         files = _find_source(kwargs.get("data_dir"), kwargs.get("base_path"), None, local=True)[1]
-        state = [(name, info["size"], info["mtime"]) for name, info in files.items()]
+        state = [(name, info.get("version")) for name, info in files.items()]
         hash = hashlib.sha256(repr((hash, state)).encode()).hexdigest() if files else hash
         super().__init__(*args, hash=hash, **kwargs)
         self._options: Options = {"hf": {"token": self.token}, **self.storage_options}
 
     def _info(self) -> datasets.DatasetInfo:
-        description = str(__doc__).partition("\n")[0]
+        description = (__doc__ or "").partition("\n")[0]
         return datasets.DatasetInfo(description, CITATION, HOMEPAGE, license="Apache-2.0", features=FEATURES)
 
     def _split_generators(self, dl_manager: Any) -> list[datasets.SplitGenerator]:
         # Download in threads: a forked process would inherit fsspec's event loop without its thread, and hang.
         dl_manager.download_config.num_proc = None
         source, files = _find_source(self.config.data_dir, self.base_path, self._options, local=False)
+        downloads = "://" in source and not dl_manager.is_streaming
         with _remote_errors(source):
-            for info in files.values():
-                if info["name"].lower().endswith(".tar"):  # it has no directory: listing it means reading all of it
-                    info["name"] = dl_manager.download(info["name"])  # when streaming, the same address
+            remote = {info["name"]: info["version"] for info in files.values() if "version" in info}
+            for name, info in files.items():
+                if downloads and name.lower().endswith(".tar"):  # without a directory, listing it means reading it
+                    files[name] = file_info(dl_manager.download(info["name"]))
             rows = plan(source, self.config.on_mismatch, self._options, files)
-            local = dl_manager.download({row.path: row.path for row in rows if "://" in row.path})
-            rows = [row._replace(path=local.get(row.path, row.path)) for row in rows]
+            if downloads:  # nothing more is read from the source
+                local = dl_manager.download({row.path: row.path for row in rows if "://" in row.path})
+                _check_unchanged(remote, self._options)
+                rows = [row._replace(path=local.get(row.path, row.path), versions=()) for row in rows]
         size = max(1, len(rows) // 1000)  # about 1,000 slices to divide among `num_proc` processes
         slices = [rows[start : start + size] for start in range(0, len(rows), size)]
         return [datasets.SplitGenerator(name=datasets.Split.TRAIN, gen_kwargs={"slices": slices})]
@@ -262,24 +309,54 @@ def load(
 
 
 def list_files(source: str, options: Options = None) -> Files:
-    """Lists the archives, CSVs and images of a source (see `load`), at any depth, in the order of the plan."""
+    """Lists the archives, CSVs and images of a source (see `load`), at any depth, in the order of the plan.
+
+    A Hub address without a commit gets the newest one, so that every later request reads the same files.
+    """
     fs, root = _filesystem(source, options)
     if "file" in fs.protocol and not os.path.exists(root):
         link = f" -> {os.readlink(root)}" if os.path.islink(root) else ""
         hub = f', or for the Hub pass "hf://datasets/{source}"' * bool(re.fullmatch(r"\w[\w.-]*/\w[\w.@-]*", source))
         raise SourceError(f"{source}{link}: no such file or folder. Check the path{hub}.")
     with _remote_errors(source):
+        root = _pin_commit(fs, root)
         info = fs.info(root, **{"expand_info": False} if "hf" in fs.protocol else {})  # True reads all commits
         single = _kind(root) == "archive" and info["type"] != "directory"
         found = {root: info} if single else fs.find(root, detail=True)
-    if root in found and not single:
-        raise SourceError(f"{source}: not a folder or archive. Pass its folder: {os.path.dirname(source) or '.'}")
-    start = len(root.rpartition("/")[0] if single else root.rstrip("/")) + 1
-    files = {}
-    for path, info in found.items():
-        name = urllib.parse.unquote(path[start:]) if path.startswith("http") else path[start:]
-        files[name] = {**info, "name": path if "file" in fs.protocol else fs.unstrip_protocol(path)}
-    return {name: files[name] for name in sorted(files, key=lambda name: (_kind(name), name)) if _kind(name)}
+        if root in found and not single:
+            raise SourceError(f"{source}: not a folder or archive. Pass its folder: {os.path.dirname(source) or '.'}")
+        start = len(root.rpartition("/")[0] if single else root.rstrip("/")) + 1
+        files = {}
+        for path, info in found.items():
+            name = urllib.parse.unquote(path[start:]) if path.startswith("http") else path[start:]
+            address = path if "file" in fs.protocol else fs.unstrip_protocol(path)
+            if _kind(name):
+                # At an address, looking at each image would take a request; a commit on the Hub never changes.
+                is_known = "file" not in fs.protocol and (_kind(name) == "image" or "hf" in fs.protocol)
+                files[name] = {**info, "name": address} if is_known else file_info(address, options)
+    return {name: files[name] for name in sorted(files, key=lambda name: (_kind(name), name))}
+
+
+def file_info(address: str, options: Options = None) -> dict[str, Any]:
+    """Looks at a file, as `plan` takes it in `files`.
+
+    Returns:
+        fsspec's info with the name as given; the type `"file"` also for a link to a regular file, and `"broken link"`;
+        and a `"version"`, which differs after a change: size and time, or elsewhere ETag, size and time if known.
+    """
+    fs, root = _filesystem(address, options)
+    if "file" not in fs.protocol:
+        fs.invalidate_cache(root)
+        info = fs.info(root)
+        times = ("Last-Modified", "LastModified", "last_modified", "updated", "mtime", "created")
+        version: Any = [info.get(key) for key in ("ETag", "etag", "size", *times)]
+    elif os.path.exists(root):
+        status = os.stat(root)
+        info = {"type": "file" if stat.S_ISREG(status.st_mode) else "other", "size": status.st_size}
+        version = status.st_size, status.st_mtime_ns
+    else:
+        info, version = {"type": "broken link"}, None
+    return {**info, "name": address, "version": str(version)}
 
 
 def _find_source(data_dir: str | None, base_path: str | None, options: Options, local: bool) -> tuple[str, Files]:
@@ -289,9 +366,10 @@ def _find_source(data_dir: str | None, base_path: str | None, options: Options, 
         own = {name: info for name, info in files.items() if not re.match(r"\.|tests/|scripts/", name)}
         tables: dict[str, Any] = {}
         for name in (name for name in own if "/" not in name.removeprefix("data/")):
-            if _kind(name) == "csv" and own[name]["size"] != 0:  # 0 is a broken link's, too
+            if _kind(name) == "csv" and own[name]["type"] == "file" and own[name]["size"] != 0:
                 fs, root = _filesystem(own[name]["name"], options)
-                _read_csv(name, io.BytesIO(fs.head(root, 1 << 16)), tables, collections.defaultdict(list))
+                head = io.BytesIO(fs.head(root, 1 << 16))
+                _read_csv(name, _lines(head, None), tables, collections.defaultdict(list))
             if tables or _kind(name) == "archive":
                 return base_path, own
     source = data_dir or PUBLISHED_SOURCE
@@ -320,135 +398,238 @@ def _filesystem(address: str, options: Options) -> tuple[fsspec.AbstractFileSyst
     return fsspec.core.url_to_fs(address, **{**defaults, **(options or {}).get(address.split("://")[0], {})})
 
 
+def _pin_commit(fs: fsspec.AbstractFileSystem, root: str) -> str:
+    """Returns a path of the Hub with the commit that its revision is now, and any other path as it is."""
+    if "hf" not in fs.protocol or not hasattr(at := fs.resolve_path(root), "repo_id"):
+        return root
+    hub = huggingface_hub.HfApi(fs.endpoint, token=fs.token)
+    commit = hub.repo_info(at.repo_id, revision=at.revision, repo_type=at.repo_type).sha
+    kind = f"{at.repo_type}s/" if at.repo_type != "model" else ""
+    return f"{kind}{at.repo_id}@{commit}/{at.path_in_repo}".rstrip("/")
+
+
+def _check_unchanged(versions: dict[str, str], options: Options) -> None:
+    for address, version in versions.items():
+        with _remote_errors(address):
+            if file_info(address, options)["version"] != version:
+                raise SourceError(f"{_printable(address)}: it changed while it was read; start again")
+
+
 def _kind(name: str) -> str:
     """Returns archive, csv, image, jpeg (in the order of the plan), or "" for other files and for those a Mac adds."""
-    mac = re.search(r"(^|/)(__MACOSX/|\._[^/]*$)", name)
-    return "" if mac else KINDS.get(name.lower().rpartition(".")[2], "")
+    kind = KINDS.get(name.rpartition(".")[2].lower(), "")
+    return "" if kind and re.search(r"(^|/)(__MACOSX/|\._[^/]*$)", name) else kind
 
 
 def _basename(path: str) -> str:
-    return re.split(r"[/\\]", path.strip())[-1]
+    return path.replace("\\", "/").rpartition("/")[2].strip()
 
 
-def _members(file: str, info: dict[str, Any], options: Options) -> Iterator[tuple[Row, Any]]:
+def _printable(text: str) -> str:
+    """Returns a text in one line, as it is or with escapes."""
+    return text if text.isprintable() else repr(text)[1:-1]
+
+
+class _Reader:
+    """A file as `zipfile` and `tarfile` read it, with bounds: they believe every number in a header."""
+
+    def __init__(self, handle: Any, kind: str) -> None:
+        self.seek, self.tell, self.seekable = handle.seek, handle.tell, handle.seekable
+        self._handle, self._kind = handle, kind
+
+    def read(self, size: int = 1 << 17) -> bytes:  # the default is for the end of a zip, which is shorter
+        if not 0 <= size <= MAX_READ[self._kind]:
+            raise ValueError(f"a header claims {size:,} bytes")
+        data: bytes = self._handle.read(size)
+        if self._kind == "zip" and data.count(b"PK\1\2") > MAX_MEMBERS:
+            raise ValueError(f"more than {MAX_MEMBERS:,} members")
+        if self._kind == "tar" and re.search(rb"\d{256}", data):  # `tarfile` of Python < 3.12.6 takes minutes for it
+            raise ValueError("a header has a number of 256 digits")
+        return data
+
+
+def _members(file: str, info: dict[str, Any], options: Options) -> Iterator[tuple[Row, Iterator[str] | None]]:
     """Yields the images and CSVs that a file is or contains: the place, and of a CSV the lines."""
     fs, root = _filesystem(info["name"], options)
     if _kind(file) != "archive":
-        lines: Any = io.BytesIO(fs.cat_file(root)) if _kind(file) == "csv" else None
-        yield Row(_basename(file), info["name"], file, 0, None, info["size"]), lines
+        row = Row(_basename(file), info["name"], _printable(file), 0, None, info["size"])
+        if _kind(file) != "csv":
+            yield row, None
+        elif row.size == 0:  # opening an endless file of /proc can hang
+            yield row, iter(())
+        else:
+            with fs.open(root, "rb", block_size=0) as handle:
+                yield row, _lines(handle, row.size)
+    elif info["size"] == 0:
+        raise EOFError("it is empty")
     elif file.lower().endswith(".zip"):
-        with fs.open(root, "rb", cache_type="none") as handle, zipfile.ZipFile(handle) as archive:
+        with fs.open(root, "rb", cache_type="none") as handle, zipfile.ZipFile(_Reader(handle, "zip")) as archive:
             starts = sorted(entry.header_offset for entry in archive.infolist())
             ends = dict(zip(starts, [*starts[1:], archive.start_dir]))
-            for entry in [entry for entry in archive.infolist() if _kind(entry.filename)]:
-                name, start = entry.filename, entry.header_offset
-                length = ends[start] - start
+            csvs = 0
+            for entry in [entry for entry in archive.infolist() if _kind(entry.filename) in MEMBERS]:
+                name, start, packed = entry.filename, entry.header_offset, entry.compress_size
+                length, csvs = ends[start] - start, csvs + (_kind(name) == "csv")
                 if entry.flag_bits & 1 or entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
                     raise zipfile.BadZipFile(f"{name} is encrypted, or neither stored nor deflated")
-                if start < 0 or length < 30 + entry.compress_size:
+                if csvs > MAX_CSVS:
+                    raise zipfile.BadZipFile(f"more than {MAX_CSVS:,} CSVs")
+                if start < 0 or length < 30 + packed or len(ends) < len(starts):
                     raise zipfile.BadZipFile(f"{name} lies outside the archive or overlaps the next member")
-                zipped = entry.compress_type, entry.compress_size, entry.CRC
-                lines = io.BufferedReader(archive.open(entry), 1 << 20) if _kind(name) == "csv" else None
-                place = (f"{file}: {name}", start, length, entry.file_size)
-                yield Row(_basename(name), info["name"], *place, zipped), lines
+                length = min(length, 30 + 2 * 0xFFFF + packed)  # header, name and extra field; not a gap after it
+                place = (info["name"], _printable(f"{file}: {name}"), start, length, entry.file_size)
+                lines = _lines(archive.open(entry), entry.file_size) if _kind(name) == "csv" else None
+                yield Row(_basename(name), *place, (entry.compress_type, packed, entry.CRC)), lines
     else:
-        with fs.open(root, "rb") as handle, tarfile.open(fileobj=handle, mode="r:") as tar:
+        with fs.open(root, "rb") as handle, tarfile.open(fileobj=_Reader(handle, "tar"), mode="r:") as tar:  # type: ignore[call-overload]
             for member in tar:
-                if _kind(member.name) and member.isreg():
-                    place = (f"{file}: {member.name}", member.offset_data, member.size, member.size)
-                    lines = tar.extractfile(member) if _kind(member.name) == "csv" else None
-                    yield Row(_basename(member.name), info["name"], *place), lines
+                name, size, tar.members = member.name, member.size, []  # it would keep all
+                is_ours = _kind(name) in MEMBERS and not member.isdir()
+                if size < 0 or (is_ours and (not member.isreg() or member.issparse())):
+                    raise tarfile.TarError(f"{name} has a negative size, or is a link, device, pipe or sparse file")
+                if is_ours:
+                    handle.seek(member.offset_data)
+                    place = (info["name"], _printable(f"{file}: {name}"), member.offset_data, size, size)
+                    yield Row(_basename(name), *place), _lines(handle, size) if _kind(name) == "csv" else None
             handle.seek(tar.offset)
             if handle.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):  # `tarfile` stops at damage silently
                 raise tarfile.TarError(f"damaged or cut off at byte {tar.offset}")
 
 
-def _read_csv(where: str, lines: Iterable[bytes], tables: dict, problems: dict[str, list[str]]) -> None:
-    reader = csv.DictReader((line.decode("utf-8" if n else "utf-8-sig") for n, line in enumerate(lines)), strict=True)
+def _lines(file: Any, size: int | None) -> Iterator[str]:
+    """Yields the lines of the next `size` bytes of a file, or of all."""
+    rest, number, read = b"", 0, 0
+    size = MAX_CSV_BYTES + 1 if size is None else size
+    while read < size and (block := file.read(min(size - read, MAX_LINE if read else 1 << 14))):  # most are not ours
+        read += len(block)
+        *lines, rest = (rest + block).split(b"\n")
+        if read > MAX_CSV_BYTES or number + len(lines) > MAX_MEMBERS or len(rest) > MAX_LINE:
+            bounds = f"{MAX_CSV_BYTES:,} bytes, {MAX_MEMBERS:,} lines, or {MAX_LINE:,} bytes in a line"
+            raise csv.Error(f"more than {bounds}; split the source")
+        for line in lines:
+            yield line.decode("utf-8" if number else "utf-8-sig") + "\n"
+            number += 1
+    if rest:
+        yield rest.decode("utf-8" if number else "utf-8-sig")
+
+
+def _read_csv(where: str, lines: Iterator[str], tables: dict, problems: dict[str, list[str]]) -> bool:
+    """Adds the rows of a CSV to `tables` if it is a metadata CSV, and returns whether it is."""
+    reader = csv.reader(lines, strict=True)
     try:
-        header = reader.fieldnames = [column.strip() for column in reader.fieldnames or []]
+        header = [column.strip() for column in next(reader, [])]
         given = {key: [column for column in header if column in names] for key, names in COLUMNS.items()}
         labels = [column for column in header if column in LABELS]
         missing = [key for key in COLUMNS if not given[key] and (key != "labels" or not labels)]
         missing += [label for label in LABELS if label not in labels and labels and not given["labels"]]
         if missing:
             problems[NO_CSV].append(f"{where} has no {', '.join(missing)}")
-            return
-        rows = tables[where] = {}
+            return False
+        tables[where] = {}
         if max(map(len, given.values())) > 1 or len(labels) > len(set(labels)) or (labels and given["labels"]):
             problems["doubled column; keep one for each meaning"].append(f"{where}: {', '.join(header)}")
-            return
-        for row in reader:
-            if None in row or None in row.values() or "\0" in "".join(row.values()):
-                raise csv.Error(f"more or fewer fields than the {len(header)} columns, or a NUL byte")
-            at = f"{where} line {reader.line_num - sum(field.count(chr(10)) for field in row.values())}"
-            filename, prompt = _basename(row[given["filename"][0]]), row[given["prompt"][0]]
-            if not filename:
-                problems["empty file name; name the image"].append(at)
-            if not prompt.strip():
-                problems["empty prompt; write the text that generated the image"].append(at)
-            if filename in rows:
-                problems["file name twice in the CSV; remove or rename one"].append(f"{at}: {filename}")
-            cell = tuple((name, row[name]) for name in labels) or row[given["labels"][0]]
-            rows[filename] = at, prompt, ()
-            try:
-                rows[filename] = at, prompt, _labels(cell)
-            except ValueError as error:
-                problems["bad labels; give each of the 14 once, as 1, 0, -1 or nothing"].append(f"{at}: {error}")
+        elif len(tables) == 1:  # no more than one is used
+            columns = [*given["filename"], *given["prompt"], *(given["labels"] or LABELS)]
+            _read_rows(where, reader, [header.index(column) for column in columns], len(header), tables, problems)
     except (csv.Error, UnicodeDecodeError) as error:
         kind = "unreadable CSV; it must be UTF-8 text, comma-separated, as many fields in each row as columns"
-        line = reader.reader.line_num + isinstance(error, UnicodeDecodeError)  # not counted yet
+        line = reader.line_num + isinstance(error, UnicodeDecodeError)  # not counted yet
         problems[kind].append(f"{where} line {line}: {error}")
+    return where in tables
+
+
+def _read_rows(where: str, reader: Any, columns: list[int], width: int, tables: dict, problems: dict) -> None:
+    """Reads the rows of a CSV; file name, prompt and labels are in `columns` of `width`."""
+    rows = tables[where]
+    for fields in reader:
+        text = "".join(fields)
+        if fields and (len(fields) != width or "\0" in text):
+            raise csv.Error(f"more or fewer fields than the {width} columns, or a NUL byte")
+        if not fields:
+            continue  # a blank line
+        if len(rows) == MAX_ROWS:
+            raise csv.Error(f"more than {MAX_ROWS:,} rows; split the source")
+        line = reader.line_num - text.count("\n")
+        name, prompt, *cells = [fields[column] for column in columns]
+        name, found = _basename(name), {}
+        if not name:
+            found["empty file name; name the image"] = ""
+        if not prompt.strip():
+            found["empty prompt; write the text that generated the image"] = ""
+        if name in rows:
+            found["file name twice in the CSV; remove or rename one"] = f": {name}"
+        rows[name] = line, prompt, ()
+        try:
+            rows[name] = line, prompt, _labels(*cells)
+        except ValueError as error:
+            found["bad labels; give each of the 14 once, as 1, 0, -1 or nothing"] = f": {error}"
+        for kind, more in found.items():
+            problems[kind].append(f"{where} line {line}{more}")
+            if len(problems[kind]) >= MAX_PROBLEMS:
+                problems["unread end of the CSV; correct the other problems first"].append(f"{where} after line {line}")
+                return
 
 
 @functools.lru_cache(maxsize=8192)  # most label cells of a release repeat
-def _labels(cell: Any) -> tuple[int | None, ...]:
-    """Reads the 14 raw labels from as many columns, or from a cell with a Python dict literal or JSON object."""
-    usual = USUAL_ITEM.findall(cell[1:-1]) if isinstance(cell, str) else []
+def _labels(*cell: str) -> tuple[int | None, ...]:
+    """Reads the 14 raw labels from as many cells, or from one with a Python dict literal or JSON object."""
+    text = cell[0] if len(cell) == 1 else ""
+    usual = USUAL_ITEM.findall(text[1:-1]) if len(text) <= MAX_LABELS else []
     values = {label: RAW_LABELS.get(value) for _, label, value in usual}
-    if len(usual) == len(values) == len(LABELS) and cell[0] + USUAL_ITEM.sub("", cell[1:-1]) + cell[-1] == "{}":
+    if len(usual) == len(values) == len(LABELS) and text[0] + USUAL_ITEM.sub("", text[1:-1]) + text[-1] == "{}":
         return tuple([values[label] for label in LABELS])  # 7 times faster than the parser
+    if len(text) > MAX_LABELS:
+        raise ValueError(f"more than {MAX_LABELS:,} characters")
     try:
-        bare = re.sub(r"\b(nan|null)\b", "None", cell, flags=re.IGNORECASE) if isinstance(cell, str) else ""
-        labels = dict(ast.literal_eval(bare.strip()).items() if isinstance(cell, str) else cell)
+        bare = re.sub(r"\b(nan|null)\b", "None", text, flags=re.IGNORECASE).strip()
+        labels = dict(ast.literal_eval(bare).items()) if len(cell) == 1 else dict(zip(LABELS, cell))
     except (AttributeError, SyntaxError, ValueError, TypeError, RecursionError, MemoryError):
-        raise ValueError(f"{cell[:40]!r} is not a dict of labels") from None
+        raise ValueError(f"{text[:40]!r} is not a dict of labels") from None
     raw = {name: str(value).strip().lower() for name, value in labels.items()}
     wrong = [f"{label!r} is missing" for label in LABELS if label not in raw]
     wrong += [f"{name!r} is not a label" for name in raw if name not in LABELS]
-    wrong += [f"{name!r} is {labels[name]!r}" for name in raw if raw[name] not in RAW_LABELS]
+    wrong += [f"{name!r} is {labels[name]!r:.40}" for name in raw if raw[name] not in RAW_LABELS]
     wrong += ["a label is given twice"] * (bare.count(":") > len(raw))  # a dict keeps only one of two equal keys
     if wrong:
         raise ValueError(", ".join(wrong[:3]))
     return tuple(RAW_LABELS[raw[label]] for label in LABELS)
 
 
-def _join(found: dict[str, list[Row]], tables: dict, problems: dict, on_mismatch: str) -> list[Row]:
+def _join(found: dict[str, list], tables: dict, versions: dict, problems: dict, on_mismatch: str) -> list[Row]:
     images: dict[str, Row] = {}
     for row in found["image"]:
         first = images.setdefault(row.filename, row)
         if first is not row:
             problems["file name twice among the images; remove or rename one"].append(f"{first.where} and {row.where}")
-        if row.size == 0 or (row.size or 0) > MAX_IMAGE_BYTES:
+        if row.size == 0 or max(row.size or 0, (row.length or 0) - (1 << 20)) > MAX_IMAGE_BYTES:
             problems[f"{'image over 64 MiB unpacked' if row.size else 'empty image'}; get it again"].append(row.where)
-    rows = {name: row for table in tables.values() for name, row in table.items()}
-    lone_images = [image.where for name, image in images.items() if name not in rows]
-    lone_rows = [f"{rows[name][0]}: {name}" for name in rows if name not in images]
-    joined = [images[name]._replace(prompt=rows[name][1], labels=rows[name][2]) for name in images if name in rows]
+    csv_file, rows = next(iter(tables.items())) if tables else ("", {})
+    joined = []
+    for name, row in images.items():
+        if name in rows:
+            _, prompt, labels = rows[name]
+            joined.append(row._replace(prompt=prompt, labels=labels, versions=versions[row.path]))
     other_csvs = problems.pop(NO_CSV, ["no .csv file"])  # no problem beside the metadata CSV
     problems["several metadata CSVs; keep one"] += list(tables) if len(tables) > 1 else []
-    if any(kind.startswith(("unreadable", "doubled", "link")) for kind in problems):
-        return joined  # a seemingly missing image or row may be in a file that was not read
-    if not images:
-        kind = "JPEG images only; convert them to PNG" if found["jpeg"] else "no archive or image; check the address"
-        problems[kind] = [row.where for row in found["jpeg"]] or ["nothing that ends in .zip, .tar or .png"]
+    if any(places and kind.startswith(NOT_READ) for kind, places in problems.items()):
+        return joined
+    if found["jpeg"] and not images:
+        problems["JPEG images only; convert them to PNG"] = [row.where for row in found["jpeg"]]
+    elif found["archive"] and not images:
+        problems["archive without a PNG image; check it"] = found["archive"]
+    elif not images:
+        problems["no archive or image; check the address"] = ["nothing that ends in .zip, .tar or .png"]
     if not tables:
         problems[NO_CSV] = other_csvs
-    elif images and (on_mismatch == "error" or not joined):
-        problems['image without a row; add the row, or pass on_mismatch="skip"'] += lone_images
-        problems['row without an image; add the image, or pass on_mismatch="skip"'] += lone_rows
-    elif images and (lone_images or lone_rows):
-        logger.warning("left out %d images without a row, %d rows without an image", len(lone_images), len(lone_rows))
+    elif images:
+        lone_images = [image.where for name, image in images.items() if name not in rows]
+        lone_rows = [f"{csv_file} line {rows[name][0]}: {name}" for name in rows if name not in images]
+        if on_mismatch == "error" or not joined:
+            problems['image without a row; add the row, or pass on_mismatch="skip"'] += lone_images
+            problems['row without an image; add the image, or pass on_mismatch="skip"'] += lone_rows
+        elif lone_images or lone_rows:
+            lone = len(lone_images), len(lone_rows)
+            logger.warning("left out %d images without a row, %d rows without an image", *lone)
     return joined
 
 
@@ -457,14 +638,38 @@ def _read_png(handle: Any, row: Row) -> bytes:
     data = handle.read(MAX_IMAGE_BYTES + 1 if row.length is None else row.length)
     if row.zipped:
         method, packed, crc = row.zipped
-        with contextlib.suppress(struct.error, zlib.error):  # after which the CRC differs
-            data = data[30 + sum(struct.unpack_from("<HH", data, 26)) :][:packed]  # after header, name, extra field
-            if method == zipfile.ZIP_DEFLATED:
-                data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, MAX_IMAGE_BYTES)
+        data = _unpack(data, method, packed)
         if not data or zlib.crc32(data) != crc:
             raise SourceError(f"{row.where}: CRC error, the archive is damaged; get it again")
     if row.size not in (None, len(data)):
         raise SourceError(f"{row.where}: {len(data)} bytes instead of the planned {row.size}; it changed, start again")
-    if not (data.startswith(b"\x89PNG\r\n\x1a\n") and data[12:16] == b"IHDR" and data[-8:-4] == b"IEND"):
+    if not (data.startswith(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR") and data[-8:-4] == b"IEND"):
         raise SourceError(f"{row.where}: not a whole PNG file; generate or copy it again")
+    if not row.zipped and not _chunks_are_intact(data):
+        raise SourceError(f"{row.where}: CRC error, the image is damaged; get it again")
+    width, height = struct.unpack_from(">II", data, 16)
+    if not 0 < width * height <= MAX_PIXELS:
+        raise SourceError(f"{row.where}: {width:,} x {height:,} pixels; make it one of 1 to {MAX_PIXELS:,} pixels")
     return data
+
+
+def _unpack(member: bytes, method: int, packed: int) -> bytes:
+    """Returns the content of a zip's member, or nothing, which is no image, where it is damaged."""
+    try:
+        data = member[30 + sum(struct.unpack_from("<HH", member, 26)) :][:packed]  # after header, name, extra field
+        if method == zipfile.ZIP_DEFLATED:
+            return zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, MAX_IMAGE_BYTES)
+        return data
+    except (struct.error, zlib.error):
+        return b""
+
+
+def _chunks_are_intact(png: bytes) -> bool:
+    """Compares each chunk with its CRC, where no archive has one of the whole file; the last must be the end."""
+    view, at, kind = memoryview(png), 8, b""
+    while at + 12 <= len(png) and kind != b"IEND":
+        kind, end = png[at + 4 : at + 8], at + 8 + int.from_bytes(view[at : at + 4], "big")
+        if zlib.crc32(view[at + 4 : end]) != int.from_bytes(view[end : end + 4], "big"):
+            return False
+        at = end + 4
+    return at == len(png)

@@ -92,6 +92,21 @@ def filters(work: Path, pythons: dict[str, str]) -> dict[str, Callable[[], Measu
     return {name: method(task) for name, task in tasks.items()}
 
 
+def checks(work: Path, pythons: dict[str, str]) -> dict[str, Callable[[], Measurement]]:
+    """Returns the ways to read every image: with the checks of this project, or as the standard library does."""
+    tasks = {
+        "zip, `synthchex_75k.examples`": ("read_examples", "release"),
+        "zip, `zipfile`": ("read_zipfile", "release"),
+        "loose files, `synthchex_75k.examples`": ("read_examples", "imagefolder"),
+        "loose files, `read_bytes`": ("read_bytes", "imagefolder"),
+    }
+
+    def method(task: str, folder: str) -> Callable[[], Measurement]:
+        return lambda: measure([pythons["newest"], PEERS, task, work / folder], work / "home")
+
+    return {name: method(*task) for name, task in tasks.items()}
+
+
 def conversion_table(results: dict[str, list[Measurement]], memory: dict[str, int], size: int) -> Iterator[str]:
     """Yields the lines of the table of conversions."""
     yield "| method | time | MB/s | peak memory | time, relative to the first |"
@@ -125,6 +140,15 @@ def filter_table(results: dict[str, list[Measurement]]) -> Iterator[str]:
         yield f"| {name} | {seconds:.3f} s |"
 
 
+def check_table(results: dict[str, list[Measurement]]) -> Iterator[str]:
+    """Yields the lines of the table of checks."""
+    yield "| every image of | images/s |"
+    yield "|---|---|"
+    for name, runs in results.items():
+        speed = statistics.median(json.loads(run.output.splitlines()[-1]) for run in runs)
+        yield f"| {name} | {speed:,.0f} |"
+
+
 def main() -> None:
     """Runs the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -151,6 +175,7 @@ def main() -> None:
             measure([pythons["newest"], program, "--no-figures", work / "release", work / "parquet"], work / "home")
             tables.append(reading_table(in_turns(readings(work, pythons), options.rounds)))
             tables.append(filter_table(in_turns(filters(work, pythons), options.rounds)))
+            tables.append(check_table(in_turns(checks(work, pythons), options.rounds)))
         versions = subprocess.run(
             [pythons["newest"], "-c", "import datasets, pyarrow; print(datasets.__version__, pyarrow.__version__)"],
             capture_output=True, text=True, check=True,

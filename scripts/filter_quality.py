@@ -45,7 +45,12 @@ LABELS_CSV, a row for each answer:
 LABEL = f"""{LABELS_CSV}
 LABELS_CSV.json beside it holds the model and the meta-prompt; other ones need another file. After an interruption run
 the same command again: images with a label are skipped. Images without an answer are listed at the end, and asked about
-by the next run.
+by the next run. An answer that a CSV cannot hold unchanged (NUL, lone surrogates, over 131,072 characters) is none.
+
+Environment, with --base-url:
+  OPENAI_API_KEY         the key; sent to the server that --base-url names
+  OPENAI_ORG_ID, OPENAI_PROJECT_ID, OPENAI_CUSTOM_HEADERS
+                         sent to OpenAI alone: https://openai.com, or a host below it such as api.openai.com
 
 --callable my_model:judge calls judge(images, questions) of my_model.py, in this folder or installed, with PIL images
 and texts (the meta-prompt and the image's own prompt). It returns the answers, a list of texts.

@@ -11,10 +11,26 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import datasets
 import pytest
 
 import synthchex_75k
-from conftest import ROOT, SHAPES, Rows, Source, Write, contents, loose, mixed, one_zip, tars, to_csv, to_zip, zips
+from conftest import (
+    ROOT,
+    SHAPES,
+    Rows,
+    Source,
+    Write,
+    contents,
+    loose,
+    mixed,
+    one_zip,
+    tars,
+    to_csv,
+    to_files,
+    to_zip,
+    zips,
+)
 from servers.local_hub import Hub
 from servers.range_server import serve, serve_plainly
 from synthchex_75k import LABELS, SourceError, load
@@ -199,3 +215,66 @@ def test_loose_images_and_tars_need_no_range_requests(
     with serve_plainly(source(shape=tars)) as server:
         url = f"http://127.0.0.1:{server.server_port}"
         assert rows_of(load(url, cache_dir=tmp_path / "cache", uncertainty="keep")) == expected
+
+
+# Sources that change while they are read
+
+
+def both_versions(source: Source, images: dict[str, bytes], table: Rows, shape: Write) -> tuple[Path, Path]:
+    """Two versions of a source: the same file names and sizes, other images and prompts."""
+    other = [{**row, "prompt": row["prompt"][::-1]} for row in table]
+    reversed_images = dict(zip(images, reversed(images.values()), strict=True))
+    return source(shape=shape), source(reversed_images, other, shape)
+
+
+def flat(folder: Path, images: dict[str, bytes], table: bytes) -> None:
+    """Loose images in one folder: listing more of them takes long."""
+    to_files(folder, {**images, "metadata.csv": table})
+
+
+def read_streaming(url: str, _: Path) -> list[Any]:
+    return list(load(url, streaming=True).cast_column("image", datasets.Image(decode=False)))
+
+
+def read_cached(url: str, cache_dir: Path) -> list[Any]:
+    return list(load(url, cache_dir=cache_dir).cast_column("image", datasets.Image(decode=False)))
+
+
+@pytest.mark.parametrize("read", [read_streaming, read_cached])
+@pytest.mark.parametrize("shape", [one_zip, tars, flat])
+def test_rows_of_two_versions_of_a_server_never_mix(
+    shape: Write,
+    read: Callable[[str, Path], list[Any]],
+    source: Source,
+    images: dict[str, bytes],
+    table: Rows,
+    tmp_path: Path,
+) -> None:
+    few = dict([*images.items()][:3])
+    before, after = both_versions(source, few, table[:3], shape)
+    with serve(before) as server:
+        first, requests = read(server.url, tmp_path / "first"), len(server.asked)
+    with serve(after) as server:
+        second = read(server.url, tmp_path / "second")
+    assert first != second
+    outcomes: list[Any] = []
+    for count in range(0, requests, 1 + requests // 12):
+        with serve(before, after, change_after=count) as server:
+            try:
+                outcomes.append(read(server.url, tmp_path / str(count)))
+            except SourceError as error:
+                outcomes.append(str(error))
+    assert outcomes[0] == second
+    assert all(outcome in (first, second) or isinstance(outcome, str) for outcome in outcomes)
+    assert any("it changed while it was read; start again" in outcome for outcome in outcomes)
+
+
+def test_a_commit_during_a_stream_changes_no_row(
+    source: Source, images: dict[str, bytes], table: Rows, expected: Rows, rows_of: Callable[..., Rows], hub: Hub
+) -> None:
+    before, after = both_versions(source, images, table, one_zip)
+    hub.create("raman07/SynthCheX-75K", files=contents(before))
+    stream = load(streaming=True, uncertainty="keep")
+    hub.push("raman07/SynthCheX-75K", contents(after))
+    assert rows_of(stream) == expected
+    assert rows_of(load(streaming=True, uncertainty="keep")) != expected

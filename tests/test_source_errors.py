@@ -102,7 +102,9 @@ def test_no_image_and_no_csv(tmp_path: Path) -> None:
 
 
 def test_archive_without_images(source: Source, table: Rows) -> None:
-    assert "no archive or image" in error_of(source(images={"a.txt": b"text"}))
+    message = error_of(source(images={"a.txt": b"text"}))
+    assert "- archive without a PNG image; check it (3 in all): data/s0.zip; data/s1.zip; data/s2.zip" in message
+    assert "no archive" not in message
 
 
 @pytest.mark.parametrize("column", ["filename", "prompt", "Edema"])
@@ -171,7 +173,8 @@ def test_empty_prompt_and_file_name(source: Source, table: Rows) -> None:
         ("{", "not a dict of labels"),
         ("{**{}}", "not a dict of labels"),
         ("__import__('os').getcwd()", "not a dict of labels"),
-        ("(" * 5000, "not a dict of labels"),
+        ("(" * 4000, "not a dict of labels"),
+        ("{" + " " * 4096 + "}", "more than 4,096 characters"),
         (repr(dict.fromkeys(LABELS[1:])), "'Atelectasis' is missing"),
         (repr({**dict.fromkeys(LABELS), "Cough": 1}), "'Cough' is not a label"),
         (repr(dict.fromkeys(LABELS))[:-1] + ", 'Edema': 1}", "a label is given twice"),
@@ -314,7 +317,7 @@ def test_a_flipped_bit_in_a_zip_never_changes_a_row_silently(
     tmp_path_factory: pytest.TempPathFactory, at: int, bit: int, deflate: bool
 ) -> None:
     folder = tmp_path_factory.mktemp("flip")
-    png = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + b"\0" * 40 + b"IEND\xae\x42\x60\x82"
+    png = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + b"\0\0\0\1" * 10 + b"IEND\xae\x42\x60\x82"
     labels = dict.fromkeys(LABELS, "")
     rows = [{"filename": f"{n}.png", "prompt": f"prompt {n}", **labels} for n in range(3)]
     members = {**{f"{n}.png": png for n in range(3)}, "m.csv": to_csv(rows)}
@@ -375,6 +378,17 @@ def test_an_archive_damaged_in_its_data_fails_its_crc(source: Source, images: di
         (folder / archive).write_bytes(data)
         with pytest.raises(SourceError, match=rf"{archive}: .*\.png: CRC error, the archive is damaged"):
             list(load(folder, streaming=True))
+
+
+def test_a_stored_image_in_a_zip_that_calls_it_deflated_fails_its_crc(tmp_path: Path, images: dict[str, bytes]) -> None:
+    name, png = next(iter(images.items()))
+    to_zip(tmp_path / "a.zip", {name: png})
+    to_files(tmp_path, {"m.csv": to_csv([{"filename": name, "prompt": "A picture.", **dict.fromkeys(LABELS, "")}])})
+    data = bytearray((tmp_path / "a.zip").read_bytes())
+    data[data.rindex(b"PK\1\2") + 10] = zipfile.ZIP_DEFLATED
+    (tmp_path / "a.zip").write_bytes(data)
+    with pytest.raises(SourceError, match=rf"a.zip: {name}: CRC error"):
+        list(synthchex_75k.examples(plan(tmp_path)))
 
 
 def test_streaming_reads_no_image_before_its_row_is_asked_for(source: Source, images: dict[str, bytes]) -> None:

@@ -45,8 +45,20 @@ from synthchex_75k import LABELS, load
 
 ALLOWED_IMPORTS = {
     *("ast", "collections", "csv", "dataclasses", "functools", "hashlib", "io", "itertools", "logging", "os", "re"),
-    *("struct", "tarfile", "typing", "urllib.parse", "zipfile", "zlib", "collections.abc", "datasets", "fsspec"),
-    "contextlib",
+    *(
+        "stat",
+        "struct",
+        "tarfile",
+        "time",
+        "typing",
+        "urllib.parse",
+        "zipfile",
+        "zlib",
+        "collections.abc",
+        "datasets",
+        "fsspec",
+    ),
+    *("contextlib", "huggingface_hub"),
 }
 POLICIES = {
     "zeros": lambda raw: int(raw == 1),

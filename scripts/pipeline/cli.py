@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import ast
 import contextlib
+import errno
 import inspect
 import io
 import math
@@ -45,19 +46,16 @@ class HelpFormatter(argparse.RawDescriptionHelpFormatter):
 def start(main: Callable[[], int]) -> NoReturn:
     """Runs a program and ends the process with its exit code.
 
-    SIGTERM ends it in an orderly way, with exit code 143. A closed pipe, as in `… | head`, ends it silently with 141.
-    It does not wait for threads: nobody reads the answers to their requests. What it prints is escaped where the
-    encoding of the output lacks a character.
+    Signals end it as `end_on_signals` tells. A closed pipe, as in `… | head`, ends it silently with 141. It does not
+    wait for threads: nobody reads the answers to their requests. What an output cannot encode is printed as escapes.
 
     Args:
         main: The program; it returns the exit code.
     """
-    interrupt = _interruption()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, interrupt)
+    end_on_signals()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+            stream.reconfigure(errors="backslashreplace")  # no name is a reason to fail
     try:
         try:
             code = main()
@@ -71,21 +69,26 @@ def start(main: Callable[[], int]) -> NoReturn:
     os._exit(code)
 
 
-def _interruption() -> Callable[[int, object], None]:
-    """Returns a signal handler that raises KeyboardInterrupt or SystemExit, once in `CLEANING_UP` seconds."""
+def end_on_signals() -> None:
+    """Makes Ctrl-C and SIGTERM end this process in an orderly way, with exit code 130 or 143.
+
+    For `CLEANING_UP` seconds after the first one, others are ignored, or they would interrupt the removal of
+    half-written files. Later ones count again, in case a library swallowed the exception of the first.
+    """
     until = -math.inf
 
-    def interrupt(number: int, _: object) -> None:
+    def end(number: int, _: Any) -> None:
         nonlocal until
         now = time.monotonic()
         if now < until:
-            return  # people press Ctrl-C twice, and the second one would interrupt the cleaning up
+            return
         until = now + CLEANING_UP
         if number == signal.SIGINT:
             raise KeyboardInterrupt
         sys.exit(128 + number)
 
-    return interrupt
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, end)
 
 
 def exit_code(step: Callable[[], int | None], kept: str = "Finished files") -> int:
@@ -109,7 +112,9 @@ def exit_code(step: Callable[[], int | None], kept: str = "Finished files") -> i
     except (SourceError, StepError) as error:
         print(f"error: {printable(error, keep=NEWLINE)}", file=sys.stderr)
     except (WorkerDiedError, OSError, MemoryError) as error:
-        print(f"error: {error or type(error).__name__}. {rerun}", file=sys.stderr)
+        too_many_files = isinstance(error, OSError) and error.errno == errno.EMFILE
+        remedy = " Raise the limit (`ulimit -n 1024`), or pass --num-proc 1." if too_many_files else ""
+        print(f"error: {error or type(error).__name__}.{remedy} {rerun}", file=sys.stderr)
     return 1
 
 

@@ -55,7 +55,7 @@ class ChatServer(http.server.ThreadingHTTPServer):
     Attributes:
         questions: All that have arrived.
         answered: Those whose completion was sent.
-        keys: The values of the header Authorization.
+        headers: Those of each request, their names in lower case.
         most_in_flight: The largest number of requests at one time.
     """
 
@@ -67,7 +67,7 @@ class ChatServer(http.server.ThreadingHTTPServer):
         self.answer = answer
         self.questions: list[Question] = []
         self.answered: list[Question] = []
-        self.keys: set[str | None] = set()
+        self.headers: list[dict[str, str]] = []
         self.in_flight = self.most_in_flight = 0
         self.lock = threading.Lock()
         self.url = f"http://127.0.0.1:{self.server_port}/v1"
@@ -91,7 +91,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         question = Question(text["text"], base64.b64decode(image["image_url"]["url"].partition(",")[2]), request)
         with server.lock:
             server.questions.append(question)
-            server.keys.add(self.headers.get("Authorization"))
+            server.headers.append({name.lower(): value for name, value in self.headers.items()})
             server.in_flight += 1
             server.most_in_flight = max(server.in_flight, server.most_in_flight)
         try:

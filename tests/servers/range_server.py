@@ -6,6 +6,7 @@ The first counts the bytes of the files it sent.
 import contextlib
 import http.server
 import re
+import zlib
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
@@ -19,10 +20,13 @@ class RangeServer(http.server.ThreadingHTTPServer):
 
     Args:
         folder: What to serve.
+        later: What to serve after `change_after` requests, as another version: the ETags of all files differ.
+        change_after: Number of requests.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, later: Path | None = None, change_after: int = 0) -> None:
         super().__init__(("127.0.0.1", 0), partial(_Handler, directory=str(folder)))
+        self.folder, self.later, self.change_after = folder, later, change_after
         self.asked: list[str] = []
         self.sent: dict[str, int] = {}
         self.url = f"http://127.0.0.1:{self.server_port}"
@@ -31,6 +35,11 @@ class RangeServer(http.server.ThreadingHTTPServer):
 class _Handler(http.server.SimpleHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server: RangeServer
+
+    def parse_request(self) -> bool:
+        is_later = self.server.later and len(self.server.asked) >= self.server.change_after
+        self.directory = str(self.server.later if is_later else self.server.folder)
+        return super().parse_request()
 
     def do_GET(self) -> None:
         path = Path(self.translate_path(self.path))
@@ -51,6 +60,7 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
     def end_headers(self) -> None:
         self.server.asked.append(self.path)
         self.send_header("Accept-Ranges", "bytes")
+        self.send_header("ETag", f'"{zlib.crc32(self.directory.encode()):x}"')
         super().end_headers()
 
     def log_message(self, *_: Any) -> None:
@@ -72,6 +82,6 @@ def serve_plainly(folder: Path) -> AbstractContextManager[http.server.ThreadingH
     return running(http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler))
 
 
-def serve(folder: Path) -> AbstractContextManager[RangeServer]:
+def serve(folder: Path, later: Path | None = None, change_after: int = 0) -> AbstractContextManager[RangeServer]:
     """Runs a server while the context lasts."""
-    return running(RangeServer(folder))
+    return running(RangeServer(folder, later, change_after))

@@ -11,7 +11,7 @@ from pipeline.jobs import WorkerPool
 from pipeline.progress import notice
 from pipeline.shards import MAX_SHARD_SIZE
 from pipeline.source_writer import METADATA, write_source
-from synthchex_75k import Files, list_files, plan
+from synthchex_75k import Files, file_info, list_files, plan
 
 
 def pack(
@@ -66,4 +66,4 @@ def _list_inputs(images: Path, metadata: Path) -> Files:
         jpegs = sum(path.suffix.lower() in (".jpg", ".jpeg") for path in images.rglob("*"))
         found = f", but {counted(jpegs, 'JPEG file')}; convert them to PNG first" if jpegs else " at any depth"
         raise StepError(f"{images}: no PNG file{found}")
-    return files | {str(metadata): {"name": str(metadata.absolute()), "size": metadata.stat().st_size}}
+    return files | {str(metadata): file_info(str(metadata.absolute()))}

@@ -15,6 +15,7 @@ from pipeline.quality.answers import parse_quality, question
 from pipeline.quality.judges import Judge, JudgeError
 from pipeline.quality.labels_csv import LabelsFile, QualityLabel
 from pipeline.rows import read
+from pipeline.table import check_field
 from synthchex_75k import Row, SourceError
 
 MAX_CONSECUTIVE_FAILURES = 20
@@ -87,11 +88,15 @@ def ask_batch(judge: Judge, batch: list[dict[str, Any]], model: str, meta_prompt
         raise StepError(f"{model} returned {len(responses)} answers to {len(batch)} questions")
     if strange := [response for response in responses if not isinstance(response, str)]:
         raise StepError(f"{model} returned an answer that is no text: {strange[0]!r}")
-    labels = [
-        QualityLabel(name, parse_quality(response), response, model, seconds)
-        for name, response in zip(names, responses, strict=True)
-    ]
-    return BatchResult(labels, {})
+    labels, failed = [], {}
+    for name, response in zip(names, responses, strict=True):
+        try:
+            check_field(response)
+        except ValueError as error:
+            failed[name] = f"the answer is no text that LABELS_CSV can hold unchanged: {error}"
+        else:
+            labels.append(QualityLabel(name, parse_quality(response), response, model, seconds))
+    return BatchResult(labels, failed)
 
 
 def write_answers(results: Iterator[BatchResult], labels: LabelsFile, remaining: int) -> dict[str, str]:

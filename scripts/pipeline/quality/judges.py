@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, Protocol
 import PIL.Image
 
 from pipeline.errors import StepError, one_line
+from pipeline.quality.server_client import ResponseError, make_client
 from pipeline.retry import TRANSIENT_STATUS, backoff, with_retry
 from pipeline.rows import decode
 from synthchex_75k import SourceError
@@ -22,7 +23,6 @@ from synthchex_75k import SourceError
 MAX_TOKENS = 64  # of an answer; the meta-prompt asks for two words
 MAX_TRIES = 7  # of a request
 FIRST_DELAY = 0.5  # seconds before the second try
-TIMEOUT, CONNECT_TIMEOUT = 120, 10  # seconds for an answer, and for a connection
 RETRIED_STATUS = TRANSIENT_STATUS | {409}
 FATAL_STATUS = {401, 403, 404}  # key, permission, address or model: the same for every image
 INSTALL = {"openai": "openai", "torch": "torch 'transformers>=5'", "transformers": "torch 'transformers>=5'"}
@@ -110,8 +110,9 @@ class JudgeOptions(NamedTuple):
 class ServerJudge:
     """A model behind an OpenAI-compatible server, such as vLLM, SGLang, llama.cpp or Ollama.
 
-    The key is that in OPENAI_API_KEY, if the server wants one. Requests are retried after 408, 409, 429 and 5xx,
-    dropped connections and timeouts: `MAX_TRIES` tries in all, with exponential back-off or after `Retry-After`.
+    The key is that in OPENAI_API_KEY, if the server wants one; see `server_client`. Requests are retried after 408,
+    409, 429 and 5xx, dropped connections and timeouts: `MAX_TRIES` tries in all, with exponential back-off or after
+    `Retry-After`.
 
     Until the server has answered, one question is asked at a time: a server that cannot be reached is an error at once,
     and the name of the bound of an answer's length, which depends on the server, is found out once.
@@ -128,9 +129,7 @@ class ServerJudge:
     def __init__(self, model: str, base_url: str, concurrency: int, max_tokens: int = MAX_TOKENS) -> None:
         openai = self._openai = _import("openai")
         self.model, self.base_url, self.concurrency, self.max_tokens = model, base_url, concurrency, max_tokens
-        key = os.environ.get("OPENAI_API_KEY") or "none"
-        timeout = openai.Timeout(TIMEOUT, connect=CONNECT_TIMEOUT)
-        self._client = openai.OpenAI(base_url=base_url, api_key=key, max_retries=0, timeout=timeout)
+        self._client = make_client(openai, base_url)
         self._bound = "max_tokens"
         self._has_answered = False
         self._fatal: StepError | None = None
@@ -152,7 +151,9 @@ class ServerJudge:
         openai = self._openai
         try:
             completion = with_retry(lambda: self._complete(messages), self._delay_after)
-            answer: str = completion.choices[0].message.content or ""
+            answer = completion.choices[0].message.content or ""
+            if not isinstance(answer, str):
+                raise TypeError(f"the answer is no text: {answer!r}")
         except openai.APIConnectionError as error:
             if not self._has_answered:
                 cause = one_line(error.__cause__ or error)
@@ -162,7 +163,9 @@ class ServerJudge:
             if error.status_code in FATAL_STATUS:
                 raise self._end(_describe(error)) from error
             raise JudgeError(_describe(error), image_specific=error.status_code in IMAGE_STATUS) from error
-        except (openai.APIError, ValueError, AttributeError, IndexError, TypeError) as error:
+        except ResponseError as error:
+            raise JudgeError(f"{self.base_url}: {error}", image_specific=False) from error
+        except (openai.APIError, ValueError, AttributeError, LookupError, TypeError, RecursionError) as error:
             # The client's errors for a body that is no chat completion.
             message = f"{self.base_url} returned no chat completion; should it end in /v1? {error!r}"
             raise JudgeError(message[:300], image_specific=False) from error
@@ -189,8 +192,13 @@ class ServerJudge:
         create = self._client.chat.completions.create
         try:
             completion = create(model=self.model, messages=messages, temperature=0, **{bound: self.max_tokens})
-        except self._openai.APIStatusError:
+        except (self._openai.APIStatusError, ResponseError):
             self._has_answered = True
+            raise
+        except self._openai.APIConnectionError as error:
+            if isinstance(error.__cause__, ResponseError):  # in some versions of the client
+                self._has_answered = True
+                raise error.__cause__ from None
             raise
         self._has_answered = True
         return completion

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from pipeline.errors import counted, listing
+from pipeline.errors import StepError, counted, listing
 from pipeline.facts import META_PROMPT
 from pipeline.quality.ask import BatchResult, Run, ask_locally, write_answers
 from pipeline.quality.judges import MAX_TOKENS, JudgeOptions
@@ -57,10 +57,10 @@ def label(
 
     Raises:
         SourceError: The source cannot be used.
-        StepError: No image gets an answer, or LABELS_CSV cannot be continued.
+        StepError: No image gets an answer, LABELS_CSV cannot be continued, or the meta-prompt cannot be read.
         OSError: A file cannot be read or written.
     """
-    text = meta_prompt.read_text(encoding="utf-8").strip() if meta_prompt else META_PROMPT
+    text = _read_meta_prompt(meta_prompt) if meta_prompt else META_PROMPT
     check_run(labels_csv, model, text)
     judge = JudgeOptions(model, base_url, function, concurrency, batch_size, max_tokens)
     judge.check_installed()
@@ -85,6 +85,13 @@ def label(
         count = counted(len(failed), "image")
         print(f"error: no answer for {count}; run the command again to ask again:\n- {reasons}", file=sys.stderr)
     return min(len(failed), 1)
+
+
+def _read_meta_prompt(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except UnicodeDecodeError as error:
+        raise StepError(f"--meta-prompt {path}: not a text in UTF-8: {error}") from None
 
 
 def _make_ask(engine: str, judge: JudgeOptions, workers: int) -> Callable[[], Ask]:

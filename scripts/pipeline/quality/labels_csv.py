@@ -6,18 +6,21 @@ import csv
 import io
 import json
 import os
+import stat
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pipeline.errors import StepError, counted, listing
+from pipeline.errors import StepError, counted, listing, one_line
 from pipeline.files import atomic_write, filename_in_errors
+from pipeline.lock import lock_file
 from pipeline.quality.answers import QUALITIES, UNPARSED
-from pipeline.table import csv_bytes
+from pipeline.table import check_field, csv_bytes
 from synthchex_75k import Row
 
 FSYNC_INTERVAL = 1  # seconds
+MAX_BYTES = 256 << 20  # of LABELS_CSV: 3,500 for each image of SynthCheX-75K
 
 
 class QualityLabel(NamedTuple):
@@ -51,7 +54,8 @@ class LabelsFile:
         repaired: Bytes of a half-written last line that were cut off.
 
     Raises:
-        StepError: The file is of another model or meta-prompt, is no such file, or another run is writing to it.
+        StepError: The file is of another model or meta-prompt, is no such file, or another run is writing to it; or the
+            model's name cannot be written to it.
     """
 
     def __init__(self, path: Path, model: str, meta_prompt: str) -> None:
@@ -60,7 +64,8 @@ class LabelsFile:
         check_run(path, model, meta_prompt)
         self._file = open(path, "a+b")  # noqa: SIM115 - closed with the context
         try:
-            _lock(self._file, path)
+            if not lock_file(self._file):
+                raise StepError(f"{path}: another run is writing to it")
             self.repaired = _cut_half_line(self._file)
             if self._file.tell() == 0:
                 self._append_lines([QualityLabel._fields])
@@ -85,7 +90,12 @@ class LabelsFile:
             _run_json(self._path).unlink(missing_ok=True)
 
     def append(self, labels: Iterable[QualityLabel]) -> None:
-        """Appends labels. A kill loses none of them; a power cut may lose those of the last second."""
+        """Appends labels. A kill loses none of them; a power cut may lose those of the last second.
+
+        Raises:
+            ValueError: A text of a label cannot be written, see `check_field`.
+            StepError: The file would be longer than `MAX_BYTES`.
+        """
         for label in labels:
             self._append_lines([[*label[:-1], f"{label.latency_s:.3f}"]])
             self.labels.append(label)
@@ -94,8 +104,11 @@ class LabelsFile:
             self._fsynced = time.monotonic()
 
     def _append_lines(self, lines: Iterable[Iterable[str]]) -> None:
+        data = csv_bytes(lines)
+        if self._file.tell() + len(data) > MAX_BYTES:
+            raise StepError(f"{self._path} would be longer than {MAX_BYTES:,} bytes; ask for shorter answers")
         with filename_in_errors(self._path):
-            self._file.write(csv_bytes(lines))
+            self._file.write(data)
             self._file.flush()
 
 
@@ -105,7 +118,7 @@ def read_labels(path: Path) -> list[QualityLabel]:
     Raises:
         StepError: It is no such file, or has two labels of an image.
     """
-    if not path.is_file():
+    if not _exists(path):
         raise StepError(f"{path}: no such file; create it with `filter_quality.py label`")
     _check_header(path)
     labels: dict[str, QualityLabel] = {}
@@ -116,7 +129,7 @@ def read_labels(path: Path) -> list[QualityLabel]:
             for values in lines:
                 label = _parse_label(values)
                 if label.filename in labels:
-                    raise ValueError(f"{label.filename} has a label already; remove one")
+                    raise ValueError(f"{one_line(label.filename)} has a label already; remove one")
                 labels[label.filename] = label
         except (csv.Error, ValueError) as error:
             line = lines.line_num + isinstance(error, UnicodeDecodeError)  # the reader has not counted that line
@@ -125,19 +138,18 @@ def read_labels(path: Path) -> list[QualityLabel]:
 
 
 def check_run(path: Path, model: str, meta_prompt: str) -> None:
-    """Checks that LABELS_CSV, if it exists, is of a model and meta-prompt.
+    """Checks that LABELS_CSV can hold a model's name and, if it exists, is of that model and meta-prompt.
 
     Raises:
-        StepError: It is of others, is no such file, or the JSON file beside it is missing.
+        StepError: It cannot, is of others, is no such file, or the JSON file beside it is missing or damaged.
     """
-    if not path.is_file() or not _check_header(path):
+    try:
+        check_field(model)
+    except ValueError as error:
+        raise StepError(f"--model: {error}") from None
+    if not _exists(path) or not _check_header(path):
         return
-    run_json = _run_json(path)
-    if not run_json.is_file():
-        raise StepError(
-            f"{run_json} is missing: it holds model and meta-prompt of {path.name}; restore it, or name another file"
-        )
-    before: dict[str, Any] = json.loads(run_json.read_text(encoding="utf-8"))
+    before = _read_run(path)
     for key, value in {"model": model, "meta_prompt": meta_prompt}.items():
         if before.get(key) != value:
             other = key.replace("_", "-")
@@ -164,10 +176,23 @@ def _parse_label(values: list[str]) -> QualityLabel:
         label = QualityLabel(filename, quality, response, model, float(latency))
     except ValueError:
         columns = len(QualityLabel._fields)
-        raise ValueError(f"not a row of {columns} columns with a number at its end: {values}") from None
+        raise ValueError(f"not a row of {columns} columns with a number at its end: {str(values)[:200]}") from None
     if quality not in (*QUALITIES, UNPARSED):
-        raise ValueError(f"{quality!r} is not one of {', '.join((*QUALITIES, UNPARSED))}")
+        raise ValueError(f"{quality[:40]!r} is not one of {', '.join((*QUALITIES, UNPARSED))}")
     return label
+
+
+def _exists(path: Path) -> bool:
+    """Checks that nothing is at a path, or a file that can be read in a short time; returns True for a file."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return False
+    if not stat.S_ISREG(status.st_mode):
+        raise StepError(f"{path}: not a regular file; name another one")
+    if status.st_size > MAX_BYTES:
+        raise StepError(f"{path}: longer than {MAX_BYTES:,} bytes, so it is no CSV of labels; name another file")
+    return True
 
 
 def _check_header(path: Path) -> bool:
@@ -180,31 +205,41 @@ def _check_header(path: Path) -> bool:
         return bool(file.readline())
 
 
+def _read_run(path: Path) -> dict[str, Any]:
+    run_json, remedy = _run_json(path), "restore it, or name another file"
+    if not _exists(run_json):
+        raise StepError(f"{run_json} is missing: it holds model and meta-prompt of {path.name}; {remedy}")
+    try:
+        run = json.loads(run_json.read_bytes())
+    except (ValueError, RecursionError):
+        run = None
+    if not isinstance(run, dict):
+        raise StepError(f"{run_json} is damaged: it holds model and meta-prompt of {path.name}; {remedy}")
+    return run
+
+
 def _run_json(path: Path) -> Path:
     return path.with_name(f"{path.name}.json")
 
 
 def _cut_half_line(file: io.BufferedRandom) -> int:
-    """Cuts off a half-written last line, and returns its length: bytes."""
+    """Cuts off a half-written last row, and returns its length: bytes. Any other damage is left to `read_labels`."""
     file.seek(0)
     end = position = 0
-    in_quotes = False
-    for line in file:
-        position += len(line)
-        in_quotes ^= line.count(b'"') % 2 == 1  # a line break in quotes ends no row
-        if line.endswith(b"\n") and not in_quotes:
-            end = position
+    line = b""
+
+    def lines() -> Iterator[str]:
+        nonlocal line, position
+        for line in file:
+            position += len(line)
+            yield line.decode("utf-8", "replace").replace("\0", "")  # which a power cut may leave
+
+    try:
+        for row in csv.reader(lines()):
+            if line.endswith(b"\n") and len(row) == len(QualityLabel._fields):  # else the row ends within quotes
+                end = position
+    except csv.Error:
+        end = position = file.seek(0, os.SEEK_END)
     file.truncate(end)
     file.seek(0, os.SEEK_END)
     return position - end
-
-
-def _lock(file: io.BufferedRandom, path: Path) -> None:
-    if os.name != "posix":
-        return
-    import fcntl
-
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise StepError(f"{path}: another run is writing to it") from None

@@ -20,7 +20,8 @@ import pytest
 
 import convert_to_parquet  # noqa: F401 - before a test changes the user
 import pipeline.parquet.shard
-from conftest import FIXTURE, Source, contents, convert, files_of, padded
+from conftest import FIXTURE, ROOT, Source, contents, convert, files_of, loose, padded
+from pipeline.cli import end_on_signals
 from pipeline.errors import StepError
 from pipeline.folder import MANIFEST
 from pipeline.shards import check_space
@@ -84,7 +85,7 @@ class Run:
         with open(self.log, "w", buffering=1) as log:
             sys.stdout = sys.stderr = log
             prepare()
-            signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+            end_on_signals()
             sys.exit(convert(source, self.output, *options))
 
     def wait_for(self, files: int) -> None:
@@ -338,6 +339,32 @@ def test_large_conversion_resumes_after_sigkill_of_a_worker(
 # Without space or permission
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("delay", [0, 0.001, 0.003, 0.01, 0.03, 0.1])
+def test_a_second_signal_does_not_interrupt_the_removal_of_half_written_files(
+    delay: float, second: int, large: Path, tmp_path: Path
+) -> None:
+    run = Run(large, tmp_path / "o", LARGE)
+    run.wait_for(2)
+    os.killpg(run.pid, signal.SIGINT)
+    time.sleep(delay)
+    os.killpg(run.pid, second)
+    assert run.end() == (130, INTERRUPTED)
+    assert not leftovers(run.output)
+
+
+def test_too_few_open_files_are_one_line(whole: dict[str, bytes], tmp_path: Path) -> None:
+    program = [sys.executable, str(ROOT / "scripts/convert_to_parquet.py"), str(FIXTURE), str(tmp_path / "o")]
+    for limit in (12, 16, 20, 24):
+        command = ["bash", "-c", f'ulimit -n {limit}; exec "$@"', "bash", *program, "--no-figures", *SMALL]
+        run = subprocess.run(command, capture_output=True, text=True)
+        if run.returncode:
+            assert re.fullmatch(r"error: .*Too many open files.*\. Raise the limit .*ulimit -n.*\n", run.stderr)
+    assert convert(FIXTURE, tmp_path / "o", *SMALL) == 0
+    assert visible(contents(tmp_path / "o")) == visible(whole)
+
+
 def limit_file_size(size: int) -> Callable[[], None]:
     """Returns a `prepare` with which no file grows beyond a size, in bytes."""
     return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
@@ -422,7 +449,7 @@ def test_resumes_after_the_source_was_unavailable(source: Source, tmp_path: Path
     code, log = run.end()
     (folder / "away").rename(folder / "data")
     assert code == 1
-    assert re.fullmatch(rf"error: \[Errno 2\] No such file or directory: '{folder}/data/s\d.zip'. Finished .*\n", log)
+    assert re.fullmatch(rf"error: {folder}/data/s\d.zip: it is gone; restore it, and start again\n", log)
     assert leftovers(tmp_path / "o") == []
     resume(folder, tmp_path / "o", SMALL, contents(tmp_path / "whole"))
 
@@ -437,6 +464,22 @@ def test_source_that_is_damaged_during_the_conversion(source: Source, tmp_path: 
         archive.write(b"damage")
     code, log = run.end()
     assert code == 1
-    assert re.fullmatch(r"error: data/s2.zip: .*png: CRC error, the archive is damaged; get it again\n", log)
+    assert re.fullmatch(rf"error: {path}: it changed while it was read; start again\n", log)
     assert leftovers(tmp_path / "o") == []
     assert not (tmp_path / "o/README.md").exists()
+
+
+def test_loose_images_that_are_replaced_during_the_conversion(source: Source, tmp_path: Path) -> None:
+    folder = source(shape=loose)
+    run = Run(folder, tmp_path / "o", SMALL, slowly)
+    run.wait_for(1)
+    *_, path, last = sorted(folder.rglob("*.png"))
+    before = path.read_bytes()
+    path.write_bytes(last.read_bytes())
+    last.write_bytes(before)
+    code, log = run.end()
+    assert code == 1
+    assert re.fullmatch(r"error: .*\.png: it changed while it was read; start again\n", log)
+    assert not (tmp_path / "o/README.md").exists()
+    assert convert(folder, tmp_path / "whole", *SMALL) == 0
+    resume(folder, tmp_path / "o", SMALL, contents(tmp_path / "whole"))

@@ -1,16 +1,18 @@
 """Writing the images that are kept."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import synthchex_75k
-from conftest import FIXTURE, Rows, contents
+from conftest import FIXTURE, Rows, contents, to_csv, to_files, to_zip
 from filter_quality import main
-from labelling import write_labels
+from labelling import high_quality, write_labels
 from pipeline.quality.answers import UNPARSED
+from servers.chat_server import serve
 
 
 def apply(folder: Path, *options: str) -> int:
@@ -116,6 +118,37 @@ def test_another_selection_needs_overwrite(
     assert contents(tmp_path / "o") == before
     assert apply(tmp_path, "--drop", "Medium Quality", "--overwrite") == 0
     assert len(synthchex_75k.plan(str(tmp_path / "o"))) == 11
+
+
+@pytest.mark.parametrize("name", ["img/ a.png", "img/a .png", "img/a\nb.png", 'img/"a",\r.png', "img/=1+1.png"])
+@pytest.mark.parametrize("shape", [to_files, lambda folder, images: to_zip(folder / "images.zip", images)])
+@pytest.mark.parametrize("column", ["path", "name"])
+def test_labels_of_a_strange_file_name_are_applied(
+    name: str,
+    column: str,
+    shape: Callable[[Path, dict[str, bytes]], None],
+    images: dict[str, bytes],
+    table: list[dict[str, str]],
+    tmp_path: Path,
+) -> None:
+    """White space around the name in the CSV or in the path does not matter, that within it is kept."""
+    kept = name.rpartition("/")[2].strip()
+    first = table[0]["filename"]
+    folder = tmp_path / "source"
+    shape(folder, {name: images[first]})
+    to_files(folder, {"metadata.csv": to_csv([{**table[0], "filename": name if column == "path" else kept}])})
+    labels = ["label", str(folder), str(tmp_path / "labels.csv"), "--model", "judge", "--base-url"]
+    with serve(high_quality) as server:
+        assert main([*labels, server.url]) == 0
+        assert main([*labels, server.url]) == 0, "it is not asked about again"
+    assert len(server.questions) == 1
+    output = tmp_path / "filtered"
+    command = ["apply", str(folder), str(tmp_path / "labels.csv"), str(output), "--num-proc", "1"]
+    assert main(command) == 0
+    (row,) = synthchex_75k.plan(str(output))
+    assert (row.filename, row.prompt) == (kept, table[0]["prompt"])
+    assert main(command) == 0, "a second run finds the result up to date"
+    assert main(["report", str(output), str(tmp_path / "labels.csv")]) == 0, "they are labels of the result, too"
 
 
 @pytest.mark.parametrize("command", ["report", "apply"])

@@ -1,5 +1,6 @@
 """Judges: a server that fails in all ways, and a model as a Python function."""
 
+import gzip
 import re
 import signal
 import subprocess
@@ -10,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import openai
 import pytest
 
 import synthchex_75k
@@ -17,10 +19,20 @@ from conftest import FIXTURE, Rows
 from filter_quality import main
 from labelling import PROGRAM, Label, high_quality, label_arguments, labeller, names, read
 from pipeline.quality.judges import ServerJudge
+from pipeline.quality.labels_csv import read_labels
+from pipeline.quality.server_client import MAX_RESPONSE, make_client
 from pipeline.retry import with_retry
+from pipeline.table import MAX_FIELD
 from servers.chat_server import HALF_A_COMPLETION, HTML_PAGE, Question, Reply, completion, serve
 
 JUDGES = "pipeline.quality.judges"
+OF_OPENAI = {
+    "OPENAI_ORG_ID": "org-of-mine",
+    "OPENAI_PROJECT_ID": "project-of-mine",
+    "OPENAI_ADMIN_KEY": "sk-admin-of-mine",
+    "OPENAI_WEBHOOK_SECRET": "whsec-of-mine",
+    "OPENAI_CUSTOM_HEADERS": "X-Gateway: gateway-of-mine\nauthorization: Bearer other-of-mine",
+}
 
 
 @pytest.fixture(autouse=True)
@@ -36,6 +48,11 @@ def label(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Label:
 # A server
 
 
+LONG = completion("x" * MAX_RESPONSE).body
+TOO_LONG = "a response of more than 1,048,576 bytes is no answer"
+UNWRITABLE = "the answer is no text that LABELS_CSV can hold unchanged: a CSV cannot hold"
+
+
 @pytest.mark.parametrize("key", [None, "sk-secret"])
 def test_key_comes_from_the_environment(label: Label, key: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
@@ -43,8 +60,62 @@ def test_key_comes_from_the_environment(label: Label, key: str | None, monkeypat
         monkeypatch.setenv("OPENAI_API_KEY", key)
     with serve(high_quality) as server:
         output = "".join(map(str, label(server.url)))
-    assert server.keys == {f"Bearer {key or 'none'}"}
+    assert {headers["authorization"] for headers in server.headers} == {f"Bearer {key or 'none'}"}
     assert "sk-secret" not in output
+
+
+@pytest.mark.parametrize("key", ["sk-\N{EN DASH}secret", "sk\nsecret"])
+def test_a_key_that_no_header_can_hold(label: Label, key: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    with serve(high_quality) as server:
+        code, _, error = label(server.url)
+    assert (code, server.questions, [*tmp_path.iterdir()]) == (1, [], [])
+    assert (
+        error
+        == "error: OPENAI_API_KEY cannot be sent: it contains other characters than those of ASCII; set it again\n"
+    )
+
+
+def test_a_server_gets_nothing_but_the_key_of_the_environment(label: Label, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {**OF_OPENAI, "OPENAI_API_KEY": "sk-secret\n"}.items():
+        monkeypatch.setenv(name, value)
+    with serve(high_quality) as server:
+        assert label(server.url)[0] == 0
+    assert {headers["authorization"] for headers in server.headers} == {"Bearer sk-secret"}
+    assert "of-mine" not in str(server.headers)
+
+
+@pytest.mark.parametrize(
+    ("url", "is_openai"),
+    [
+        ("https://api.openai.com/v1", True),
+        ("https://eu.api.openai.com:443/v1", True),
+        ("http://api.openai.com/v1", False),
+        ("https://api.openai.com.example.org/v1", False),
+        ("https://api.openai.com@example.org/v1", False),
+        ("https://example.org/api.openai.com", False),
+        ("https://closedopenai.com/v1", False),
+    ],
+)
+def test_organisation_and_project_go_to_openai_alone(
+    url: str, is_openai: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {**OF_OPENAI, "OPENAI_API_KEY": "sk-secret"}.items():
+        monkeypatch.setenv(name, value)
+    headers = make_client(openai, url).default_headers
+    assert headers["Authorization"] == "Bearer sk-secret"
+    assert ("org-of-mine" in headers.values(), "project-of-mine" in headers.values()) == (is_openai, is_openai)
+    assert is_openai or "of-mine" not in str(headers)
+
+
+def test_a_redirect_takes_no_key_to_another_server(label: Label, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
+    with serve(high_quality) as second:
+        there = Reply(307, headers={"Location": f"{second.url}/chat/completions"})
+        with serve(lambda _: there) as first:
+            assert label(first.url)[0] == 0
+    assert len(first.headers) == len(second.headers) == 12
+    assert ("sk-secret" in str(first.headers), "sk-secret" in str(second.headers)) == (True, False)
 
 
 @pytest.mark.parametrize(
@@ -98,7 +169,7 @@ def test_delays_between_tries(label: Label, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_silent_server_is_asked_again(label: Label, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(f"{JUDGES}.TIMEOUT", 0.5)
+    monkeypatch.setattr("pipeline.quality.server_client.TIMEOUT", 0.5)
     replies = iter([Reply(delay=2)])
     with serve(lambda _: next(replies, "High Quality")) as server:
         assert label(server.url)[0] == 0
@@ -175,8 +246,25 @@ def test_ctrl_c_while_a_retry_waits(tmp_path: Path) -> None:
         (Reply(200, HALF_A_COMPLETION), "returned no chat completion; should it end in /v1?"),
         (Reply(200, HTML_PAGE), "returned no chat completion; should it end in /v1?"),
         (Reply(200, b'{"choices": []}'), "returned no chat completion"),
+        (Reply(200, b'{"choices": {}}'), "returned no chat completion"),
+        (Reply(200, b'{"choices": [{"message": {"content": ["High Quality"]}}]}'), "the answer is no text: ["),
+        (Reply(200, b"[" * 100_000), "returned no chat completion"),
+        (Reply(200, HTML_PAGE, {"Content-Type": "text/html; charset=zip"}), "returned no chat completion"),
+        (Reply(200, LONG), TOO_LONG),
+        (Reply(400, LONG), TOO_LONG),
+        (Reply(307, LONG, {"Location": "/v1/chat/completions"}), TOO_LONG),
+        (
+            Reply(200, gzip.compress(LONG), {"Content-Encoding": "gzip"}),
+            "the server compresses its responses, although",
+        ),
+        (completion("High \ud800 Quality"), f"{UNWRITABLE} the character '\\ud800' of 'High \\ud800 Quality'"),
+        (completion("High \0 Quality"), f"{UNWRITABLE} the character '\\x00' of 'High \\x00 Quality'"),
+        (completion("x" * (MAX_FIELD + 1)), f"{UNWRITABLE} the 131,073 characters of 'xxxx"),
     ],
-    ids=["bad image", "half a completion", "HTML", "no choice"],
+    ids=[
+        *["bad image", "half a completion", "HTML", "no choice", "choices are no list", "no text", "deep JSON"],
+        *["charset", "long", "long error", "long redirect", "compressed", "surrogate", "NUL", "long answer"],
+    ],
 )
 @pytest.mark.parametrize("place", [0, 4])
 def test_one_question_without_an_answer(
@@ -324,6 +412,22 @@ def test_callable_that_fails_for_an_image(
     error = capsys.readouterr().err
     assert re.search(rf"^- {expected[4]['filename']}: RuntimeError: out of memory {where}$", error, re.M)
     assert names(tmp_path) == {row["filename"] for row in expected if row["prompt"] != bad}
+
+
+def test_callable_whose_answers_a_csv_cannot_hold(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], expected: Rows
+) -> None:
+    longest = "\N{PILE OF POO}\r" * (MAX_FIELD // 2)
+    answers = ["\udc80", "\0", "x" * (MAX_FIELD + 1), longest, *["High Quality"] * 8]
+    monkeypatch.setattr(synthchex_75k, "judge", lambda images, questions: answers, raising=False)
+    command = ["label", str(FIXTURE), str(tmp_path / "labels.csv"), "--model", "mine", "--batch-size", "12"]
+    for _ in range(2):
+        assert main([*command, "--callable", "synthchex_75k:judge"]) == 1
+        assert "error: no answer for 3 images; run the command again" in capsys.readouterr().err
+        answers = answers[:3]
+    assert {known.filename: known.response for known in read_labels(tmp_path / "labels.csv")} == {
+        row["filename"]: answer for row, answer in zip(expected[3:], [longest, *["High Quality"] * 8], strict=True)
+    }
 
 
 @pytest.mark.parametrize(
