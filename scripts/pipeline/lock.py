@@ -72,11 +72,10 @@ class FolderLock:
     def __init__(self, folder: Path) -> None:
         self._path = folder / LOCK
         self._file: IO[bytes] | None = None
-        self._created = [path for path in (folder, *folder.parents) if not path.exists()]
+        self._created: list[Path] = []
         if os.name != "posix" or (folder.exists() and not os.access(folder, os.W_OK)):
             return  # a run that may not write there can still find that nothing is left to do
         try:
-            folder.mkdir(parents=True, exist_ok=True)
             self._acquire()
         except BaseException:
             self.release()
@@ -84,9 +83,16 @@ class FolderLock:
 
     def release(self) -> None:
         """Ends the lock, and removes its file first: the next run locks a file of its own."""
+        try:
+            self._remove()
+        except (KeyboardInterrupt, SystemExit):  # a signal; `cli` ignores others now
+            self._remove()
+            raise
+
+    def _remove(self) -> None:
         if self._file:
-            with self._file:
-                self._path.unlink(missing_ok=True)
+            self._path.unlink(missing_ok=True)
+            self._file.close()
             self._file = None
         for folder in self._created:
             with contextlib.suppress(OSError):  # it is not empty, or was not created
@@ -94,28 +100,37 @@ class FolderLock:
 
     def _acquire(self) -> None:
         deadline = time.monotonic() + PATIENCE
-        while self._file is None:
-            file = open(self._path, "a+b")  # noqa: SIM115 - closed by `release`
-            if lock_file(file) and self._is_in_place(file):
-                self._file = file
-                break
-            file.close()
+        while not (file := self._try_to_lock()):
             if time.monotonic() > deadline:
                 raise StepError(
                     f"another run is writing to {self._path.parent}: {self._path.read_text(encoding='utf-8')}. Wait "
                     "until it and its workers have ended, or end them, or name another folder."
                 )
             time.sleep(0.05)
+        self._file = file
         now = datetime.datetime.now().astimezone().isoformat(" ", "seconds")
+        program = Path(sys.argv[0]).name
         with filename_in_errors(self._path):
-            self._file.truncate(0)  # of a killed run
-            self._file.write(
-                f"process {os.getpid()} on {platform.node()}, {Path(sys.argv[0]).name}, since {now}".encode()
-            )
-            self._file.flush()
+            file.truncate(0)  # a killed run has left it
+            file.write(f"process {os.getpid()} on {platform.node()}, {program}, since {now}".encode())
+            file.flush()
+
+    def _try_to_lock(self) -> IO[bytes] | None:
+        """Returns the locked file; None if another run holds the lock, or is removing file and folder at its end."""
+        folder = self._path.parent
+        self._created += [path for path in (folder, *folder.parents) if not path.exists()]
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            file = open(self._path, "a+b")  # noqa: SIM115 - closed by `release`
+        except (FileExistsError, FileNotFoundError):
+            return None
+        if lock_file(file) and self._is_in_place(file):
+            return file
+        file.close()
+        return None
 
     def _is_in_place(self, file: IO[bytes]) -> bool:
-        """False if the run before has removed this file, after it was opened here and before it was locked."""
+        """False if another run removed the file after it was opened here."""
         with contextlib.suppress(FileNotFoundError):
             return os.path.samestat(os.fstat(file.fileno()), self._path.stat())
         return False
