@@ -72,15 +72,17 @@ class FolderLock:
     def __init__(self, folder: Path) -> None:
         self._path = folder / LOCK
         self._file: IO[bytes] | None = None
+        self._holder = "a run that has just ended"
         self._created = [path for path in (folder, *folder.parents) if not path.exists()]
-        if os.name != "posix" or (folder.exists() and not os.access(folder, os.W_OK)):
-            return  # a run that may not write there can still find that nothing is left to do
+        if os.name != "posix":
+            return
         try:
-            folder.mkdir(parents=True, exist_ok=True)
             self._acquire()
-        except BaseException:
+        except BaseException as error:
             self.release()
-            raise
+            # A run that may not write there can still find that nothing is left to do.
+            if not (isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EROFS) and folder.is_dir()):
+                raise
 
     def release(self) -> None:
         """Ends the lock, and removes its file first: the next run locks a file of its own."""
@@ -94,18 +96,14 @@ class FolderLock:
 
     def _acquire(self) -> None:
         deadline = time.monotonic() + PATIENCE
-        while self._file is None:
-            file = open(self._path, "a+b")  # noqa: SIM115 - closed by `release`
-            if lock_file(file) and self._is_in_place(file):
-                self._file = file
-                break
-            file.close()
+        while not self._try():
             if time.monotonic() > deadline:
                 raise StepError(
-                    f"another run is writing to {self._path.parent}: {self._path.read_text(encoding='utf-8')}. Wait "
-                    "until it and its workers have ended, or end them, or name another folder."
+                    f"another run is writing to {self._path.parent}: {self._holder}. Wait until it and its workers "
+                    "have ended, or end them, or name another folder."
                 )
             time.sleep(0.05)
+        assert self._file
         now = datetime.datetime.now().astimezone().isoformat(" ", "seconds")
         with filename_in_errors(self._path):
             self._file.truncate(0)  # of a killed run
@@ -113,6 +111,19 @@ class FolderLock:
                 f"process {os.getpid()} on {platform.node()}, {Path(sys.argv[0]).name}, since {now}".encode()
             )
             self._file.flush()
+
+    def _try(self) -> bool:
+        """Locks the file, unless another run holds it, or removes folder and file at this moment."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            file = open(self._path, "a+b")  # noqa: SIM115 - closed by `release`
+            if lock_file(file) and self._is_in_place(file):
+                self._file = file
+                return True
+            file.seek(0)
+            self._holder = file.read().decode(errors="replace") or "a run that has just begun"
+            file.close()
+        return False
 
     def _is_in_place(self, file: IO[bytes]) -> bool:
         """False if the run before has removed this file, after it was opened here and before it was locked."""
