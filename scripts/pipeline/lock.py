@@ -114,8 +114,8 @@ class FolderLock:
 
     def _try(self) -> bool:
         """Locks the file, unless another run holds it, or removes folder and file at this moment."""
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError, FileExistsError):  # which `mkdir` raises for a folder that goes
+            self._path.parent.mkdir(parents=True, exist_ok=True)
             file = open(self._path, "a+b")  # noqa: SIM115 - closed by `release`
             if lock_file(file) and self._is_in_place(file):
                 self._file = file
