@@ -110,7 +110,7 @@ def read_arguments(arguments: list[str] | None) -> dict[str, Any]:
 
 def parser() -> argparse.ArgumentParser:
     """Returns the parser of the command line."""
-    result = make_parser(__doc__, EXAMPLES, convert)
+    result = make_parser(main, EXAMPLES, convert)
     add = result.add_argument
     add("source", metavar="SOURCE", help="folder or archive, or address: hf://datasets/USER/NAME@REVISION, https://…")
     add("output", metavar="OUTPUT_DIR", type=local_folder, help="folder for the result alone, created if needed")

@@ -20,6 +20,7 @@ from pipeline.cli import (
     add_on_mismatch,
     add_writing,
     defaults_of,
+    docstring_of,
     exit_code,
     input_file,
     local_folder,
@@ -97,7 +98,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """Returns the parser of the command line."""
-    result = make_parser(__doc__, EXAMPLES)
+    result = make_parser(main, EXAMPLES)
     commands = result.add_subparsers(dest="command", required=True, metavar="label|report|apply")
     _add_label(commands)
     _add_report(commands)
@@ -146,7 +147,7 @@ def _add_apply(commands: Any) -> None:
 
 
 def _add_command(commands: Any, function: Callable[..., Any], epilog: str) -> argparse.ArgumentParser:
-    about = (function.__doc__ or "").partition("\n")[0]
+    about = docstring_of(function).partition("\n")[0]
     command: argparse.ArgumentParser = commands.add_parser(
         function.__name__, help=about, description=about, epilog=epilog, formatter_class=HelpFormatter
     )

@@ -39,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """Returns the parser of the command line."""
-    result = make_parser(__doc__, EXAMPLES, pack)
+    result = make_parser(main, EXAMPLES, pack)
     add = result.add_argument
     add("images", metavar="IMAGE_DIR", type=Path, help="folder with PNG files, at any depth")
     add("metadata", metavar="METADATA_CSV", type=Path, help="CSV with file names, prompts and labels")

@@ -45,3 +45,6 @@ except ModuleNotFoundError as error:
         f"error: this program needs the Python package {error.name}: "
         "pip install datasets huggingface_hub pillow pyarrow, or run it with `uv run`"
     ) from None
+except KeyboardInterrupt:  # the imports take most of a second
+    print("\ninterrupted", file=sys.stderr)
+    raise SystemExit(130) from None

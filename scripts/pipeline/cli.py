@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import contextlib
 import errno
 import inspect
 import io
+import math
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
 from datasets.utils.py_utils import convert_file_size_to_int
 
-from pipeline.errors import StepError
+from pipeline.errors import StepError, printable
 from pipeline.jobs import WorkerDiedError, available_cpus
 from synthchex_75k import SourceError
+
+CLEANING_UP = 5  # seconds
+NEWLINE = "\n"  # between the problems of a source
 
 Add = Callable[..., Any]  # `add_argument` of a parser or a group
 
@@ -47,8 +53,9 @@ def start(main: Callable[[], int]) -> NoReturn:
         main: The program; it returns the exit code.
     """
     end_on_signals()
-    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
-        sys.stdout.reconfigure(errors="backslashreplace")  # as the standard error: no name is a reason to fail
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # no name is a reason to fail
     try:
         try:
             code = main()
@@ -65,12 +72,17 @@ def start(main: Callable[[], int]) -> NoReturn:
 def end_on_signals() -> None:
     """Makes Ctrl-C and SIGTERM end this process in an orderly way, with exit code 130 or 143.
 
-    The first one counts. Others are ignored, or they would interrupt the removal of half-written files.
+    For `CLEANING_UP` seconds after the first one, others are ignored, or they would interrupt the removal of
+    half-written files. Later ones count again, in case a library swallowed the exception of the first.
     """
+    until = -math.inf
 
-    def end(number: int, _: Any) -> NoReturn:
-        for other in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(other, signal.SIG_IGN)
+    def end(number: int, _: Any) -> None:
+        nonlocal until
+        now = time.monotonic()
+        if now < until:
+            return
+        until = now + CLEANING_UP
         if number == signal.SIGINT:
             raise KeyboardInterrupt
         sys.exit(128 + number)
@@ -98,7 +110,7 @@ def exit_code(step: Callable[[], int | None], kept: str = "Finished files") -> i
     except BrokenPipeError:
         raise
     except (SourceError, StepError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(error, keep=NEWLINE)}", file=sys.stderr)
     except (WorkerDiedError, OSError, MemoryError) as error:
         too_many_files = isinstance(error, OSError) and error.errno == errno.EMFILE
         remedy = " Raise the limit (`ulimit -n 1024`), or pass --num-proc 1." if too_many_files else ""
@@ -107,20 +119,27 @@ def exit_code(step: Callable[[], int | None], kept: str = "Finished files") -> i
 
 
 def make_parser(
-    docstring: str | None, examples: str, function: Callable[..., Any] | None = None
+    main: Callable[..., Any], examples: str, function: Callable[..., Any] | None = None
 ) -> argparse.ArgumentParser:
     """Returns a parser whose help is the docstring of the program.
 
     Args:
-        docstring: The first paragraph is shown above the options, the rest below.
+        main: The program, of whose module the docstring is: its first paragraph is shown above the options, the rest
+            below.
         examples: Shown last.
         function: Its parameters' defaults are the options' defaults. Default: set them for each subcommand.
     """
-    about, _, more = inspect.cleandoc(docstring or "").partition("\n\n")
+    about, _, more = docstring_of(inspect.getmodule(main)).partition("\n\n")
     parser = argparse.ArgumentParser(description=about, epilog=f"{more}\n{examples}", formatter_class=HelpFormatter)
     if function:
         parser.set_defaults(**defaults_of(function))
     return parser
+
+
+def docstring_of(thing: Any) -> str:
+    """Returns the docstring of a module or function, from the source: `python -OO` has none in memory."""
+    tree: Any = ast.parse(inspect.getsource(thing))
+    return ast.get_docstring(tree if inspect.ismodule(thing) else tree.body[0]) or ""
 
 
 def defaults_of(function: Callable[..., Any]) -> dict[str, Any]:

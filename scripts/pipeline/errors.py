@@ -14,11 +14,28 @@ def one_line(text: object) -> str:
     return " ".join(str(text).split())
 
 
+def printable(text: object, keep: str = "") -> str:
+    r"""Returns a text with escapes for characters that cannot be shown, such as those in a file name from elsewhere.
+
+    Args:
+        text: The text.
+        keep: Characters to leave as they are.
+
+    Example:
+        >>> print(printable("two\nlines"))
+        two\nlines
+    """
+    return "".join(
+        character if character.isprintable() or character in keep else character.encode("unicode_escape").decode()
+        for character in str(text)
+    )
+
+
 def listing(items: Sequence[object], limit: int = 5, separator: str = "; ") -> str:
     """Joins the first items of a list, and counts the others.
 
     Args:
-        items: What to list.
+        items: What to list; each is made `printable`.
         limit: How many to show.
         separator: What to put between them.
 
@@ -27,7 +44,7 @@ def listing(items: Sequence[object], limit: int = 5, separator: str = "; ") -> s
         ('a; b', 'a; b; c; and 4 more')
     """
     others = [f"and {len(items) - limit:,} more"] if len(items) > limit else []
-    return separator.join([*map(str, items[:limit]), *others])
+    return separator.join([*map(printable, items[:limit]), *others])
 
 
 def counted(number: int, noun: str, plural: str = "") -> str:

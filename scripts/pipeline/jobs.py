@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -48,7 +49,12 @@ class WorkerPool:
         num_proc = min(num_proc, max(2 * available_cpus(), MIN_PROCESSES_ALLOWED))
         self._done = [context.Value("q"), context.Value("q")]
         self._pool = ProcessPoolExecutor(num_proc, context, _start_worker, (self._done,))
-        self._pool.submit(os.getpid)  # the first job starts all processes
+        try:
+            with _without_sigint():
+                self._pool.submit(os.getpid)  # the first job starts all processes
+        except BaseException:  # too many processes or open files
+            self.stop()
+            raise
 
     def __enter__(self) -> WorkerPool:
         return self
@@ -127,6 +133,19 @@ def _cgroup_quota(root: Path) -> int | None:
         return None if quota in ("max", "-1") else max(1, int(quota) // int(period))
     except (OSError, ValueError):  # no cgroup, or one that is hidden
         return None
+
+
+@contextlib.contextmanager
+def _without_sigint() -> Iterator[None]:
+    """Holds back Ctrl-C: a process that is forked meanwhile never gets it, this one gets it at the end."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _start_worker(done: list[Any]) -> None:

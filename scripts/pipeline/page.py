@@ -15,6 +15,8 @@ from pathlib import Path
 
 import PIL.Image
 
+from pipeline.rows import to_rgb
+
 TEMPLATE, STYLE = (Path(__file__).with_name(f"page.{suffix}") for suffix in ("html", "css"))
 PIXELS = 320  # of an image on the page
 
@@ -85,7 +87,7 @@ def figure(image: PIL.Image.Image, alt: str, texts: Mapping[str, str]) -> str:
 
 def _thumbnail(image: PIL.Image.Image) -> bytes:
     saved = io.BytesIO()
-    image = image.convert("RGB")
+    image = to_rgb(image)
     image.thumbnail((PIXELS, PIXELS), PIL.Image.Resampling.LANCZOS)
     image.save(saved, "JPEG", quality=80, optimize=True)
     return saved.getvalue()

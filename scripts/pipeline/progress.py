@@ -10,6 +10,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from pipeline.errors import printable
+
 LOG_INTERVAL = 10  # seconds between lines, where the standard error is no terminal
 NOTICE_AFTER = 1  # seconds until `notice` prints
 
@@ -40,6 +42,7 @@ def progress_bar(title: str, total: int, unit: str, **options: Any) -> Iterator[
 
 def write_line(text: str) -> None:
     """Prints a line on the standard output, above a progress bar if there is one in the terminal."""
+    text = printable(text)
     if sys.stderr.isatty():
         tqdm.write(text)
     else:
@@ -49,7 +52,7 @@ def write_line(text: str) -> None:
 @contextlib.contextmanager
 def notice(text: str) -> Iterator[None]:
     """Prints a line if the context is still running after `NOTICE_AFTER` seconds."""
-    timer = threading.Timer(NOTICE_AFTER, lambda: print(text, file=sys.stderr, flush=True))
+    timer = threading.Timer(NOTICE_AFTER, lambda: print(printable(text), file=sys.stderr, flush=True))
     timer.daemon = True
     timer.start()
     try:

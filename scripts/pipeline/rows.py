@@ -8,13 +8,18 @@ from collections.abc import Iterator
 from typing import Any
 
 import PIL.Image
+import PIL.ImageChops
+import PIL.ImageCms
 
 import synthchex_75k
-from pipeline.errors import StepError
+from pipeline.errors import StepError, one_line
 from pipeline.progress import notice
 from synthchex_75k import Row, SourceError
 
 READ_AHEAD = 16 << 20  # bytes of one request to a remote source: about 60 images
+# Pillow's unpackers for 16-bit colours take the high byte; with the other byte order, the low one.
+LOW_BYTES = {"RGB;16B": "RGB;16L", "RGBA;16B": "RGBA;16L"}
+SRGB_GAMMA, SRGB_CHROMATICITY = 0.45455, (0.3127, 0.329, 0.64, 0.33, 0.3, 0.6, 0.15, 0.06)
 
 
 def plan(source: str, on_mismatch: str = "error") -> list[Row]:
@@ -84,7 +89,7 @@ def image_size(row: Row) -> int:
 
 
 def decode(image: bytes, where: str) -> PIL.Image.Image:
-    """Decodes a PNG file.
+    """Decodes a PNG file; of an animation, the first frame.
 
     Args:
         image: The file.
@@ -95,10 +100,87 @@ def decode(image: bytes, where: str) -> PIL.Image.Image:
     """
     try:
         decoded = PIL.Image.open(io.BytesIO(image))
+        coding = str(decoded.tile[0][3])
         decoded.load()
-    except Exception:  # Pillow's errors for a damaged file are of any class, by version
-        raise SourceError(f"{where}: Pillow cannot decode the image; generate it again") from None
+        if coding in LOW_BYTES:
+            decoded.paste(_round_16_bits(decoded, _read_as(image, LOW_BYTES[coding])))
+    except MemoryError:
+        raise
+    except Exception as error:  # of a damaged file Pillow raises errors of any class
+        raise SourceError(f"{where}: Pillow cannot decode the image ({one_line(error)}); generate it again") from None
     return decoded
+
+
+def to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
+    """Converts an image to 8-bit RGB, for people and models to look at: transparent pixels are composed on black."""
+    if image.mode.startswith("I"):  # 16-bit gray; Pillow would clip it at 255
+        image = image.convert("I").point(lambda value: value * (255 / 65535) + 0.5).convert("L")
+        image.info.pop("transparency", None)  # a colour of 16 bits
+    if not _has_transparency(image):
+        return image.convert("RGB")
+    pixels = image.convert("RGBA")
+    return PIL.Image.alpha_composite(PIL.Image.new("RGBA", pixels.size, "black"), pixels).convert("RGB")
+
+
+def not_in_rgb(image: PIL.Image.Image) -> str | None:
+    """Returns what `to_rgb` would lose of an image, apart from the low bits of 16; None if nothing.
+
+    Args:
+        image: The image, as `decode` returns it.
+    """
+    if getattr(image, "is_animated", False):
+        return "an animation"
+    if _has_transparency(image):
+        return "transparency"
+    if not _is_srgb(image):
+        return "a colour space other than sRGB (iCCP, gAMA or cHRM)"
+    return None
+
+
+def _read_as(image: bytes, coding: str) -> PIL.Image.Image:
+    """Decodes a PNG file with another of Pillow's unpackers."""
+    decoded = PIL.Image.open(io.BytesIO(image))
+    tile: Any = (*decoded.tile[0][:3], coding)  # in newer Pillow a named tuple
+    decoded.tile = [tile]
+    decoded.load()
+    return decoded
+
+
+def _round_16_bits(high: PIL.Image.Image, low: PIL.Image.Image) -> PIL.Image.Image:
+    """Returns 16-bit values scaled to 8 bits, `(256 * high + low) / 257` rounded; Pillow itself returns `high`."""
+    bands = len(high.getbands())
+    up, down = (
+        PIL.ImageChops.subtract(*pair).point([int(value > 128) for value in range(256)] * bands)
+        for pair in ((low, high), (high, low))
+    )
+    return PIL.ImageChops.subtract(PIL.ImageChops.add(high, up), down)
+
+
+def _has_transparency(image: PIL.Image.Image) -> bool:
+    return "A" in image.getbands() or "transparency" in image.info
+
+
+def _is_srgb(image: PIL.Image.Image) -> bool:
+    """True for sRGB, said or unsaid. A profile counts by what it does to colours, since its name may be any."""
+    profile = image.info.get("icc_profile")
+    if profile:
+        return _is_srgb_profile(profile, "L" if image.mode.startswith(("I", "L", "1")) else "RGB")
+    if "srgb" in image.info:  # it overrides the others
+        return True
+    found = (image.info.get("gamma", SRGB_GAMMA), *image.info.get("chromaticity", SRGB_CHROMATICITY))
+    return all(abs(a - b) < 0.001 for a, b in zip(found, (SRGB_GAMMA, *SRGB_CHROMATICITY)))
+
+
+def _is_srgb_profile(profile: bytes, mode: str) -> bool:
+    """True if an ICC profile changes no colour by more than rounding does."""
+    colours = PIL.Image.frombytes("RGB", (16, 256), bytes(range(256)) * 48).convert(mode)
+    try:
+        srgb = PIL.ImageCms.createProfile("sRGB")
+        seen: Any = PIL.ImageCms.profileToProfile(colours, io.BytesIO(profile), srgb, outputMode="RGB")
+    except (PIL.ImageCms.PyCMSError, OSError, ImportError):  # no profile, not of such images, or no littlecms
+        return False
+    extrema: Any = PIL.ImageChops.difference(seen, colours.convert("RGB")).getextrema()
+    return max(high for _, high in extrema) <= 2
 
 
 def evenly_spaced(count: int, wanted: int) -> list[int]:

@@ -17,7 +17,7 @@ from pipeline.errors import StepError
 from pipeline.files import background_fsync
 from pipeline.folder import OutputFolder
 from pipeline.jobs import WorkerPool, advance
-from pipeline.rows import decode, image_size, read
+from pipeline.rows import decode, image_size, not_in_rgb, read, to_rgb
 from pipeline.shards import Outcome, cut, write_missing
 from pipeline.table import csv_bytes
 from synthchex_75k import LABELS, Row, SourceError
@@ -28,6 +28,7 @@ ROW_OVERHEAD, FILE_OVERHEAD = 512, 4096  # bytes of a member and of a file besid
 # Resizing costs CPU, not bytes: rows that would fit in a few zips go into about `RESIZED_ZIPS`, of at least
 # `MIN_RESIZED_ROWS` rows, whatever the number of processes, so that each process gets work.
 RESIZED_ZIPS, MIN_RESIZED_ROWS = 64, 32
+BIT_DEPTH = 24  # its place in a PNG file
 
 
 class ImageShard(NamedTuple):
@@ -46,7 +47,7 @@ class ImageShard(NamedTuple):
         """Returns a hash of everything that the zip's bytes depend on; `crcs` are those of the source's images."""
         content = hashlib.sha256(b"images.zip 1")
         if self.pixels:
-            content.update(repr((self.pixels, PIL.__version__)).encode())
+            content.update(repr(("resize 2", self.pixels, PIL.__version__)).encode())
         for row, crc in zip(self.rows, crcs, strict=True):
             content.update(repr((row.filename, row.size, crc)).encode())
         return content.hexdigest()
@@ -135,7 +136,7 @@ def max_member_size(row: Row, pixels: int | None) -> int:
 
 
 def resize(image: bytes, pixels: int, where: str) -> bytes:
-    """Resizes a PNG: Lanczos, RGB, optimised; an RGB image of that size is returned unchanged.
+    """Resizes a PNG: Lanczos, 8-bit RGB, optimised; an 8-bit RGB image of that size is returned unchanged.
 
     Args:
         image: The PNG file.
@@ -146,15 +147,16 @@ def resize(image: bytes, pixels: int, where: str) -> bytes:
         The PNG file.
 
     Raises:
-        SourceError: It cannot be decoded, or would lose its proportions, transparency or 16 bits.
+        SourceError: It cannot be decoded, or would lose its proportions or what 8-bit RGB does not hold.
     """
     decoded = decode(image, where)
     if decoded.width != decoded.height:
         raise SourceError(f"{where}: {decoded.width}x{decoded.height} pixels, not square; --size would distort it")
-    if decoded.mode not in ("1", "L", "P", "RGB"):
-        raise SourceError(f"{where}: mode {decoded.mode}; --size takes 8-bit gray, palette and RGB, convert it first")
-    if decoded.size == (pixels, pixels) and decoded.mode == "RGB":
+    if decoded.size == (pixels, pixels) and decoded.mode == "RGB" and image[BIT_DEPTH] == 8:
         return image
+    if lost := not_in_rgb(decoded):
+        raise SourceError(f"{where}: {lost}, which --size would drop; convert the image to plain sRGB first")
     saved = io.BytesIO()
-    decoded.convert("RGB").resize((pixels, pixels), PIL.Image.Resampling.LANCZOS).save(saved, "PNG", optimize=True)
+    resized = to_rgb(decoded).resize((pixels, pixels), PIL.Image.Resampling.LANCZOS)
+    resized.save(saved, "PNG", optimize=True, icc_profile=None)  # which would only say sRGB
     return saved.getvalue()

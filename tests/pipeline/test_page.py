@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from images import gray_16
 from pipeline import page
+from pipeline.rows import decode
 
 VOID = {"img", "meta"}  # elements without an end tag
 
@@ -85,6 +87,14 @@ def test_figure_holds_a_small_thumbnail(mode: str) -> None:
     with PIL.Image.open(io.BytesIO(base64.b64decode(encoded))) as thumbnail:
         assert (thumbnail.format, thumbnail.size) == ("JPEG", (page.PIXELS, page.PIXELS))
     assert len(figure) < 80_000, "so that 60 of them, of noise, stay below 5 MB"
+
+
+def test_16_bits_are_not_clipped() -> None:
+    figure = page.figure(decode(gray_16(256), "a.png"), "alt", {})
+    (encoded,) = re.findall(r'src="data:image/jpeg;base64,([^"]+)"', figure)
+    with PIL.Image.open(io.BytesIO(base64.b64decode(encoded))) as thumbnail:
+        for x in range(0, 256, 17):
+            assert thumbnail.convert("L").getpixel((x, 128)) == pytest.approx(x, abs=8)
 
 
 def test_page_without_figures_is_small() -> None:

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 import synthchex_75k
 from conftest import ROOT, Rows, contents, padded, to_csv, to_files
+from images import gray_16, rgb_16
 from pack_shards import main
 from pipeline.folder import MANIFEST
 from pipeline.source_writer import cut_zips, metadata_csv
@@ -132,8 +133,7 @@ def test_images_of_the_wanted_size_are_copied(pack: Pack, images: dict[str, byte
     ("mode", "size", "message"),
     [
         ("RGB", (64, 32), "64x32 pixels, not square; --size would distort it"),
-        ("RGBA", (64, 64), "mode RGBA; --size takes 8-bit gray, palette and RGB"),
-        ("I;16", (64, 64), "mode I;16; --size takes 8-bit gray, palette and RGB"),
+        ("RGBA", (64, 64), "transparency, which --size would drop; convert the image to plain sRGB first"),
     ],
 )
 def test_images_that_resizing_would_spoil(
@@ -147,6 +147,19 @@ def test_images_that_resizing_would_spoil(
     assert not list(tmp_path.glob("o/*.csv"))
     assert not list(tmp_path.glob("o/data/*"))
     assert pack()[0] == 0, "a copy is possible"
+
+
+@pytest.mark.parametrize("size", ["64", "32"])
+def test_16_bits_are_scaled(size: str, pack: Pack, generated: Path, tmp_path: Path) -> None:
+    for path, png in zip(sorted(generated.glob("2/*.png")), (gray_16(64), rgb_16(64))):
+        path.write_bytes(png)
+    assert pack("--size", size)[0] == 0
+    with zipfile.ZipFile(tmp_path / "o/data/images-00000-of-00001.zip") as archive:
+        for path in sorted(generated.glob("2/*.png"))[:2]:
+            resized = PIL.Image.open(io.BytesIO(archive.read(path.name)))
+            assert (resized.mode, resized.size, archive.read(path.name)[24]) == ("RGB", (int(size),) * 2, 8)
+            reds = [*resized.getchannel("R").tobytes()]
+            assert (min(reds) < 5, max(reds) > 250, 120 < sum(reds) / len(reds) < 135) == (True,) * 3, "a ramp"
 
 
 def test_resized_images_are_shared_out_to_processes(

@@ -13,7 +13,7 @@ from PIL.PngImagePlugin import PngInfo
 from pipeline.errors import counted
 from pipeline.jobs import WorkerPool
 from pipeline.parquet.layout import FIGURES
-from pipeline.rows import decode, evenly_spaced, read
+from pipeline.rows import decode, evenly_spaced, read, to_rgb
 from synthchex_75k import LABELS, UNCERTAINTY, Row
 
 MAX_BYTES = 300_000  # of a figure
@@ -109,7 +109,7 @@ def _draw_examples(examples: list[dict[str, Any]]) -> Figure:
     lines = -(-len(examples) // 2)
     figure, all_axes = _figure(lines, min(2, len(examples)), height=4.8 * lines)
     for axes, example in zip(all_axes, examples):
-        image = decode(example["image"]["bytes"], example["filename"]).convert("RGB")
+        image = to_rgb(decode(example["image"]["bytes"], example["filename"]))
         axes.imshow(image.resize((330, 330), PIL.Image.Resampling.LANCZOS))
         positive = [label for label, value in example["labels_dict"].items() if value == 1]
         prompt = _wrap(example["prompt"], PROMPT_LINES)

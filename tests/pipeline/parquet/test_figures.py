@@ -12,6 +12,7 @@ import PIL.Image
 import pytest
 
 from conftest import FIXTURE, Rows, contents, convert, plan
+from images import gray_16
 from pipeline.parquet.figures import Figure, FigureData, count_positive, render
 from synthchex_75k import LABELS
 
@@ -95,6 +96,16 @@ def test_figures_show_counts_labels_and_prompts(examples: Rows, drawn: list[str]
         positive = [label for label, value in row["labels_dict"].items() if value == 1]
         text = f"Labels: {', '.join(positive) or 'none'} {row['prompt'][:20]}"
         assert any(under_image.startswith("".join(text.split())) for under_image in under_images), text
+
+
+def test_16_bits_are_not_clipped(examples: Rows) -> None:
+    examples[0]["image"]["bytes"] = gray_16(330)
+    (figure,) = (
+        figure for figure in render(FigureData(1, dict.fromkeys(LABELS, 1), examples[:1])) if "ex" in figure.path
+    )
+    shown = PIL.Image.open(io.BytesIO(figure.png)).convert("L")
+    row = shown.crop((0, 200, shown.width, 201)).tobytes()
+    assert sum(100 < value < 156 for value in row) > 50, "a ramp has grays"
 
 
 @pytest.mark.parametrize("uncertainty", ["zeros", "ones", "keep"])
