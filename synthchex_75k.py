@@ -672,4 +672,4 @@ def _chunks_are_intact(png: bytes) -> bool:
         if zlib.crc32(view[at + 4 : end]) != int.from_bytes(view[end : end + 4], "big"):
             return False
         at = end + 4
-    return at == len(png)
+    return at == len(png) and kind == b"IEND"

@@ -365,6 +365,9 @@ IMAGES = {
     "png_trailing_bytes_that_end_like_a_png": Case(
         images(ZERO + chunk(b"IEND", b""), NO_CHECKSUM), r"a\.png", many=True
     ),
+    "png_that_ends_in_another_chunk": Case(
+        images(ZERO[:-12] + chunk(b"prVt", b"IEND"), NO_CHECKSUM), r"a\.png", many=True
+    ),
     "png_two_in_one": Case(images(ZERO * 2, NO_CHECKSUM), r"a\.png", many=True),
     "png_chunk_past_the_end": Case(
         images(ZERO[:33] + b"\x7f\xff\xff\xff" + ZERO[37:], NO_CHECKSUM), r"a\.png", many=True

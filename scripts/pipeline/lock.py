@@ -72,20 +72,24 @@ class FolderLock:
     def __init__(self, folder: Path) -> None:
         self._path = folder / LOCK
         self._file: IO[bytes] | None = None
-        self._created: list[Path] = []
-        if os.name != "posix" or (folder.exists() and not os.access(folder, os.W_OK)):
-            return  # a run that may not write there can still find that nothing is left to do
+        self._holder = "a run that has just ended"
+        self._created = [path for path in (folder, *folder.parents) if not path.exists()]
+        if os.name != "posix":
+            return
         try:
             self._acquire()
-        except BaseException:
+        except BaseException as error:
             self.release()
-            raise
+            # A run that may not write there can still find that nothing is left to do. Where it may, only the file is
+            # somebody else's, who may be writing.
+            if not (isinstance(error, OSError) and folder.is_dir() and not os.access(folder, os.W_OK)):
+                raise
 
     def release(self) -> None:
         """Ends the lock, and removes its file first: the next run locks a file of its own."""
         try:
             self._remove()
-        except (KeyboardInterrupt, SystemExit):  # a signal; `cli` ignores others now
+        except (KeyboardInterrupt, SystemExit):  # a signal in the last moment; `cli` ignores others now
             self._remove()
             raise
 
@@ -100,37 +104,37 @@ class FolderLock:
 
     def _acquire(self) -> None:
         deadline = time.monotonic() + PATIENCE
-        while not (file := self._try_to_lock()):
+        while not self._try():
             if time.monotonic() > deadline:
                 raise StepError(
-                    f"another run is writing to {self._path.parent}: {self._path.read_text(encoding='utf-8')}. Wait "
-                    "until it and its workers have ended, or end them, or name another folder."
+                    f"another run is writing to {self._path.parent}: {self._holder}. Wait until it and its workers "
+                    "have ended, or end them, or name another folder."
                 )
             time.sleep(0.05)
-        self._file = file
+        assert self._file
         now = datetime.datetime.now().astimezone().isoformat(" ", "seconds")
-        program = Path(sys.argv[0]).name
         with filename_in_errors(self._path):
-            file.truncate(0)  # a killed run has left it
-            file.write(f"process {os.getpid()} on {platform.node()}, {program}, since {now}".encode())
-            file.flush()
+            self._file.truncate(0)  # of a killed run
+            self._file.write(
+                f"process {os.getpid()} on {platform.node()}, {Path(sys.argv[0]).name}, since {now}".encode()
+            )
+            self._file.flush()
 
-    def _try_to_lock(self) -> IO[bytes] | None:
-        """Returns the locked file; None if another run holds the lock, or is removing file and folder at its end."""
-        folder = self._path.parent
-        self._created += [path for path in (folder, *folder.parents) if not path.exists()]
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
+    def _try(self) -> bool:
+        """Locks the file, unless another run holds it, or removes folder and file at this moment."""
+        with contextlib.suppress(FileNotFoundError, FileExistsError):  # which `mkdir` raises for a folder that goes
+            self._path.parent.mkdir(parents=True, exist_ok=True)
             file = open(self._path, "a+b")  # noqa: SIM115 - closed by `release`
-        except (FileExistsError, FileNotFoundError):
-            return None
-        if lock_file(file) and self._is_in_place(file):
-            return file
-        file.close()
-        return None
+            if lock_file(file) and self._is_in_place(file):
+                self._file = file
+                return True
+            file.seek(0)
+            self._holder = file.read().decode(errors="replace") or "a run that has just begun"
+            file.close()
+        return False
 
     def _is_in_place(self, file: IO[bytes]) -> bool:
-        """False if another run removed the file after it was opened here."""
+        """False if the run before has removed this file, after it was opened here and before it was locked."""
         with contextlib.suppress(FileNotFoundError):
             return os.path.samestat(os.fstat(file.fileno()), self._path.stat())
         return False

@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -97,6 +98,28 @@ def test_never_two_at_once_although_each_removes_the_file(tmp_path: Path) -> Non
     for process in processes:
         process.join()
     assert [process.exitcode for process in processes] == [0] * 4
+
+
+@pytest.mark.parametrize(("mode", "code"), [(0o777, 1), (0o555, 0)], ids=["shared folder", "read-only folder"])
+def test_the_file_of_another_user(mode: int, code: int) -> None:
+    """Its lock cannot be asked for; that matters where this user may write to the folder."""
+
+    def lock() -> None:
+        if os.geteuid() == 0:
+            os.setuid(65534)
+        try:
+            FolderLock(folder).release()
+        except PermissionError as error:
+            sys.exit(int(str(folder / LOCK) in str(error)))
+
+    with tempfile.TemporaryDirectory() as name:
+        os.chmod(name, 0o755)
+        folder = Path(name, "o")
+        folder.mkdir()
+        (folder / LOCK).touch(0o444)
+        folder.chmod(mode)
+        assert in_process(lock) == code
+        folder.chmod(0o755)
 
 
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])

@@ -361,7 +361,7 @@ def test_remote_source_is_read_in_large_requests(tmp_path: Path) -> None:
         rows = synthchex_75k.plan(server.url)
         server.asked.clear()
         assert len([*read(rows)]) == 40
-        assert len(server.asked) < 5
+        assert len(server.asked) <= 5  # two of them ask whether the files have changed
 
 
 @pytest.mark.slow
