@@ -29,6 +29,7 @@ for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_HUB_OFFLINE"):
     os.environ.pop(name, None)
 
 import datasets
+import hypothesis
 import PIL.Image
 from huggingface_hub import HfFileSystem
 
@@ -36,6 +37,10 @@ import synthchex_75k
 
 ROOT = Path(__file__).parents[1]
 FIXTURE = ROOT / "tests" / "fixture"
+
+# On a busy machine every test data generator is slow.
+hypothesis.settings.register_profile("tests", suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("tests")
 
 TAKES_SCRIPTS = int(datasets.__version__.split(".")[0]) < 4
 

@@ -17,7 +17,7 @@ import PIL.Image
 from pipeline.errors import StepError, one_line
 from pipeline.quality.server_client import ResponseError, make_client
 from pipeline.retry import TRANSIENT_STATUS, backoff, with_retry
-from pipeline.rows import decode
+from pipeline.rows import decode, to_rgb
 from synthchex_75k import SourceError
 
 MAX_TOKENS = 64  # of an answer; the meta-prompt asks for two words
@@ -299,7 +299,7 @@ def decode_rgb(image: bytes) -> PIL.Image.Image:
         JudgeError: It cannot be decoded.
     """
     try:
-        return decode(image, "the image").convert("RGB")
+        return to_rgb(decode(image, "the image"))
     except SourceError as error:
         raise JudgeError(str(error), image_specific=True) from error
 

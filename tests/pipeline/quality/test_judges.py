@@ -335,7 +335,7 @@ def test_max_tokens(label: Label) -> None:
 
 def test_max_completion_tokens(label: Label, tmp_path: Path) -> None:
     def modern(question: Question) -> str | Reply:
-        time.sleep(0.02)
+        time.sleep(0.2)
         return Reply(400, UNSUPPORTED) if "max_tokens" in question.request else "High Quality"
 
     with serve(modern) as server:
