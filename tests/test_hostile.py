@@ -12,25 +12,22 @@ import contextlib
 import multiprocessing
 import os
 import re
-import resource
 import signal
 import tempfile
 import time
 from collections.abc import Iterator
-from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
 import hostile
 import synthchex_75k
 from conftest import ROOT
+from hostile_reader import attempt
 
-NET = 4 << 30  # bytes of address space
 PATIENCE = 6  # seconds on the wall for each second of CPU: the tests share the machine
-SHOWN = 100  # rows that are compared one by one
 ADVICE = re.compile(
     r"\b(add|check|choose|convert|copy|correct|download|generate|get|give|it has|it must|keep|leave|make|name|pack|pass"
     r"|put|remove|rename|repack|replace|restore|save|shorten|split|start|unpack|write)\b",
@@ -40,57 +37,11 @@ ADVICE = re.compile(
 UNPRINTABLE = re.compile("[\0-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
-class Outcome(NamedTuple):
-    """What came of a source."""
-
-    error: str = ""
-    total: int = 0
-    rows: tuple[tuple[str, str, bytes], ...] = ()
-    seconds: float = 0
-    megabytes: int = 0
-
-
-def peak() -> int:
-    """Returns the peak of this process's resident memory, in MB."""
-    found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    assert found
-    return int(found[1]) >> 10
-
-
-def read(source: Path, limit: int | None) -> Outcome:
-    """Plans and reads a source."""
-    count, rows = 0, []
-    try:
-        planned = synthchex_75k.plan(str(source))
-        for example in synthchex_75k.examples(planned[:limit]):
-            if count < SHOWN:
-                rows.append((example["filename"], example["prompt"], example["image"]["bytes"]))
-            count += 1
-    except synthchex_75k.SourceError as error:
-        return Outcome(str(error))
-    return Outcome("", count if limit is None else len(planned), tuple(rows))
-
-
-def attempt(sources: list[Path], limit: int | None, results: Connection) -> None:
-    """Reads sources in this process and sends what came of each; what is no SourceError ends the process."""
-    os.setpgid(0, 0)
-    resource.setrlimit(resource.RLIMIT_AS, (NET, NET))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    start, base = time.process_time(), peak()
-    try:
-        for source in sources:
-            outcome = read(source, limit)
-            results.send(outcome._replace(seconds=time.process_time() - start, megabytes=peak() - base))
-    except BaseException as error:
-        results.send(f"{type(error).__name__}: {str(error)[:300]}, after {peak() - base} MB")
-
-
 @pytest.fixture(scope="module")
 def server() -> Iterator[ForkServerContext]:
     """A server that has imported the module under test."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["test_hostile"])
+    context.set_forkserver_preload(["hostile_reader"])
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(ROOT / "tests")]))
         process = context.Process(target=time.time)  # the first one starts the server
