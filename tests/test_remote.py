@@ -111,7 +111,10 @@ def last_line(address: str, environment: dict[str, str], read: str = "synthchex_
     return lines[-1].removeprefix("synthchex_75k.SourceError: ")
 
 
-READ = ["synthchex_75k.load({!r})", "synthchex_75k.load({!r}, streaming=True)", "synthchex_75k.plan({!r})"]
+READ = [
+    *(pytest.param(f"synthchex_75k.{read}", marks=pytest.mark.slow) for read in ("load({!r})", "plan({!r})")),
+    "synthchex_75k.load({!r}, streaming=True)",
+]
 
 
 @pytest.mark.parametrize("read", READ)
@@ -240,8 +243,17 @@ def read_cached(url: str, cache_dir: Path) -> list[Any]:
     return list(load(url, cache_dir=cache_dir).cast_column("image", datasets.Image(decode=False)))
 
 
-@pytest.mark.parametrize("read", [read_streaming, read_cached])
-@pytest.mark.parametrize("shape", [one_zip, tars, flat])
+@pytest.mark.parametrize(
+    ("shape", "read"),
+    [
+        (one_zip, read_cached),
+        (flat, read_streaming),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in [(one_zip, read_streaming), (tars, read_streaming), (tars, read_cached), (flat, read_cached)]
+        ),
+    ],
+)
 def test_rows_of_two_versions_of_a_server_never_mix(
     shape: Write,
     read: Callable[[str, Path], list[Any]],

@@ -72,6 +72,7 @@ def test_odd_file_names_are_escaped(tmp_path: Path) -> None:
     assert {*compared.stdout.splitlines()} == {*wanted, "differences: 4"}
 
 
+@pytest.mark.slow
 def test_images_with_odd_names_are_left_out(source: Source, images: dict[str, bytes], tmp_path: Path) -> None:
     folder = source(shape=loose)
     image = next(iter(images.values()))
@@ -86,7 +87,11 @@ def test_images_with_odd_names_are_left_out(source: Source, images: dict[str, by
 
 
 @pytest.mark.parametrize(
-    "command", [["pack_shards.py"], pytest.param(["convert_to_parquet.py"], marks=SLOW), ["filter_quality.py", "apply"]]
+    "command",
+    [
+        ["filter_quality.py", "apply"],
+        *(pytest.param([name], marks=SLOW) for name in ("pack_shards.py", "convert_to_parquet.py")),
+    ],
 )
 def test_help_is_the_same_in_optimised_python(command: list[str]) -> None:
     shown, wanted = (run(*command, "--help", python=python) for python in (("-OO",), ()))

@@ -51,6 +51,7 @@ def test_programs_run_without_docstrings(tmp_path: Path) -> None:
     assert (shown.returncode, shown.stderr) == (0, "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "environment",
     [

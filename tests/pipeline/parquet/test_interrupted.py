@@ -354,6 +354,7 @@ def test_a_second_signal_does_not_interrupt_the_removal_of_half_written_files(
     assert not leftovers(run.output)
 
 
+@pytest.mark.slow
 def test_too_few_open_files_are_one_line(whole: dict[str, bytes], tmp_path: Path) -> None:
     program = [sys.executable, str(ROOT / "scripts/convert_to_parquet.py"), str(FIXTURE), str(tmp_path / "o")]
     for limit in (12, 16, 20, 24):
