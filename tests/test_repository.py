@@ -55,3 +55,11 @@ def test_words_are_plain() -> None:
         if UNCLEAR.search(line) and path != Path(__file__)
     ]
     assert found == []
+
+
+def test_the_security_policy_has_every_bound_of_the_module() -> None:
+    table = (ROOT / ".github/SECURITY.md").read_text(encoding="utf-8").partition("## Bounds")[2].partition("##")[0]
+    bounds = {name: value for name, value in vars(synthchex_75k).items() if name.startswith("MAX_")}
+    assert {*re.findall(r"MAX_[A-Z_]+", table)} == {*bounds}
+    for name in ("MAX_PIXELS", "MAX_ROWS", "MAX_MEMBERS", "MAX_LABELS", "MAX_PROBLEMS", "MAX_CSVS"):
+        assert f"{bounds[name]:,}" in table
