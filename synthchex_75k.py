@@ -451,49 +451,58 @@ class _Reader:
 def _members(file: str, info: dict[str, Any], options: Options) -> Iterator[tuple[Row, Iterator[str] | None]]:
     """Yields the images and CSVs that a file is or contains: the place, and of a CSV the lines."""
     fs, root = _filesystem(info["name"], options)
-    if _kind(file) != "archive":
-        row = Row(_basename(file), info["name"], _printable(file), 0, None, info["size"])
-        if _kind(file) != "csv":
-            yield row, None
-        elif row.size == 0:  # opening an endless file of /proc can hang
-            yield row, iter(())
-        else:
-            with fs.open(root, "rb", block_size=0) as handle:
-                yield row, _lines(handle, row.size)
-    elif info["size"] == 0:
+    kind, size = _kind(file), info["size"]
+    row = Row(_basename(file), info["name"], _printable(file), 0, None, size)
+    if kind == "archive" and size != 0:
+        is_zip = file.lower().endswith(".zip")
+        with fs.open(root, "rb", **({"cache_type": "none"} if is_zip else {})) as handle:
+            for (member, *place), lines in (_zip_members if is_zip else _tar_members)(handle):
+                yield Row(_basename(member), info["name"], _printable(f"{file}: {member}"), *place), lines
+    elif kind == "archive":
         raise EOFError("it is empty")
-    elif file.lower().endswith(".zip"):
-        with fs.open(root, "rb", cache_type="none") as handle, zipfile.ZipFile(_Reader(handle, "zip")) as archive:
-            starts = sorted(entry.header_offset for entry in archive.infolist())
-            ends = dict(zip(starts, [*starts[1:], archive.start_dir]))
-            csvs = 0
-            for entry in [entry for entry in archive.infolist() if _kind(entry.filename) in MEMBERS]:
-                name, start, packed = entry.filename, entry.header_offset, entry.compress_size
-                length, csvs = ends[start] - start, csvs + (_kind(name) == "csv")
-                if entry.flag_bits & 1 or entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-                    raise zipfile.BadZipFile(f"{name} is encrypted, or neither stored nor deflated")
-                if csvs > MAX_CSVS:
-                    raise zipfile.BadZipFile(f"more than {MAX_CSVS:,} CSVs")
-                if start < 0 or length < 30 + packed or len(ends) < len(starts):
-                    raise zipfile.BadZipFile(f"{name} lies outside the archive or overlaps the next member")
-                length = min(length, 30 + 2 * 0xFFFF + packed)  # header, name and extra field; not a gap after it
-                place = (info["name"], _printable(f"{file}: {name}"), start, length, entry.file_size)
-                lines = _lines(archive.open(entry), entry.file_size) if _kind(name) == "csv" else None
-                yield Row(_basename(name), *place, (entry.compress_type, packed, entry.CRC)), lines
+    elif kind == "csv" and size != 0:  # an endless file of /proc has the size 0
+        with fs.open(root, "rb", block_size=0) as handle:  # 0: one request
+            yield row, _lines(handle, size)
     else:
-        with fs.open(root, "rb") as handle, tarfile.open(fileobj=_Reader(handle, "tar"), mode="r:") as tar:  # type: ignore[call-overload]
-            for member in tar:
-                name, size, tar.members = member.name, member.size, []  # it would keep all
-                is_ours = _kind(name) in MEMBERS and not member.isdir()
-                if size < 0 or (is_ours and (not member.isreg() or member.issparse())):
-                    raise tarfile.TarError(f"{name} has a negative size, or is a link, device, pipe or sparse file")
-                if is_ours:
-                    handle.seek(member.offset_data)
-                    place = (info["name"], _printable(f"{file}: {name}"), member.offset_data, size, size)
-                    yield Row(_basename(name), *place), _lines(handle, size) if _kind(name) == "csv" else None
-            handle.seek(tar.offset)
-            if handle.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):  # `tarfile` stops at damage silently
-                raise tarfile.TarError(f"damaged or cut off at byte {tar.offset}")
+        yield row, iter(()) if kind == "csv" else None
+
+
+def _zip_members(handle: Any) -> Iterator[tuple[tuple, Iterator[str] | None]]:
+    """Yields of each image and CSV in a zip its name and, as in `Row`, offset, length, size and `zipped`."""
+    with zipfile.ZipFile(_Reader(handle, "zip")) as archive:
+        starts = sorted(entry.header_offset for entry in archive.infolist())
+        ends = dict(zip(starts, [*starts[1:], archive.start_dir]))
+        csvs = 0
+        for entry in [entry for entry in archive.infolist() if _kind(entry.filename) in MEMBERS]:
+            name, start, packed = entry.filename, entry.header_offset, entry.compress_size
+            length, csvs = ends[start] - start, csvs + (_kind(name) == "csv")
+            if entry.flag_bits & 1 or entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                raise zipfile.BadZipFile(f"{name} is encrypted, or neither stored nor deflated")
+            if start < 0 or length < 30 + packed or len(ends) < len(starts):
+                raise zipfile.BadZipFile(f"{name} lies outside the archive or overlaps the next member")
+            if csvs > MAX_CSVS:
+                raise zipfile.BadZipFile(f"more than {MAX_CSVS:,} CSVs")
+            length = min(length, 30 + 2 * 0xFFFF + packed)  # header, name and extra field; not a gap after it
+            lines = _lines(archive.open(entry), entry.file_size) if _kind(name) == "csv" else None
+            yield (name, start, length, entry.file_size, (entry.compress_type, packed, entry.CRC)), lines
+
+
+def _tar_members(handle: Any) -> Iterator[tuple[tuple, Iterator[str] | None]]:
+    """Yields of each image and CSV in a tar its name and, as in `Row`, offset, length and size."""
+    file: Any = _Reader(handle, "tar")
+    with tarfile.open(fileobj=file, mode="r:") as tar:
+        for member in tar:
+            tar.members = []  # type: ignore[attr-defined]  # it would keep all
+            is_ours = _kind(member.name) in MEMBERS and not member.isdir()
+            if member.size < 0 or (is_ours and (not member.isreg() or member.issparse())):
+                raise tarfile.TarError(f"{member.name} has a negative size, or is a link, device, pipe or sparse file")
+            if is_ours:
+                handle.seek(member.offset_data)
+                lines = _lines(handle, member.size) if _kind(member.name) == "csv" else None
+                yield (member.name, member.offset_data, member.size, member.size), lines
+        handle.seek(tar.offset)
+        if handle.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):  # `tarfile` stops at damage silently
+            raise tarfile.TarError(f"damaged or cut off at byte {tar.offset}")
 
 
 def _lines(file: Any, size: int | None) -> Iterator[str]:

@@ -130,6 +130,7 @@ class Finder:
         if name == "pyarrow":
             os.kill(os.getpid(), signal.SIGINT)
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # not so in a background job
 sys.meta_path.insert(0, Finder())
 sys.path.insert(0, os.path.dirname(sys.argv[1]))
 runpy.run_path(sys.argv[1], run_name="__main__")
