@@ -241,17 +241,19 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
+def with_chunk(png: bytes, data: bytes) -> bytes:
+    """Returns a PNG with a private chunk before its end, which a decoder would drop."""
+    chunk = b"prVt" + data
+    return png[:-12] + struct.pack(">I", len(data)) + chunk + struct.pack(">I", zlib.crc32(chunk)) + png[-12:]
+
+
 def padded(folder: Path, count: int, size: int) -> None:
     """Writes a source of one zip: images of one size, all different."""
     rng = random.Random(0)
     small = io.BytesIO()
     PIL.Image.new("RGB", (1, 1)).save(small, "PNG")
-    start, end = small.getvalue()[:33], small.getvalue()[33:]  # the padding comes after the header, as a chunk
-    images = {}
-    for number in range(count):
-        chunk = b"prVt" + rng.randbytes(size - len(start + end) - 12)
-        padding = struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
-        images[f"{number:04}.png"] = start + padding + end
+    padding = size - small.tell() - 12
+    images = {f"{number:04}.png": with_chunk(small.getvalue(), rng.randbytes(padding)) for number in range(count)}
     to_zip(folder / "a.zip", images)
     labels = dict.fromkeys(synthchex_75k.LABELS, "0")
     to_files(folder, {"m.csv": to_csv([{"filename": n, "prompt": f"Picture {n}.", **labels} for n in images])})

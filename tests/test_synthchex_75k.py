@@ -7,10 +7,8 @@ import json
 import pickle
 import re
 import shutil
-import struct
 import subprocess
 import sys
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -38,6 +36,7 @@ from conftest import (
     to_files,
     to_tar,
     to_zip,
+    with_chunk,
     zips,
 )
 from servers.local_hub import Hub
@@ -139,8 +138,7 @@ def test_archives_come_first_by_name_then_loose_images(tmp_path: Path, images: d
 def test_an_image_is_passed_on_as_it_is(images: dict[str, bytes], source: Source) -> None:
     # A chunk that no decoder knows would not survive one.
     name, png = next(iter(images.items()))
-    chunk = b"prVt" + b"kept"
-    odd = png[:-12] + struct.pack(">I", 4) + chunk + struct.pack(">I", zlib.crc32(chunk)) + png[-12:]
+    odd = with_chunk(png, b"kept")
     (row, *_) = synthchex_75k.examples(plan(source({**images, name: odd})))
     assert row["image"] == {"path": name, "bytes": odd}
 
