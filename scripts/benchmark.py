@@ -131,22 +131,13 @@ def reading_table(results: dict[str, list[Measurement]]) -> Iterator[str]:
         yield f"| {form} | {decode:,.0f} rows/s | {first:.2f} s | {query * 1e3:,.0f} ms | {page / 1e6:,.1f} MB |"
 
 
-def filter_table(results: dict[str, list[Measurement]]) -> Iterator[str]:
-    """Yields the lines of the table of filters."""
-    yield "| `filter` with a function of | time |"
+def figure_table(first: str, second: str, results: dict[str, list[Measurement]], form: str) -> Iterator[str]:
+    """Yields the lines of a table of one figure for each method, under the heads `first` and `second`."""
+    yield f"| {first} | {second} |"
     yield "|---|---|"
     for name, runs in results.items():
-        seconds = statistics.median(json.loads(run.output.splitlines()[-1]) for run in runs)
-        yield f"| {name} | {seconds:.3f} s |"
-
-
-def check_table(results: dict[str, list[Measurement]]) -> Iterator[str]:
-    """Yields the lines of the table of checks."""
-    yield "| every image of | images/s |"
-    yield "|---|---|"
-    for name, runs in results.items():
-        speed = statistics.median(json.loads(run.output.splitlines()[-1]) for run in runs)
-        yield f"| {name} | {speed:,.0f} |"
+        figure = statistics.median(json.loads(run.output.splitlines()[-1]) for run in runs)
+        yield f"| {name} | {figure:{form}} |"
 
 
 def main() -> None:
@@ -174,8 +165,9 @@ def main() -> None:
             program = HERE / "convert_to_parquet.py"
             measure([pythons["newest"], program, "--no-figures", work / "release", work / "parquet"], work / "home")
             tables.append(reading_table(in_turns(readings(work, pythons), options.rounds)))
-            tables.append(filter_table(in_turns(filters(work, pythons), options.rounds)))
-            tables.append(check_table(in_turns(checks(work, pythons), options.rounds)))
+            filtered, checked = (in_turns(ways(work, pythons), options.rounds) for ways in (filters, checks))
+            tables.append(figure_table("`filter` with a function of", "seconds", filtered, ".3f"))
+            tables.append(figure_table("every image of", "images/s", checked, ",.0f"))
         versions = subprocess.run(
             [pythons["newest"], "-c", "import datasets, pyarrow; print(datasets.__version__, pyarrow.__version__)"],
             capture_output=True, text=True, check=True,

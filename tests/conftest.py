@@ -6,11 +6,9 @@ import io
 import os
 import random
 import shutil
-import struct
 import tarfile
 import tempfile
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -34,6 +32,7 @@ import PIL.Image
 from huggingface_hub import HfFileSystem
 
 import synthchex_75k
+from images import chunk
 
 ROOT = Path(__file__).parents[1]
 FIXTURE = ROOT / "tests" / "fixture"
@@ -243,8 +242,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def with_chunk(png: bytes, data: bytes) -> bytes:
     """Returns a PNG with a private chunk before its end, which a decoder would drop."""
-    chunk = b"prVt" + data
-    return png[:-12] + struct.pack(">I", len(data)) + chunk + struct.pack(">I", zlib.crc32(chunk)) + png[-12:]
+    return png[:-12] + chunk(b"prVt", data) + png[-12:]
 
 
 def padded(folder: Path, count: int, size: int) -> None:

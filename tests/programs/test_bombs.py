@@ -9,17 +9,14 @@ from pathlib import Path
 import pytest
 
 from conftest import ROOT, Rows, Source, loose, to_csv
+from images import SIGNATURE, chunk
 from labelling import write_labels
-
-
-def chunk(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
 def bomb(width: int, height: int) -> bytes:
     """A small PNG with a large header."""
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(bytes(100))) + chunk(b"IEND", b"")
+    return SIGNATURE + header + chunk(b"IDAT", zlib.compress(bytes(100))) + chunk(b"IEND", b"")
 
 
 @pytest.mark.parametrize("program", ["convert", "resize", "report"])
