@@ -551,11 +551,11 @@ def _read_rows(where: str, reader: Any, columns: list[int], width: int, tables: 
     """Reads the rows of a CSV; file name, prompt and labels are in `columns` of `width`."""
     rows = tables[where]
     for fields in reader:
-        text = "".join(fields)
-        if fields and (len(fields) != width or "\0" in text):
-            raise csv.Error(f"more or fewer fields than the {width} columns, or a NUL byte")
         if not fields:
             continue  # a blank line
+        text = "".join(fields)
+        if len(fields) != width or "\0" in text:
+            raise csv.Error(f"more or fewer fields than the {width} columns, or a NUL byte")
         if len(rows) == MAX_ROWS:
             raise csv.Error(f"more than {MAX_ROWS:,} rows; split the source")
         line = reader.line_num - text.count("\n")
@@ -583,12 +583,12 @@ def _read_rows(where: str, reader: Any, columns: list[int], width: int, tables: 
 def _labels(*cell: str) -> tuple[int | None, ...]:
     """Reads the 14 raw labels from as many cells, or from one with a Python dict literal or JSON object."""
     text = cell[0] if len(cell) == 1 else ""
-    usual = USUAL_ITEM.findall(text[1:-1]) if len(text) <= MAX_LABELS else []
+    if len(text) > MAX_LABELS:
+        raise ValueError(f"more than {MAX_LABELS:,} characters")
+    usual = USUAL_ITEM.findall(text[1:-1])
     values = {label: RAW_LABELS.get(value) for _, label, value in usual}
     if len(usual) == len(values) == len(LABELS) and text[0] + USUAL_ITEM.sub("", text[1:-1]) + text[-1] == "{}":
         return tuple([values[label] for label in LABELS])  # 7 times faster than the parser
-    if len(text) > MAX_LABELS:
-        raise ValueError(f"more than {MAX_LABELS:,} characters")
     try:
         bare = re.sub(r"\b(nan|null)\b", "None", text, flags=re.IGNORECASE).strip()
         labels = dict(ast.literal_eval(bare).items()) if len(cell) == 1 else dict(zip(LABELS, cell))

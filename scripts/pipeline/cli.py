@@ -24,7 +24,6 @@ from pipeline.jobs import WorkerDiedError, available_cpus
 from synthchex_75k import SourceError
 
 CLEANING_UP = 5  # seconds
-NEWLINE = "\n"  # between the problems of a source
 
 Add = Callable[..., Any]  # `add_argument` of a parser or a group
 
@@ -110,7 +109,8 @@ def exit_code(step: Callable[[], int | None], kept: str = "Finished files") -> i
     except BrokenPipeError:
         raise
     except (SourceError, StepError) as error:
-        print(f"error: {printable(error, keep=NEWLINE)}", file=sys.stderr)
+        message = printable(error, keep="\n")  # a line for each problem of a source
+        print(f"error: {message}", file=sys.stderr)
     except (WorkerDiedError, OSError, MemoryError) as error:
         too_many_files = isinstance(error, OSError) and error.errno == errno.EMFILE
         remedy = " Raise the limit (`ulimit -n 1024`), or pass --num-proc 1." if too_many_files else ""
