@@ -146,7 +146,7 @@ def plan(source: str, on_mismatch: str = "error", options: Options = None, files
     versions = {path: own + versions.get("", ()) for path, own in versions.items()}
     rows = _join(found, tables, versions, problems, on_mismatch)
     lines = [
-        f"- {kind}{f' ({len(places)} in all)' * (len(places) > 1)}: {'; '.join(map(_printable, places[:5]))}"
+        f"- {kind}{f' ({len(places)} in all)' * (len(places) > 1)}: {'; '.join(map(printable, places[:5]))}"
         for kind, places in problems.items()
         if places
     ]
@@ -178,7 +178,7 @@ def examples(rows: Iterable[Row], uncertainty: str = "zeros", options: Options =
         fs, root = _filesystem(path, options)
         cache = {"cache_type": "readahead", "block_size": read_ahead} if read_ahead else {"cache_type": "none"}
         if "file" in fs.protocol and not os.path.exists(root):
-            raise SourceError(f"{_printable(path)}: it is gone; restore it, and start again")
+            raise SourceError(f"{printable(path)}: it is gone; restore it, and start again")
         with fs.open(root, "rb", **cache) as handle:
             for row in group:
                 unchecked.update(row.versions)
@@ -412,7 +412,7 @@ def _check_unchanged(versions: dict[str, str], options: Options) -> None:
     for address, version in versions.items():
         with _remote_errors(address):
             if file_info(address, options)["version"] != version:
-                raise SourceError(f"{_printable(address)}: it changed while it was read; start again")
+                raise SourceError(f"{printable(address)}: it changed while it was read; start again")
 
 
 def _kind(name: str) -> str:
@@ -425,9 +425,11 @@ def _basename(path: str) -> str:
     return path.replace("\\", "/").rpartition("/")[2].strip()
 
 
-def _printable(text: str) -> str:
-    """Returns a text in one line, as it is or with escapes."""
-    return text if text.isprintable() else repr(text)[1:-1]
+def printable(text: str) -> str:
+    """Returns a text in one line: what cannot be shown, such as a line break in a file name, becomes an escape."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 class _Reader:
@@ -452,12 +454,12 @@ def _members(file: str, info: dict[str, Any], options: Options) -> Iterator[tupl
     """Yields the images and CSVs that a file is or contains: the place, and of a CSV the lines."""
     fs, root = _filesystem(info["name"], options)
     kind, size = _kind(file), info["size"]
-    row = Row(_basename(file), info["name"], _printable(file), 0, None, size)
+    row = Row(_basename(file), info["name"], printable(file), 0, None, size)
     if kind == "archive" and size != 0:
         is_zip = file.lower().endswith(".zip")
         with fs.open(root, "rb", **({"cache_type": "none"} if is_zip else {})) as handle:
             for (member, *place), lines in (_zip_members if is_zip else _tar_members)(handle):
-                yield Row(_basename(member), info["name"], _printable(f"{file}: {member}"), *place), lines
+                yield Row(_basename(member), info["name"], printable(f"{file}: {member}"), *place), lines
     elif kind == "archive":
         raise EOFError("it is empty")
     elif kind == "csv" and size != 0:  # an endless file of /proc has the size 0

@@ -19,9 +19,9 @@ from typing import Any, NoReturn
 
 from datasets.utils.py_utils import convert_file_size_to_int
 
-from pipeline.errors import StepError, printable
+from pipeline.errors import StepError
 from pipeline.jobs import WorkerDiedError, available_cpus
-from synthchex_75k import SourceError
+from synthchex_75k import SourceError, printable
 
 CLEANING_UP = 5  # seconds
 
@@ -109,8 +109,8 @@ def exit_code(step: Callable[[], int | None], kept: str = "Finished files") -> i
     except BrokenPipeError:
         raise
     except (SourceError, StepError) as error:
-        message = printable(error, keep="\n")  # a line for each problem of a source
-        print(f"error: {message}", file=sys.stderr)
+        lines = map(printable, str(error).split("\n"))  # a source has one for each problem
+        print("error: " + "\n".join(lines), file=sys.stderr)
     except (WorkerDiedError, OSError, MemoryError) as error:
         too_many_files = isinstance(error, OSError) and error.errno == errno.EMFILE
         remedy = " Raise the limit (`ulimit -n 1024`), or pass --num-proc 1." if too_many_files else ""

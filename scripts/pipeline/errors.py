@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from synthchex_75k import printable
+
 
 class StepError(Exception):
     """A step cannot start or continue; the message says what is wrong, where, and what to do."""
@@ -12,23 +14,6 @@ class StepError(Exception):
 def one_line(text: object) -> str:
     """Returns a text, such as the message of a library's error, in one line."""
     return " ".join(str(text).split())
-
-
-def printable(text: object, keep: str = "") -> str:
-    r"""Returns a text with escapes for characters that cannot be shown, such as those in a file name from elsewhere.
-
-    Args:
-        text: The text.
-        keep: Characters to leave as they are.
-
-    Example:
-        >>> print(printable("two\nlines"))
-        two\nlines
-    """
-    return "".join(
-        character if character.isprintable() or character in keep else character.encode("unicode_escape").decode()
-        for character in str(text)
-    )
 
 
 def listing(items: Sequence[object], limit: int = 5, separator: str = "; ") -> str:
@@ -44,7 +29,7 @@ def listing(items: Sequence[object], limit: int = 5, separator: str = "; ") -> s
         ('a; b', 'a; b; c; and 4 more')
     """
     others = [f"and {len(items) - limit:,} more"] if len(items) > limit else []
-    return separator.join([*map(printable, items[:limit]), *others])
+    return separator.join([*(printable(str(item)) for item in items[:limit]), *others])
 
 
 def counted(number: int, noun: str, plural: str = "") -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from pipeline.errors import printable
+from synthchex_75k import printable
 
 LOG_INTERVAL = 10  # seconds between lines, where the standard error is no terminal
 NOTICE_AFTER = 1  # seconds until `notice` prints
