@@ -138,7 +138,7 @@ def plan(source: str, on_mismatch: str = "error", options: Options = None, files
                 for row, csv_lines in _members(file, info, options):
                     if csv_lines is None:
                         found["jpeg" if _kind(row.filename) == "jpeg" else "image"].append(row)
-                    elif _read_csv(row.where, csv_lines, tables, problems):
+                    elif read_csv(row.where, csv_lines, tables, problems):
                         versions[""] = versions[info["name"]]
             except DAMAGE as error:
                 kind = NO_RANGES if " HTTP " in str(error) else DAMAGED  # fsspec's: no ranges
@@ -369,7 +369,7 @@ def _find_source(data_dir: str | None, base_path: str | None, options: Options, 
             if _kind(name) == "csv" and own[name]["type"] == "file" and own[name]["size"] != 0:
                 fs, root = _filesystem(own[name]["name"], options)
                 head = io.BytesIO(fs.head(root, 1 << 16))
-                _read_csv(name, _lines(head, None), tables, collections.defaultdict(list))
+                read_csv(name, read_lines(head, None), tables, collections.defaultdict(list))
             if tables or _kind(name) == "archive":
                 return base_path, own
     source = data_dir or PUBLISHED_SOURCE
@@ -464,7 +464,7 @@ def _members(file: str, info: dict[str, Any], options: Options) -> Iterator[tupl
         raise EOFError("it is empty")
     elif kind == "csv" and size != 0:  # an endless file of /proc has the size 0
         with fs.open(root, "rb", block_size=0) as handle:  # 0: one request
-            yield row, _lines(handle, size)
+            yield row, read_lines(handle, size)
     else:
         yield row, iter(()) if kind == "csv" else None
 
@@ -485,7 +485,7 @@ def _zip_members(handle: Any) -> Iterator[tuple[tuple, Iterator[str] | None]]:
             if csvs > MAX_CSVS:
                 raise zipfile.BadZipFile(f"more than {MAX_CSVS:,} CSVs")
             length = min(length, 30 + 2 * 0xFFFF + packed)  # header, name and extra field; not a gap after it
-            lines = _lines(archive.open(entry), entry.file_size) if _kind(name) == "csv" else None
+            lines = read_lines(archive.open(entry), entry.file_size) if _kind(name) == "csv" else None
             yield (name, start, length, entry.file_size, (entry.compress_type, packed, entry.CRC)), lines
 
 
@@ -500,14 +500,14 @@ def _tar_members(handle: Any) -> Iterator[tuple[tuple, Iterator[str] | None]]:
                 raise tarfile.TarError(f"{member.name} has a negative size, or is a link, device, pipe or sparse file")
             if is_ours:
                 handle.seek(member.offset_data)
-                lines = _lines(handle, member.size) if _kind(member.name) == "csv" else None
+                lines = read_lines(handle, member.size) if _kind(member.name) == "csv" else None
                 yield (member.name, member.offset_data, member.size, member.size), lines
         handle.seek(tar.offset)
         if handle.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):  # `tarfile` stops at damage silently
             raise tarfile.TarError(f"damaged or cut off at byte {tar.offset}")
 
 
-def _lines(file: Any, size: int | None) -> Iterator[str]:
+def read_lines(file: Any, size: int | None) -> Iterator[str]:
     """Yields the lines of the next `size` bytes of a file, or of all."""
     rest, number, read = b"", 0, 0
     size = MAX_CSV_BYTES + 1 if size is None else size
@@ -524,8 +524,18 @@ def _lines(file: Any, size: int | None) -> Iterator[str]:
         yield rest.decode("utf-8" if number else "utf-8-sig")
 
 
-def _read_csv(where: str, lines: Iterator[str], tables: dict, problems: dict[str, list[str]]) -> bool:
-    """Adds the rows of a CSV to `tables` if it is a metadata CSV, and returns whether it is."""
+def read_csv(where: str, lines: Iterator[str], tables: dict, problems: dict[str, list[str]]) -> bool:
+    """Reads a CSV, if it is a metadata CSV.
+
+    Args:
+        where: Its name, for messages.
+        lines: From `read_lines`.
+        tables: By CSV, its rows by file name: line, prompt, raw labels. Only the first one's rows are added.
+        problems: Places by kind of problem; those of this CSV are added.
+
+    Returns:
+        True if it is a metadata CSV.
+    """
     reader = csv.reader(lines, strict=True)
     try:
         header = [column.strip() for column in next(reader, [])]

@@ -16,7 +16,7 @@ from huggingface_hub import DatasetCard
 
 import make_examples
 import synthchex_75k
-from conftest import FIXTURE, ROOT, TAKES_SCRIPTS, contents, convert
+from conftest import EXIT, FIXTURE, ROOT, TAKES_SCRIPTS, contents, convert
 from servers.local_hub import Hub
 
 README = ROOT / "README.md"
@@ -71,6 +71,7 @@ def test_each_python_block_runs(code: str, folder: Path, hub: Hub) -> None:
     hub.create("alice/chex", files=published)
     environment = {**os.environ, "HF_HOME": str(folder / "home")}
     code = code.replace("USER/NAME", "alice/chex")
+    code = f"{code}\n{EXIT}\n"
     (folder / "block.py").write_text(code, encoding="utf-8")  # a file, so that worker processes can import it
     run = subprocess.run([sys.executable, "block.py"], cwd=folder, env=environment, capture_output=True, text=True)
     assert run.returncode == 0, f"{code}\n{run.stdout}\n{run.stderr}"

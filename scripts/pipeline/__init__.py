@@ -13,6 +13,7 @@ The ground floor, modules that every step may use:
     lock           locks: one run at a time writes to a folder or file
     jobs           worker processes
     progress       progress bars and log lines
+    provenance     provenance.json: how a SOURCE was made
     retry          retries with back-off that honour Retry-After
     hub            requests to the Hugging Face Hub
     page           self-contained HTML pages

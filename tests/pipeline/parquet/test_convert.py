@@ -28,6 +28,7 @@ import convert_to_parquet
 import pack_shards
 import synthchex_75k
 from conftest import (
+    EXIT,
     FIXTURE,
     ROOT,
     SHAPES,
@@ -140,8 +141,7 @@ def test_card_examples_run(converted: Path) -> None:
         modules = {name.partition(".")[0] for name in re.findall(r"^(?:import|from) (\S+)", code, re.MULTILINE)}
         if not all(map(importlib.util.find_spec, modules)) or ("filters=" in code and not NEW):
             continue
-        end = "import os, sys; sys.stdout.flush(); os._exit(0)"  # pyarrow may crash while the interpreter shuts down
-        finished = subprocess.run([sys.executable, "-c", f"{code}\n{end}"], capture_output=True, text=True)
+        finished = subprocess.run([sys.executable, "-c", f"{code}\n{EXIT}"], capture_output=True, text=True)
         assert finished.returncode == 0, finished.stderr
         count += 1
     assert count >= 5
