@@ -4,7 +4,10 @@ The ground floor, modules that every step may use:
 
     cli            arguments, exit codes, signals
     errors         StepError, and short listings for messages
-    facts          the dataset: authors, generator, filter, meaning of each label
+    source_json    small JSON files of a SOURCE: bounded, checked
+    provenance     provenance.json: how a SOURCE was made
+    dataset_json   dataset.json: name, authors, license and citation of a dataset
+    facts          what is known of a SOURCE; SynthCheX-75K's facts; meaning of each label
     rows           plan and read the rows of a SOURCE
     shards         cut rows into files; write only the files that are missing or out of date
     folder         an output folder and its manifest of fingerprints and checksums
@@ -13,7 +16,6 @@ The ground floor, modules that every step may use:
     lock           locks: one run at a time writes to a folder or file
     jobs           worker processes
     progress       progress bars and log lines
-    provenance     provenance.json: how a SOURCE was made
     retry          retries with back-off that honour Retry-After
     hub            requests to the Hugging Face Hub
     page           self-contained HTML pages

@@ -1,4 +1,4 @@
-"""Writes a SOURCE: `metadata.csv`, and images in `data/images-00000-of-000NN.zip`."""
+"""Writes a SOURCE: `metadata.csv`, images in `data/images-00000-of-000NN.zip`, and small files that say what it is."""
 
 from __future__ import annotations
 
@@ -74,7 +74,13 @@ class ImageShard(NamedTuple):
 
 
 def write_source(
-    rows: list[Row], folder: OutputFolder, pool: WorkerPool, max_shard_size: int, pixels: int | None = None
+    rows: list[Row],
+    folder: OutputFolder,
+    pool: WorkerPool,
+    max_shard_size: int,
+    pixels: int | None = None,
+    *,
+    beside: dict[str, bytes],
 ) -> Outcome:
     """Writes rows as a SOURCE, as far as it is missing or out of date.
 
@@ -84,6 +90,7 @@ def write_source(
         pool: The workers.
         max_shard_size: Upper bound of a zip: bytes.
         pixels: Width and height to resize to. Default: copy each file byte for byte.
+        beside: Content of more files beside `METADATA` by name, as `SourceFacts.files_after` returns it.
 
     Returns:
         The outcome: an entry for each zip.
@@ -93,10 +100,9 @@ def write_source(
         StepError: The folder cannot be used, or an image is larger than `max_shard_size`.
         OSError: A file cannot be read or written.
     """
-    contents = {METADATA: metadata_csv(rows)}
-    metadata = folder.path / METADATA
-    if metadata.is_file() and metadata.read_bytes() != contents[METADATA]:
-        folder.check_replaceable([metadata])
+    contents = {**beside, METADATA: metadata_csv(rows)}
+    existing = {folder.path / name: content for name, content in contents.items() if (folder.path / name).is_file()}
+    folder.check_replaceable(path for path, content in existing.items() if path.read_bytes() != content)
     outcome = write_missing(pool, folder, cut_zips(rows, folder.path / "data", max_shard_size, pixels), "Packing")
     folder.finish(contents)
     return outcome

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import StepError, counted
+from pipeline.facts import read_facts
 from pipeline.folder import OutputFolder, local_source
 from pipeline.jobs import WorkerPool
 from pipeline.progress import notice
+from pipeline.provenance import new_step
 from pipeline.shards import MAX_SHARD_SIZE
 from pipeline.source_writer import METADATA, write_source
 from synthchex_75k import Files, file_info, list_files, plan
@@ -38,7 +40,7 @@ def pack(
         overwrite: Replace finished files of other images or other options.
 
     Raises:
-        SourceError: Images or CSV cannot be used.
+        SourceError: Images or CSV, or a `dataset.json` or `provenance.json` beside them, cannot be used.
         StepError: The folder cannot be used, or an image is larger than `max_shard_size`.
         OSError: A file cannot be read or written.
     """
@@ -48,8 +50,13 @@ def pack(
     request |= {"max_shard_size": max_shard_size, "size": size, "on_mismatch": on_mismatch}
     with OutputFolder(output, METADATA, request, overwrite) as folder, WorkerPool(num_proc) as pool:
         with notice(f"checking {images} …"):
-            rows = plan(str(images), on_mismatch, files=_list_inputs(images, metadata))
-        outcome = write_source(rows, folder, pool, max_shard_size, size)
+            files = _list_inputs(images, metadata)
+            rows = plan(str(images), on_mismatch, files=files)
+        left_out = len(files) - 1 - len(rows)  # without the CSV
+        fields = {"size": [size, size] if size else None, "left_out": left_out or None}
+        step = new_step("pack", images=len(rows), **{name: value for name, value in fields.items() if value})
+        beside = read_facts(rows, str(images), str(metadata.parent)).files_after(step)
+        outcome = write_source(rows, folder, pool, max_shard_size, size, beside=beside)
     zips, written = len(outcome.entries), len(outcome.written)
     megabytes = sum(entry["size"] for entry in outcome.written) / 1e6
     print(

@@ -9,21 +9,30 @@ import pprint
 import re
 import string
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import datasets
 from datasets.info import DatasetInfosDict
 from datasets.utils.metadata import MetadataConfigs
-from huggingface_hub import DatasetCard
+from huggingface_hub import DatasetCard, DatasetCardData
 
-from pipeline.errors import counted, one_line
-from pipeline.facts import META_PROMPT
+from pipeline.dataset_json import SYNTHETIC, is_web_address
+from pipeline.errors import counted
+from pipeline.facts import SourceFacts
 from pipeline.parquet.figures import Figure
 from pipeline.parquet.layout import DATA_FILES
+from pipeline.parquet.markdown import escape
+from pipeline.parquet.pixels import Pixels
+from pipeline.parquet.steps import StepText, describe_step, texts_of
+from pipeline.provenance import Step
 from pipeline.rows import decode
-from synthchex_75k import CITATION, FEATURES
+from synthchex_75k import FEATURES
 
 TEMPLATES = Path(__file__).with_name("templates")
+CHEXPERT = "https://arxiv.org/abs/1901.07031"
+NOT_STATED = "not stated"
+NOT_FOR = ("Not for diagnosis", ", nor for any decision about a patient.")
+UNNAMED_TITLE = "Images with texts and CheXpert labels"
 PLACEHOLDER = "USER/NAME"
 ABOUT_PLACEHOLDER = """
 `USER/NAME` is the name of this repository. For a downloaded folder, put its path in place of `USER/NAME`, and of
@@ -31,44 +40,151 @@ ABOUT_PLACEHOLDER = """
 """
 
 
-def write_card(
-    rows: int, num_bytes: int, file_sizes: list[int], uncertainty: str, shown_row: str, figures: list[Figure]
-) -> str:
-    """Returns the text of the card.
+class Measured(NamedTuple):
+    """What was measured of the converted data.
 
     Args:
         rows: Number of rows.
         num_bytes: Their size in memory, as Arrow has them: bytes.
         file_sizes: Size of each Parquet file: bytes.
-        uncertainty: Label policy of the labels.
+        uncertainty: Label policy of the labels, a key of `synthchex_75k.UNCERTAINTY`.
+        pixels: Formats and sizes of the images.
+    """
+
+    rows: int
+    num_bytes: int
+    file_sizes: list[int]
+    uncertainty: str
+    pixels: Pixels
+
+
+def write_card(measured: Measured, facts: SourceFacts, shown_row: str, figures: list[Figure]) -> str:
+    """Returns the text of the card.
+
+    Args:
+        measured: What was measured.
+        facts: What is known of the source.
         shown_row: A row, as `show` returns it.
         figures: The pictures.
     """
     card = DatasetCard((TEMPLATES / "card.md").read_text(encoding="utf-8"))
-    card.data["size_categories"] = [size_category(rows)]
-    DatasetInfosDict(default=dataset_info(rows, num_bytes, file_sizes)).to_dataset_card_data(card.data)
+    template = card.data.to_dict()
+    tags = [*template.pop("tags"), *[SYNTHETIC] * facts.is_synthetic]
+    stated = {**license_header(facts.dataset.license), "pretty_name": facts.dataset.name, **facts.header}
+    header = {**{key: value for key, value in stated.items() if value}, **template, "tags": tags}
+    card.data = DatasetCardData(**header, size_categories=[size_category(measured.rows)])
+    info = dataset_info(measured.rows, measured.num_bytes, measured.file_sizes)
+    DatasetInfosDict(default=info).to_dataset_card_data(card.data)
     MetadataConfigs(default={"data_files": [{"split": "train", "path": DATA_FILES}]}).to_dataset_card_data(card.data)
     body = string.Template(card.text).substitute(
-        rows=f"{rows:,}",
-        files=counted(len(file_sizes), "Parquet file"),
-        megabytes=f"{sum(file_sizes) / 1e6:,.1f}",
-        figures="".join(f"\n![{_escape(figure.alt)}]({figure.path})\n" for figure in figures),
+        title=escape(facts.dataset.name) or UNNAMED_TITLE,
+        summary=_summary(measured, facts),
+        figures="".join(f"\n![{escape(figure.alt)}]({figure.path})\n" for figure in figures),
         row=shown_row,
+        prompt="the text that generated the image" if facts.is_synthetic else "the text of the image",
         about_placeholder=ABOUT_PLACEHOLDER,
-        labels=(TEMPLATES / f"labels_{uncertainty}.md").read_text(encoding="utf-8").strip(),
-        meta_prompt=META_PROMPT,
-        citation=CITATION.strip(),
+        labels=(TEMPLATES / f"labels_{measured.uncertainty}.md").read_text(encoding="utf-8").strip(),
+        steps=_steps(facts.steps),
+        limits=_limits(facts),
+        citation=f"```bibtex\n{facts.dataset.citation}\n```" if facts.dataset.citation else _capital(NOT_STATED),
     )
     return f"---\n{card.data.to_yaml()}\n---\n\n{body.strip()}\n"
 
 
 def with_repo_id(card: str, repo_id: str) -> str:
     """Returns the card with the name of a repository on the Hub in its examples."""
-    return card.replace(ABOUT_PLACEHOLDER, "").replace(PLACEHOLDER, repo_id)
+    examples = re.compile(r"<!-- BEGIN (use|labels) .*?<!-- END \1 -->", re.DOTALL)
+    card = card.replace(ABOUT_PLACEHOLDER, "")
+    return examples.sub(lambda section: section[0].replace(PLACEHOLDER, repo_id), card)
 
 
-def _escape(text: str) -> str:
-    return re.sub(r"([\\\[\]`*_<>!#|])", r"\\\1", one_line(text))
+def license_header(license_: str) -> dict[str, str]:
+    """Returns a license as the header of a card has it.
+
+    Args:
+        license_: As in `dataset.json`; empty where it is not stated.
+
+    Example:
+        >>> license_header("cc-by-4.0"), license_header("https://host/terms"), license_header("")
+        ({'license': 'cc-by-4.0'}, {'license': 'other', 'license_link': 'https://host/terms'}, {})
+    """
+    if is_web_address(license_):
+        return {"license": "other", "license_link": license_}
+    return {"license": license_} if license_ else {}
+
+
+def limits_of(facts: SourceFacts) -> list[str]:
+    """Returns what readers must know before they use the data, as far as it holds for this source."""
+    made = "The images are synthetic: anatomy and findings can be wrong, and an image may not show its labels."
+    judged = "The filter was itself a model: it may have removed some findings more often than others."
+    favoured = "Whatever the training data or the generator favour or leave out, the images favour or leave out too."
+    is_filtered = any(step["step"] == "filter" for step in facts.steps)
+    texts = [*[made] * facts.is_synthetic, *texts_of(facts.steps, "limits"), *[judged] * is_filtered]
+    texts += [favoured] * facts.is_synthetic
+    return [*texts, "A finding that is not mentioned is not a negative one: read as negative, labels can be wrong."]
+
+
+def _summary(measured: Measured, facts: SourceFacts) -> str:
+    """Returns the first section: what was measured, what is stated, and what is not."""
+    dataset = facts.dataset
+    kind = f"{dataset.images} images" if dataset.images else "images"
+    text = "the text prompt that generated it" if facts.is_synthetic else "its text"
+    lines = {
+        "Images": f"{measured.pixels}; {dataset.images or f'origin {NOT_STATED}'}",
+        "Authors": escape(", ".join(dataset.authors)),
+        "License": _license_text(dataset.license),
+        "Homepage": escape(dataset.homepage),
+        "Paper": escape(dataset.paper),
+        "Date": dataset.date,
+        "Version": escape(dataset.version),
+    }
+    return "\n".join(
+        [
+            *[f"{escape(dataset.description)}\n"] * bool(dataset.description),
+            f"{measured.rows:,} {kind} in {counted(len(measured.file_sizes), 'Parquet file')} "
+            f"({sum(measured.file_sizes) / 1e6:,.1f} MB). Each row has an image, {text} and 14 labels in the scheme of",
+            f"[CheXpert]({CHEXPERT}).\n",
+            "| | |",
+            "|---|---|",
+            *(f"| {name} | {value or NOT_STATED} |" for name, value in lines.items()),
+        ]
+    )
+
+
+def _license_text(license_: str) -> str:
+    return escape(license_) if is_web_address(license_) else license_
+
+
+def _steps(steps: tuple[Step, ...]) -> str:
+    """Returns how the dataset was made, as a list with a paragraph for each step."""
+    is_origin_stated = any(step["step"] not in ("pack", "filter") for step in steps)
+    texts = [] if is_origin_stated else [f"How the images came about: {NOT_STATED}."]
+    numbered = [_paragraph(number, describe_step(step)) for number, step in enumerate(steps, 1)]
+    return "\n\n".join([*texts, "\n".join(numbered)]).strip()
+
+
+def _paragraph(number: int, text: StepText) -> str:
+    """Returns a step as an item of a list; what is quoted stands in a block of its own."""
+    first = " ".join(filter(None, [f"{number}. **{escape(text.title)}.**", escape(text.lead)]))
+    if not text.quote:
+        return " ".join(filter(None, [first, escape(text.more)]))
+    indent = " " * len(f"{number}. ")
+    return "\n\n".join(
+        filter(None, [first, f"{indent}> {escape(text.quote)}", f"{indent}{escape(text.more)}".rstrip()])
+    )
+
+
+def _limits(facts: SourceFacts) -> str:
+    use = (
+        "For research on generative models, on training with synthetic data and on its fidelity, privacy and fairness."
+    )
+    personal = [f"Personal information: {text}" for text in texts_of(facts.steps, "personal_information")]
+    items = [f"- {escape(text)}" for text in [*limits_of(facts), *personal]]
+    return "\n".join([*[f"{use}\n"] * facts.is_synthetic, f"- **{NOT_FOR[0]}**{NOT_FOR[1]}", *items])
+
+
+def _capital(text: str) -> str:
+    return f"{text.capitalize()}."
 
 
 def dataset_info(rows: int, num_bytes: int, file_sizes: list[int]) -> datasets.DatasetInfo:
@@ -102,7 +218,8 @@ def show(example: dict[str, Any]) -> str:
         SourceError: The image cannot be decoded.
     """
     image = re.sub(r" at 0x\w+", "", repr(decode(example["image"]["bytes"], example["filename"])))
-    return pprint.pformat({**example, "image": _Repr(image)}, width=118, compact=True, sort_dicts=False)
+    shown = pprint.pformat({**example, "image": _Repr(image)}, width=118, compact=True, sort_dicts=False)
+    return shown.replace("<!--", r"\x3c!--")  # the same text, but no comment that would end a section of the card
 
 
 class _Repr(str):

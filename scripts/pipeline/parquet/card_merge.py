@@ -14,9 +14,9 @@ from typing import Any
 import yaml
 
 from pipeline.errors import listing, one_line
-from pipeline.facts import LICENSE
 
 LICENSE_FIELDS = {"license", "licenses", "license_name", "license_link", "license_details"}
+APACHE = "https://www.apache.org/licenses/LICENSE-2.0"
 DEFAULT = "default"  # the configuration that this program writes, with the split `train`
 APPENDED_TITLE = "## Parquet files"
 # Opening line, YAML with its last line break, closing line; the Hub's expression, and an empty header.
@@ -60,6 +60,17 @@ def read_header(card: str) -> dict[str, Any]:
     return _parse(_split(card)[1])
 
 
+def sections_of(card: str) -> dict[str, str]:
+    """Returns the generated sections of a card by name, without their markers.
+
+    Raises:
+        ValueError: Header or markers are damaged.
+    """
+    text = _split(card)[3]
+    sections = {name: text[start:end] for name, (start, end) in _find_sections(text, set()).items()}
+    return {name: section.partition("-->")[2].rpartition("<!--")[0].strip() for name, section in sections.items()}
+
+
 def license_of(header: dict[str, Any], url: str) -> str | list[str] | None:
     """Returns the license of a card, as `croissant.json` has it: an address, or the name of a license without one.
 
@@ -78,7 +89,7 @@ def license_of(header: dict[str, Any], url: str) -> str | list[str] | None:
     if link and "://" not in str(link):
         link = f"{url}/blob/main/{link}"
     own = str(link or name or url)
-    addresses = {"apache-2.0": LICENSE, "other": own, "unknown": own}
+    addresses = {"apache-2.0": APACHE, "other": own, "unknown": own}
     licenses = [
         addresses.get(license_id) or f"https://choosealicense.com/licenses/{license_id}/"
         for license_id in map(str, ids if isinstance(ids, list) else [ids])

@@ -10,14 +10,18 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
+from pipeline.dataset_json import DATASET_JSON
 from pipeline.errors import StepError
+from pipeline.facts import SourceFacts, read_facts
 from pipeline.folder import OutputFolder, local_source
 from pipeline.jobs import WorkerPool
-from pipeline.parquet.card import show, write_card
+from pipeline.parquet.card import Measured, show, write_card
 from pipeline.parquet.croissant import FileObject, write_croissant
 from pipeline.parquet.figures import can_draw, draw_figures
 from pipeline.parquet.layout import CARD, CROISSANT
+from pipeline.parquet.pixels import merge_pixels
 from pipeline.parquet.shard import parquet_shards
+from pipeline.provenance import PROVENANCE
 from pipeline.rows import plan, read
 from pipeline.shards import MAX_SHARD_SIZE, write_missing
 
@@ -73,7 +77,7 @@ def convert(
         The result.
 
     Raises:
-        SourceError: The source, or an image in it, cannot be used.
+        SourceError: The source, its `dataset.json` or `provenance.json`, or an image in it, cannot be used.
         StepError: The folder cannot be used, or a row is larger than `max_shard_size`.
         WorkerDiedError: A process that wrote was killed.
         OSError: A file cannot be read or written.
@@ -87,6 +91,8 @@ def convert(
     with _open_folder(output, request, overwrite) as folder:
         with WorkerPool(num_proc) as pool:
             rows = plan(source, on_mismatch)
+            facts = read_facts(rows, source)
+            _ask_for_missing(facts, source)
             shown_row = show(next(read(rows[:1], uncertainty))[1])
             drawn = draw_figures(pool, rows, uncertainty) if draws else []
             shards = parquet_shards(rows, output, max_shard_size, rows_per_group, uncertainty)
@@ -94,11 +100,22 @@ def convert(
         paths = [folder.name_of(shard.path) for shard in shards]
         files = [FileObject(path, entry["size"], entry["sha256"]) for path, entry in zip(paths, entries)]
         num_bytes, sizes = sum(entry["num_bytes"] for entry in entries), [file.size for file in files]
-        card = write_card(len(rows), num_bytes, sizes, uncertainty, shown_row, drawn)
-        contents = {CARD: card.encode(), CROISSANT: write_croissant(len(rows), files, uncertainty).encode()}
+        pixels = merge_pixels(entry["pixels"] for entry in entries)
+        measured = Measured(len(rows), num_bytes, sizes, uncertainty, pixels)
+        card = write_card(measured, facts, shown_row, drawn)
+        contents = {CARD: card.encode(), CROISSANT: write_croissant(measured, facts, files).encode()}
         folder.finish({**contents, **{figure.path: figure.png for figure in drawn}})
         new_bytes = sum(entry["size"] for entry in written)
         yield Converted(len(rows), len(files), sum(sizes), len(written), new_bytes, seconds)
+
+
+def _ask_for_missing(facts: SourceFacts, source: str) -> None:
+    """Prints one line that names what the source does not state."""
+    missing = [f"{DATASET_JSON} with {', '.join(facts.dataset.missing)}"] if facts.dataset.missing else []
+    missing += [] if facts.steps else [f"{PROVENANCE} with how the images were made"]
+    if missing:
+        asked = " and no ".join(missing)
+        print(f"{source} has no {asked}: the card says 'not stated'; see scripts/README.md", file=sys.stderr)
 
 
 def _decide_figures(figures: bool | None) -> bool:

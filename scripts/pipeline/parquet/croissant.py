@@ -2,8 +2,9 @@
 
 The format is Croissant 1.1 (https://docs.mlcommons.org/croissant/docs/croissant-spec-1.1.html) with the Responsible-AI
 properties of its `rai` vocabulary and the provenance of W3C PROV that dataset tracks ask for, such as that of NeurIPS
-2026 (https://neurips.cc/Conferences/2026/EvaluationsDatasetsHosting). The constant part is the file `croissant.json`
-beside this module. Addresses are relative to the file, so that it holds in a folder and on the Hub.
+2026 (https://neurips.cc/Conferences/2026/EvaluationsDatasetsHosting). What is not stated in `dataset.json` or
+`provenance.json` is left out. The `@context` is in the file `croissant.json` beside this module. Addresses are relative
+to the file, so that it holds in a folder and on the Hub.
 """
 
 from __future__ import annotations
@@ -12,11 +13,19 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pipeline.facts import AUTHORS, DATE, LABEL_MEANINGS, LICENSE, META_PROMPT, NAME, PAPER, VALUE_MEANINGS
+from pipeline.dataset_json import is_web_address
+from pipeline.facts import LABEL_MEANINGS, VALUE_MEANINGS, SourceFacts
+from pipeline.parquet.card import CHEXPERT, NOT_FOR, Measured, license_header, limits_of
+from pipeline.parquet.card_merge import license_of
 from pipeline.parquet.layout import DATA_FILES
-from synthchex_75k import CITATION, HOMEPAGE, LABELS
+from pipeline.parquet.steps import agent_of, describe_step, span_of, texts_of
+from pipeline.provenance import Step
+from synthchex_75k import LABELS
 
-CONSTANT_PART = Path(__file__).with_name("croissant.json")
+CONTEXT = Path(__file__).with_name("croissant.json")
+# Readers need a name. That of a folder would make the result depend on the folder; publishing puts in the repository's.
+UNNAMED = "unnamed"
+KEYWORDS = ["chest x-ray", "radiology", "CheXpert"]  # as the labels imply
 PARQUET = "application/x-parquet"
 FILE_SET = "parquet-files"
 RECORD_SET = "default"
@@ -30,42 +39,59 @@ class FileObject(NamedTuple):
     sha256: str
 
 
-def write_croissant(rows: int, files: list[FileObject], uncertainty: str) -> str:
+def write_croissant(measured: Measured, facts: SourceFacts, files: list[FileObject]) -> str:
     """Returns the text of `croissant.json`.
 
     Args:
-        rows: Number of rows.
+        measured: What was measured.
+        facts: What is known of the source.
         files: The Parquet files, in order.
-        uncertainty: Label policy of the labels, a key of `synthchex_75k.UNCERTAINTY`.
 
     Returns:
-        JSON-LD; its `url` is the page of the release.
+        JSON-LD.
     """
-    constant = json.loads(CONSTANT_PART.read_text(encoding="utf-8"))
-    protocol = "rai:dataPreprocessingProtocol"
-    constant[protocol] = [step.replace("$meta_prompt", META_PROMPT) for step in constant[protocol]]
     about = {
-        "@context": constant.pop("@context"),
+        **json.loads(CONTEXT.read_text(encoding="utf-8")),
         "@type": "sc:Dataset",
         "conformsTo": "http://mlcommons.org/croissant/1.1",
-        "name": NAME,
-        "description": (
-            f"{rows:,} synthetic chest radiographs, each with the prompt that generated it and 14 labels in the scheme "
-            "of CheXpert. No image shows a patient."
-        ),
-        "url": HOMEPAGE,
-        "sameAs": PAPER,
-        "license": LICENSE,
-        "creator": [{"@type": "sc:Person", "name": name} for name in AUTHORS],
-        "datePublished": DATE,
-        "version": "1.0.0",
-        "inLanguage": "en",
-        "keywords": ["chest x-ray", "radiology", "synthetic data", "CheXpert", "text-to-image"],
-        "isLiveDataset": False,
-        "citeAs": " ".join(CITATION.split()),
+        **describe_dataset(measured, facts),
+        "distribution": _distribution(files),
+        "recordSet": [_record_set(measured, facts)],
     }
-    records = [_record_set(rows, uncertainty)]
-    return _to_text({**about, "distribution": _distribution(files), "recordSet": records, **constant})
+    return _to_text(about)
+
+
+def describe_dataset(measured: Measured, facts: SourceFacts) -> dict[str, Any]:
+    """Returns the properties that describe the dataset as a whole, without those that have no value.
+
+    Args:
+        measured: What was measured.
+        facts: What is known of the source.
+    """
+    dataset, synthetic = facts.dataset, facts.is_synthetic
+    license_ = license_header(dataset.license)
+    has_address = dataset.license not in ("", "other", "unknown")
+    kind = f"{dataset.images} images" if dataset.images else "images"
+    count = f"{measured.rows:,} {kind}, each with a text and 14 labels in the scheme of CheXpert; {measured.pixels}."
+    properties = {
+        "name": dataset.name or UNNAMED,
+        "description": " ".join(filter(None, [" ".join(dataset.description.split()), count])),
+        "url": dataset.homepage,
+        "sameAs": dataset.paper,
+        "license": license_of(license_, "") if has_address else None,
+        "creator": [{"@type": "sc:Person", "name": name} for name in dataset.authors],
+        "datePublished": dataset.date,
+        "version": dataset.version,
+        "keywords": [*KEYWORDS, *["synthetic data", "text-to-image"] * synthetic],
+        "citeAs": " ".join(dataset.citation.split()),
+        **_responsible_ai(facts),
+        **_provenance(facts.steps),
+        **facts.croissant,
+    }
+    stated = {key: value for key, value in properties.items() if value}
+    if dataset.images:
+        stated["rai:hasSyntheticData"] = synthetic
+    return {**stated, "isLiveDataset": False}
 
 
 def with_repository(text: str, url: str, name: str | None, license_: str | list[str] | None) -> str:
@@ -74,11 +100,14 @@ def with_repository(text: str, url: str, name: str | None, license_: str | list[
     Args:
         text: The text of a `croissant.json`.
         url: Page of the repository.
-        name: Name of the dataset. Default: keep it.
+        name: Name of the dataset. Default: keep it; a dataset without a name gets that of the repository.
         license_: Address of the license, or addresses. Default: keep it.
     """
+    about = json.loads(text)
+    if not name and about["name"] == UNNAMED:
+        name = url.rpartition("/")[2]
     changed = {"url": url, "name": name, "license": license_}
-    return _to_text({**json.loads(text), **{key: value for key, value in changed.items() if value}})
+    return _to_text({**about, **{key: value for key, value in changed.items() if value}})
 
 
 def read_files(text: str) -> list[FileObject]:
@@ -89,7 +118,7 @@ def read_files(text: str) -> list[FileObject]:
 
     Example:
         >>> files = [FileObject("data/train-00000-of-00001.parquet", 4, "ab" * 32)]
-        >>> read_files(write_croissant(2, files, "zeros")) == files
+        >>> read_files(json.dumps({"distribution": _distribution(files)})) == files
         True
     """
     try:
@@ -127,21 +156,89 @@ def _distribution(files: list[FileObject]) -> list[dict[str, Any]]:
     return [*objects, file_set]
 
 
-def _record_set(rows: int, uncertainty: str) -> dict[str, Any]:
-    values = VALUE_MEANINGS[uncertainty]
+def _responsible_ai(facts: SourceFacts) -> dict[str, Any]:
+    """Returns properties of the `rai` vocabulary; general sentences only where they are true of any such dataset."""
+    synthetic = facts.is_synthetic
+    collected = [str(describe_step(step)) for step in facts.steps if step["step"] == "generate"]
+    processed = [str(describe_step(step)) for step in facts.steps if step["step"] != "generate"]
+    judges = [agent_of(step) for step in facts.steps if step["step"] == "filter" and step.get("model")]
+    research = [
+        "Research on generative models of chest radiographs: fidelity, privacy, fairness.",
+        "Research on training and augmentation with synthetic images.",
+    ]
+    biases = [
+        "Whatever the generator's training data favour or leave out, the images favour or leave out too."
+    ] * synthetic
+    biases += ["The filter was a model: it may have removed some findings more often than others."] * bool(judges)
+    social = "Images that anyone may use ease research where radiographs of patients cannot be shared. "
+    social += "Taken for real ones they can mislead; keep the word synthetic with them."
+    return {
+        "rai:dataCollection": " ".join(["Nothing was collected: every image was generated.", *collected])
+        * bool(collected),
+        "rai:dataCollectionType": ["Synthetic"] * synthetic,
+        "rai:dataPreprocessingProtocol": [
+            *processed,
+            "The image files of the source are in the Parquet files unchanged.",
+        ],
+        "rai:dataAnnotationProtocol": "The labels are the CheXpert labels that belong to the prompt." * synthetic,
+        "rai:machineAnnotationTools": [f"{judge} (quality filter)" for judge in judges],
+        "rai:dataUseCases": [*research * synthetic, "".join(NOT_FOR)],
+        "rai:dataLimitations": limits_of(facts),
+        "rai:dataBiases": biases,
+        "rai:personalSensitiveInformation": " ".join(texts_of(facts.steps, "personal_information")),
+        "rai:dataSocialImpact": social * synthetic,
+    }
+
+
+def _provenance(steps: tuple[Step, ...]) -> dict[str, Any]:
+    """Returns an activity for each step, with what did it as its agent, and what the dataset was derived from."""
+    activities, derived = [], []
+    for number, step in enumerate(steps, 1):
+        text = describe_step(step)
+        started, ended = span_of(step)
+        activity = {
+            "@type": "prov:Activity",
+            "@id": f"step-{number}",
+            "prov:label": " ".join(filter(None, [f"{text.title}.", text.lead])),
+            "prov:startedAtTime": started,
+            "prov:endedAtTime": ended,
+            "prov:wasAssociatedWith": _agent(step, number),
+        }
+        activities.append({key: value for key, value in activity.items() if value})
+        sources = step.get("sources")
+        derived += [_entity(source) for source in (sources if isinstance(sources, list) else [])]
+    return {"prov:wasDerivedFrom": [one for one in derived if one], "prov:wasGeneratedBy": activities}
+
+
+def _agent(step: Step, number: int) -> dict[str, Any]:
+    label, address = agent_of(step), step.get("model_url")
+    id_ = address if is_web_address(address) else f"agent-{number}"
+    return {"@type": "prov:SoftwareAgent", "@id": id_, "prov:label": label} if label else {}
+
+
+def _entity(source: Any) -> dict[str, Any]:
+    """Returns an entry of the field `sources`, an object with `name` and `url`, as an entity."""
+    name, address = (source.get("name"), source.get("url")) if isinstance(source, dict) else (source, None)
+    labelled = {"prov:label": name} if isinstance(name, str) else {}
+    return {**({"@id": address} if is_web_address(address) else {}), **labelled}
+
+
+def _record_set(measured: Measured, facts: SourceFacts) -> dict[str, Any]:
+    values = VALUE_MEANINGS[measured.uncertainty]
     labels = [
         _field(f"labels_dict/{label}", "cr:Int8", f"{LABEL_MEANINGS[label]}; {values}", "labels_dict", label)
         for label in LABELS
     ]
+    prompt = "The text that generated the image" if facts.is_synthetic else "The text of the image"
     fields = [
-        _field("image", "sc:ImageObject", "The PNG file of the image", "image", "bytes"),
+        _field("image", "sc:ImageObject", "The image file", "image", "bytes"),
         _field("filename", "sc:Text", "Its name, unique in the dataset", "filename"),
-        _field("prompt", "sc:Text", "The text that generated the image", "prompt"),
+        _field("prompt", "sc:Text", prompt, "prompt"),
         {
             "@type": "cr:Field",
             "@id": f"{RECORD_SET}/labels_dict",
             "name": "labels_dict",
-            "description": "The CheXpert labels of the prompt (https://arxiv.org/abs/1901.07031)",
+            "description": f"The CheXpert labels ({CHEXPERT})",
             "subField": labels,
         },
     ]
@@ -149,7 +246,7 @@ def _record_set(rows: int, uncertainty: str) -> dict[str, Any]:
         "@type": "cr:RecordSet",
         "@id": RECORD_SET,
         "name": RECORD_SET,
-        "description": f"{rows:,} rows, one for each image; the split is train",
+        "description": f"{measured.rows:,} rows, one for each image; the split is train",
         "key": {"@id": f"{RECORD_SET}/filename"},
         "field": fields,
     }

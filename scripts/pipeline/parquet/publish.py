@@ -19,15 +19,18 @@ from huggingface_hub.hf_api import RepoFile
 
 import synthchex_75k
 from pipeline.errors import StepError, counted, listing
+from pipeline.facts import SourceFacts
 from pipeline.folder import read_manifest
 from pipeline.hub import DatasetRepo
-from pipeline.parquet.card import with_repo_id, write_card
+from pipeline.parquet.card import Measured, with_repo_id, write_card
 from pipeline.parquet.card_merge import license_of, merge_cards, read_header
 from pipeline.parquet.croissant import with_repository
 from pipeline.parquet.layout import CARD, CROISSANT, FIGURES, PUBLISHED_DATA_FILES
+from pipeline.parquet.pixels import Pixels
 
 MAIN = "main"
 SCRIPT_BRANCH = "script"  # as `datasets` 3 named the branch on which it kept the state with a script
+NOTHING = Measured(0, 0, [], "keep", Pixels((), (0, 0), (0, 0)))  # for a card to try the merge with
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
 
 
@@ -101,7 +104,7 @@ def check(target: Target) -> None:
     info = repo.info(target.revision) or info
     if info:
         published = _read_card(repo, info.sha, repo.files(info.sha), target)
-        _merge_card(write_card(0, 0, [], "keep", "", []), published, target)
+        _merge_card(write_card(NOTHING, SourceFacts(), "", []), published, target)
 
 
 def publish(folder: Path, target: Target, dry_run: bool = False) -> None:

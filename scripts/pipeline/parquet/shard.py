@@ -17,6 +17,7 @@ from pipeline.errors import StepError
 from pipeline.files import background_fsync
 from pipeline.jobs import advance
 from pipeline.parquet.layout import data_file
+from pipeline.parquet.pixels import Kind, kind_of, summarize
 from pipeline.rows import image_size, read, total_size
 from pipeline.shards import cut
 from synthchex_75k import FEATURES, LABELS, Row
@@ -32,6 +33,7 @@ WRITER_OPTIONS: dict[str, Any] = {
     "write_page_checksum": True,
     "use_content_defined_chunking": True,  # Xet storage transfers only new chunks
 }
+ENTRY_FORMAT = 2  # of what the manifest holds of a file; with another one, the file is written again
 MAX_ROW_GROUP_BYTES = 64 << 20  # three of them fit in memory, and the dataset viewer takes 286 MiB
 # Bytes of a row, a row group and a file beside their values, rounded up, so that no file is larger than computed.
 ROW_OVERHEAD, GROUP_OVERHEAD, FILE_OVERHEAD = 512, 8192, 32768
@@ -69,7 +71,8 @@ class ParquetShard(NamedTuple):
     def fingerprint(self, crcs: Iterable[int]) -> str:
         """Returns a hash of everything that the file's bytes depend on."""
         content = hashlib.sha256(SCHEMA.serialize())
-        layout = (pa.__version__, WRITER_OPTIONS, MAX_ROW_GROUP_BYTES, self.rows_per_group, self.uncertainty)
+        layout: tuple[Any, ...] = (pa.__version__, WRITER_OPTIONS, MAX_ROW_GROUP_BYTES, ENTRY_FORMAT)
+        layout += (self.rows_per_group, self.uncertainty)
         content.update(repr(layout).encode())
         for row, crc in zip(self.rows, crcs, strict=True):
             content.update(repr((row.filename, row.size, crc, row.prompt, row.labels)).encode())
@@ -79,7 +82,8 @@ class ParquetShard(NamedTuple):
         """Writes the file, in a worker.
 
         Returns:
-            The CRC-32 of each image; and `num_bytes`, the rows' size in memory as Arrow has them.
+            The CRC-32 of each image; and `num_bytes`, the rows' size in memory as Arrow has them, and `pixels`, formats
+            and sizes of the images.
 
         Raises:
             SourceError: An image differs from the plan.
@@ -87,16 +91,17 @@ class ParquetShard(NamedTuple):
             OSError: A file cannot be read or written.
         """
         crcs: list[int] = []
+        kinds: set[Kind] = set()
         num_bytes = 0
         with Sink(path) as file, background_fsync(file) as flush, parquet_writer(file) as writer:
-            tables = one_ahead(self.row_groups, lambda group: read_table(group, self.uncertainty, crcs))
+            tables = one_ahead(self.row_groups, lambda group: read_table(group, self.uncertainty, crcs, kinds))
             for group, table in zip(self.row_groups, tables):
                 writer.write_table(table, row_group_size=len(group))
                 file.check()
                 flush()
                 num_bytes += table.nbytes
                 advance(len(group), total_size(group))
-        return crcs, {"num_bytes": num_bytes}
+        return crcs, {"num_bytes": num_bytes, "pixels": summarize(kinds).entry}
 
 
 def parquet_shards(
@@ -195,8 +200,15 @@ def one_ahead(items: Iterable[Item], function: Callable[[Item], Result]) -> Iter
             yield ahead.result()
 
 
-def read_table(group: list[Row], uncertainty: str, crcs: list[int]) -> pa.Table:
-    """Reads rows into a table of `SCHEMA`, with one image in memory beside it, and appends their CRC-32 to `crcs`."""
+def read_table(group: list[Row], uncertainty: str, crcs: list[int], kinds: set[Kind]) -> pa.Table:
+    """Reads rows into a table of `SCHEMA`, with one image in memory beside it.
+
+    Args:
+        group: The rows.
+        uncertainty: Label policy, a key of `UNCERTAINTY`.
+        crcs: The CRC-32 of each image is appended.
+        kinds: The kind of each image is added.
+    """
     images = pa.allocate_buffer(total_size(group))
     view, rows, ends = memoryview(images).cast("B"), [], [0]
     for crc, example in read(group, uncertainty):
@@ -204,6 +216,7 @@ def read_table(group: list[Row], uncertainty: str, crcs: list[int]) -> pa.Table:
         ends.append(ends[-1] + len(image))
         view[ends[-2] : ends[-1]] = image
         rows.append(example)
+        kinds.add(kind_of(image))
         crcs.append(crc)
     data = [None, pa.array(ends, pa.int32()).buffers()[1], images]
     names = pa.array([row["filename"] for row in rows], pa.string())

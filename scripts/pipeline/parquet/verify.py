@@ -1,13 +1,14 @@
 """Compares a converted folder with its SOURCE, byte for byte.
 
 Rows are read with pyarrow and compared with those of `synthchex_75k.examples`; files are compared with their SHA-256 in
-the manifest and in `croissant.json`; the numbers in the card are compared with the data. None of the code that writes
-Parquet files is used.
+the manifest and in `croissant.json`; the numbers in the card are compared with the data, and its sections and
+`croissant.json` with what is known of the SOURCE. None of the code that writes Parquet files is used.
 """
 
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import re
 from collections import Counter
@@ -21,18 +22,25 @@ from huggingface_hub import DatasetCard
 
 import synthchex_75k
 from pipeline.errors import StepError, one_line
+from pipeline.facts import SourceFacts, read_facts
 from pipeline.files import TEMPORARY, sha256_of
 from pipeline.folder import MANIFEST, Manifest, read_manifest
 from pipeline.jobs import WorkerPool, advance
-from pipeline.parquet.card import dataset_info, size_category
-from pipeline.parquet.croissant import FileObject, read_files
+from pipeline.parquet.card import Measured, dataset_info, show, size_category, write_card
+from pipeline.parquet.card_merge import sections_of
+from pipeline.parquet.croissant import FileObject, describe_dataset, read_files
 from pipeline.parquet.layout import CARD, CROISSANT, DATA_FILES, FIGURES, data_files
-from pipeline.rows import READ_AHEAD, plan, total_size
+from pipeline.parquet.pixels import Kind, Pixels, kind_of, merge_pixels, summarize
+from pipeline.rows import READ_AHEAD, plan, read, total_size
 from synthchex_75k import FEATURES, Row
 
 SCHEMA = FEATURES.arrow_schema
 SMALL_COLUMNS = [name for name in SCHEMA.names if name != "image"]
 ROWS_IN_MEMORY = 32
+# Sections that follow from rows, `dataset.json` and `provenance.json`, and in which publishing changes nothing.
+COMPARED_SECTIONS = ("summary", "row", "dataset", "citation")
+PUBLISHING_CHANGES = {"url", "name", "license"}  # properties of `croissant.json`
+FIGURE = re.compile(rf"^!\[.*\]\(({'|'.join(map(re.escape, FIGURES))})\)$", re.MULTILINE)
 MAX_LISTED = 20  # differences of a kind, and of a Parquet file
 UNREADABLE = (pa.ArrowException, OSError, ValueError, MemoryError)  # pyarrow's errors for a damaged file
 
@@ -53,11 +61,15 @@ class Difference(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """Result for a Parquet file: size of its rows in memory, as Arrow has them, in bytes; SHA-256; differences."""
+    """Result for a Parquet file: size of its rows in memory, as Arrow has them, in bytes; SHA-256; differences.
+
+    And formats and sizes of the images of SOURCE that belong to its rows; None if there are none.
+    """
 
     num_bytes: int
     sha256: str
     differences: list[Difference]
+    pixels: Pixels | None
 
 
 def differences(
@@ -83,6 +95,7 @@ def differences(
         raise StepError(f"{output}: no such folder")
     manifest = read_manifest(output)
     rows = plan(source, on_mismatch)
+    facts = read_facts(rows, source)
     present = _list_files(output)
     yield from _compare_names(present, manifest)
     paths = [output / name for name in data_files(present) if name in present]
@@ -104,8 +117,15 @@ def differences(
     objects = [FileObject(f"data/{path.name}", path.stat().st_size, sha256) for path, sha256 in sha256s.items()]
     yield from _compare_checksums(output, present, manifest, objects)
     num_bytes = sum(comparison.num_bytes for comparison in compared.values())
-    yield from _compare_card(output / CARD, len(rows), num_bytes, [file.size for file in objects])
+    sizes = [file.size for file in objects]
+    yield from _compare_card(output / CARD, len(rows), num_bytes, sizes)
     yield from _compare_croissant(output / CROISSANT, objects)
+    seen = [comparison.pixels.entry for comparison in compared.values() if comparison.pixels]
+    if seen and len(wanted) == len(rows):  # else rows are missing, and some images were not looked at
+        measured = Measured(len(rows), num_bytes, sizes, uncertainty, merge_pixels(seen))
+        shown_row = show(next(read(rows[:1], uncertainty))[1])
+        yield from _compare_sections(output / CARD, write_card(measured, facts, shown_row, []))
+        yield from _compare_description(output / CROISSANT, measured, facts)
 
 
 def compare_file(file: DataFile) -> Comparison:
@@ -122,23 +142,28 @@ def compare_file(file: DataFile) -> Comparison:
     """
     at = f"data/{file.path.name}"
     found, num_bytes = [], 0
+    kinds: set[Kind] = set()
     try:
         with _open(file.path) as handle, pq.ParquetFile(handle, page_checksum_verification=True) as parquet:
             schema = parquet.schema_arrow
             if not schema.equals(SCHEMA, check_metadata=True):
                 found.append(f"{at}: the schema differs: {one_line(schema)}")
-            for size, texts in _compare_rows(parquet, file) if schema.equals(SCHEMA) else ():
+            for size, texts in _compare_rows(parquet, file, kinds) if schema.equals(SCHEMA) else ():
                 num_bytes += size
                 found += (f"{at} {text}" for text in texts)
     except synthchex_75k.SourceError:
         raise
     except UNREADABLE as error:
         found.append(f"{at}: cannot be read to its end: {one_line(error)}")
-    return Comparison(num_bytes, sha256_of(file.path), [*_first(found, f"differences in {at}")])
+    differing = [*_first(found, f"differences in {at}")]
+    return Comparison(num_bytes, sha256_of(file.path), differing, summarize(kinds) if kinds else None)
 
 
-def _compare_rows(parquet: pq.ParquetFile, file: DataFile) -> Iterator[tuple[int, list[str]]]:
-    """Yields for each row group its size in memory, as `datasets` counts it, and how its rows differ."""
+def _compare_rows(parquet: pq.ParquetFile, file: DataFile, kinds: set[Kind]) -> Iterator[tuple[int, list[str]]]:
+    """Yields for each row group its size in memory, as `datasets` counts it, and how its rows differ.
+
+    The kinds of the images of SOURCE are added to `kinds`.
+    """
     examples = synthchex_75k.examples([row for row in file.wanted if row], file.uncertainty, read_ahead=READ_AHEAD)
     wanted_rows = enumerate(file.wanted)
     for group in range(parquet.num_row_groups):
@@ -150,7 +175,9 @@ def _compare_rows(parquet: pq.ParquetFile, file: DataFile) -> Iterator[tuple[int
             for found, (number, wanted) in zip(batch.to_pylist(), wanted_rows):
                 if wanted:
                     at = f"row {number} ({wanted.filename})"
-                    texts += (f"{at}: {text}" for text in _compare_row(_next(examples, wanted), found))
+                    example = _next(examples, wanted)
+                    kinds.add(kind_of(example["image"]["bytes"]))
+                    texts += (f"{at}: {text}" for text in _compare_row(example, found))
                     advance(1, wanted.size or 0)
         yield num_bytes, texts
 
@@ -259,6 +286,32 @@ def _compare_card(path: Path, rows: int, num_bytes: int, file_sizes: list[int]) 
     for key, value in wanted.items():
         if found.get(key) != value:
             yield Difference(f"{path.name}: {key} is {found.get(key)!r}, by the data {value!r}")
+
+
+def _compare_sections(path: Path, wanted: str) -> Iterator[Difference]:
+    """Compares sections of the card with those that would be written now, figures aside; people may remove sections."""
+    try:
+        found = sections_of(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except ValueError as error:
+        yield Difference(f"{path.name}: the sections cannot be read: {one_line(error)}")
+        return
+    new = sections_of(wanted)
+    for name in COMPARED_SECTIONS:
+        if name in found and FIGURE.sub("", found[name]).split() != new[name].split():
+            yield Difference(f"{path.name}: the section `{name}` differs from SOURCE")
+
+
+def _compare_description(path: Path, measured: Measured, facts: SourceFacts) -> Iterator[Difference]:
+    """Compares what `croissant.json` states of the dataset as a whole."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    except ValueError:
+        return  # `_compare_croissant` has found it
+    wanted = describe_dataset(measured, facts)
+    other = {"distribution", "recordSet", "@context", "@type", "conformsTo", *PUBLISHING_CHANGES}
+    for key in sorted({*wanted, *found} - other) if isinstance(found, dict) else ():
+        if found.get(key) != wanted.get(key):
+            yield Difference(f"{path.name}: {key} is {found.get(key)!r:.200}, by SOURCE {wanted.get(key)!r:.200}")
 
 
 def _default(configurations: Any) -> dict[str, Any]:

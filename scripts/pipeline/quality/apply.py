@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import StepError, counted, listing
+from pipeline.facts import read_facts
 from pipeline.folder import OutputFolder, local_source
 from pipeline.jobs import WorkerPool
+from pipeline.provenance import Step, new_step
 from pipeline.quality.answers import DROPPED, UNPARSED
-from pipeline.quality.labels_csv import check_belongs, read_labels
+from pipeline.quality.labels_csv import QualityLabel, check_belongs, read_labels, read_meta_prompt
 from pipeline.quality.report import count_by_label
 from pipeline.rows import plan
 from pipeline.shards import MAX_SHARD_SIZE
@@ -45,11 +47,11 @@ def apply(
         overwrite: Replace finished files of another source or other options.
 
     Raises:
-        SourceError: The source cannot be used.
+        SourceError: The source, or its `dataset.json` or `provenance.json`, cannot be used.
         StepError: A label is missing or `UNPARSED`, no image is left, or the folder cannot be used.
         OSError: A file cannot be read or written.
     """
-    labels = read_labels(labels_csv)
+    labels, meta_prompt = read_labels(labels_csv), read_meta_prompt(labels_csv)
     request: dict[str, Any] = {"source": local_source(source), "labels_csv": local_source(labels_csv), "drop": [*drop]}
     request |= {"unparsed": unparsed, "max_shard_size": max_shard_size, "on_mismatch": on_mismatch}
     dropped = {*drop, *([UNPARSED] if unparsed == "drop" else [])}
@@ -61,9 +63,11 @@ def apply(
         kept = [row for row in rows if qualities[row.filename] not in dropped]
         if not kept:
             raise StepError(f"{source}: no image is left; nothing was written")
-        outcome = write_source(kept, folder, pool, max_shard_size)
+        counts = count_by_label(rows, labels)
+        step = _filter_step(labels, counts, meta_prompt, drop=[*drop], unparsed=unparsed)
+        outcome = write_source(kept, folder, pool, max_shard_size, beside=read_facts(rows, source).files_after(step))
     print(f"{output}: {len(kept):,} of {len(rows):,} images kept, zips: {len(outcome.entries)}")
-    print(_describe_dropped(count_by_label(rows, labels), sorted(dropped)))
+    print(_describe_dropped(counts, sorted(dropped)))
 
 
 def _check_labels(rows: list[Row], qualities: dict[str, str], unparsed: str) -> None:
@@ -81,6 +85,39 @@ def _check_labels(rows: list[Row], qualities: dict[str, str], unparsed: str) -> 
 def _fail_if_any(rows: list[Row], problem: str) -> None:
     if rows:
         raise StepError(f"{counted(len(rows), 'image')} {problem}: {listing([row.filename for row in rows])}")
+
+
+def _filter_step(
+    labels: list[QualityLabel], counts: dict[str, Counter[str]], meta_prompt: str | None, drop: list[str], unparsed: str
+) -> Step:
+    """Returns the step of `provenance.json`; it has no times, so that a rerun writes the same bytes."""
+    dropped = [*drop, *([UNPARSED] if unparsed == "drop" else [])]
+    by_label = {name: sum(by[quality] for quality in dropped) for name, by in counts.items()}
+    total, lost = counts["All images"].total(), by_label.pop("All images")
+    models = sorted({_public_name(label.model) for label in labels})
+    judge = {"model": models[0] if len(models) == 1 else models, "meta_prompt": meta_prompt}
+    return new_step(
+        "filter",
+        **{name: value for name, value in judge.items() if value},
+        drop=drop,
+        unparsed=unparsed,
+        total=total,
+        kept=total - lost,
+        dropped_by_quality={quality: counts["All images"][quality] for quality in dropped},
+        dropped_by_label=by_label,
+    )
+
+
+def _public_name(model: str) -> str:
+    """Returns the name of a model; of a folder on this machine, only the last part.
+
+    Example:
+        >>> _public_name("org/judge"), _public_name("/home/me/models/judge/")
+        ('org/judge', 'judge')
+    """
+    parts = [part for part in model.replace("\\", "/").split("/") if part]
+    is_path = len(parts) > 2 or model.startswith(("/", ".", "~")) or "\\" in model
+    return parts[-1] if is_path and parts else model
 
 
 def _describe_dropped(counts: dict[str, Counter[str]], dropped: list[str]) -> str:

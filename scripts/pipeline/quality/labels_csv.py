@@ -156,6 +156,16 @@ def check_run(path: Path, model: str, meta_prompt: str) -> None:
             raise StepError(f"{path} is of another {other}, {before.get(key)!r}; name another file for {value!r}")
 
 
+def read_meta_prompt(path: Path) -> str | None:
+    """Returns the meta-prompt of a LABELS_CSV; None where no JSON file beside it holds it.
+
+    Raises:
+        StepError: That file is damaged.
+    """
+    meta_prompt = _read_run(path).get("meta_prompt") if _exists(_run_json(path)) else None
+    return meta_prompt if isinstance(meta_prompt, str) else None
+
+
 def check_belongs(labels: Iterable[QualityLabel], rows: Iterable[Row], path: Path) -> None:
     """Checks that labels are of the images of a SOURCE.
 
