@@ -172,6 +172,12 @@ def mixed(folder: Path, images: dict[str, bytes], table: bytes) -> None:
 SHAPES: list[Write] = [one_zip, zips, tars, loose, mixed]
 
 
+def state_facts(folder: Path) -> None:
+    """Gives a source the fixture's `dataset.json` and `provenance.json`: nothing is asked for when it is converted."""
+    for name in ("dataset.json", "provenance.json"):
+        shutil.copy(FIXTURE / name, folder)
+
+
 @pytest.fixture
 def source(tmp_path: Path, images: dict[str, bytes], table: list[dict[str, str]]) -> Callable[..., Path]:
     """Makes a source; `images`, `table` (rows or bytes) and `shape` replace the fixture's and zip shards."""
@@ -182,6 +188,7 @@ def source(tmp_path: Path, images: dict[str, bytes], table: list[dict[str, str]]
         folder = tmp_path / f"source{len(list(tmp_path.iterdir()))}"
         folder.mkdir()
         shape(folder, images, table if isinstance(table, bytes) else to_csv(table))
+        state_facts(folder)
         return folder
 
     return make
@@ -258,3 +265,4 @@ def padded(folder: Path, count: int, size: int) -> None:
     to_zip(folder / "a.zip", images)
     labels = dict.fromkeys(synthchex_75k.LABELS, "0")
     to_files(folder, {"m.csv": to_csv([{"filename": n, "prompt": f"Picture {n}.", **labels} for n in images])})
+    state_facts(folder)

@@ -3,15 +3,18 @@
     python tests/make_fixture.py [FOLDER]
 
 The pictures are drawn, not generated: each is a thorax with lungs, ribs, spine, heart and, where its labels say so,
-a sign of the finding. Prompts and labels are made up. The same Pillow writes the same bytes on every run.
+a sign of the finding; `dataset.json` and `provenance.json` state that. Prompts and labels are made up. The same Pillow
+writes the same bytes on every run.
 """
 
 import csv
 import io
+import json
 import random
 import sys
 import zipfile
 from pathlib import Path
+from typing import Any
 
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
@@ -36,6 +39,21 @@ ROWS = [
     ("Thickened pleura along the lateral wall on the right.", {"Pleural Other": "1", "Cardiomegaly": "0.0"}),
     ("Perihilar edema, and the heart is large – 心影增大.", {"Edema": "1", "Cardiomegaly": "1.0", "Pneumonia": "0"}),
 ]
+
+
+DATASET: dict[str, Any] = {
+    "name": "Drawings of chests",
+    "description": "Drawings made for tests, with made-up prompts and labels. No image shows a patient.",
+    "images": "synthetic",
+    "authors": ["A. Painter", "B. Tester"],
+    "license": "apache-2.0",
+    "citation": "@misc{drawings,\n  title = {Drawings of chests},\n  author = {Painter, A. and Tester, B.}\n}",
+    "homepage": "https://example.org/drawings",
+    "paper": "https://example.org/drawings/paper",
+    "date": "2025-01-31",
+    "version": "1.0.0",
+}
+STEPS = [{"step": "draw", "program": "make_fixture.py", "about": "Each image is a drawing of its prompt and labels."}]
 
 
 def draw(number: int, labels: dict[str, str]) -> Image.Image:
@@ -112,7 +130,7 @@ def main(folder: Path) -> None:
     """Writes the fixture.
 
     Args:
-        folder: Where; `metadata.csv` and `data/` in it are replaced.
+        folder: Where; `metadata.csv`, `dataset.json`, `provenance.json` and `data/` in it are replaced.
     """
     (folder / "data").mkdir(parents=True, exist_ok=True)
     names = ["SyntheticImg_02aa804e-bde0afdd-112c0b34-7bc16630-4e384014.png"]
@@ -124,6 +142,8 @@ def main(folder: Path) -> None:
         table.writerow(["filename", "prompt", *synthchex_75k.LABELS])
         for name, (prompt, labels) in zip(names, ROWS, strict=True):
             table.writerow([name, prompt, *(labels.get(label, "") for label in synthchex_75k.LABELS)])
+    for name, content in {"dataset.json": DATASET, "provenance.json": {"steps": STEPS}}.items():
+        (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     for shard, numbers in enumerate([range(6), range(6, 12)]):
         with zipfile.ZipFile(folder / "data" / f"images-{shard:05d}-of-00002.zip", "w") as archive:
             for number in numbers:

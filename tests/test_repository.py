@@ -16,7 +16,8 @@ from conftest import FIXTURE, ROOT, plan
 
 def test_the_fixture_is_what_its_script_draws(tmp_path: Path) -> None:
     make_fixture.main(tmp_path)
-    assert (tmp_path / "metadata.csv").read_bytes() == (FIXTURE / "metadata.csv").read_bytes()
+    for name in ("metadata.csv", "dataset.json", "provenance.json"):
+        assert (tmp_path / name).read_bytes() == (FIXTURE / name).read_bytes()
     drawn, kept = (
         [PIL.Image.open(io.BytesIO(row["image"]["bytes"])) for row in synthchex_75k.examples(plan(folder))]
         for folder in (tmp_path, FIXTURE)

@@ -74,10 +74,10 @@ def parse_dataset_json(content: bytes, where: str) -> DatasetFacts:
     ]
     if problems:
         raise SourceError("\n".join([f"{where} cannot be used as it is", *(f"- {printable(one)}" for one in problems)]))
-    values: dict[str, Any] = {
+    stated: dict[str, Any] = {
         key: tuple(value) if isinstance(value, list) else value.strip() for key, value in found.items()
     }
-    return DatasetFacts(**values)
+    return DatasetFacts()._replace(**stated)
 
 
 def _is_text(value: Any) -> bool:

@@ -62,9 +62,9 @@ RELEASE_STEPS: list[Step] = [
         ],
         "personal_information": (
             "None in images and prompts: the images are synthetic and the prompts describe findings. File names "
-            "contain identifiers of the MIMIC-CXR radiographs whose reports the prompts come from; those radiographs are "
-            "available to credentialed users only. A generator can come close to an image of its training data; the "
-            "paper measures that. Do not try to identify anyone."
+            "contain identifiers of the MIMIC-CXR radiographs whose reports the prompts come from; those radiographs "
+            "are available to credentialed users only. A generator can come close to an image of its training data; "
+            "the paper measures that. Do not try to identify anyone."
         ),
     },
     {
@@ -116,6 +116,9 @@ class SourceFacts(NamedTuple):
         return {PROVENANCE: provenance_json([*self.steps, step]), **copied}
 
 
+RELEASE_FACTS = SourceFacts(RELEASE, tuple(RELEASE_STEPS), None, RELEASE_HEADER, RELEASE_CROISSANT)
+
+
 def read_facts(rows: list[Row], *places: str) -> SourceFacts:
     """Reads what is known of a SOURCE.
 
@@ -138,7 +141,7 @@ def read_facts(rows: list[Row], *places: str) -> SourceFacts:
     steps = tuple(steps or (RELEASE_STEPS if is_release else ()))
     is_generated = any(step["step"] == "generate" for step in steps)
     if content is None and is_release:
-        return SourceFacts(RELEASE, steps, None, RELEASE_HEADER, RELEASE_CROISSANT)
+        return RELEASE_FACTS._replace(steps=steps)
     dataset = DatasetFacts() if content is None else parse_dataset_json(content, where)
     if is_generated and dataset.images == REAL:
         raise SourceError(f'{where}: images are "real", but {PROVENANCE} has a step "generate"; correct one of them')

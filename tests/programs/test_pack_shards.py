@@ -65,6 +65,7 @@ def test_output_is_a_source(pack: Pack, expected: Rows, rows_of: Callable[..., R
         MANIFEST,
         *(f"data/images-{number:05}-of-00003.zip" for number in range(3)),
         "metadata.csv",
+        "provenance.json",
     ]
 
 

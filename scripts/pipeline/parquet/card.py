@@ -116,12 +116,16 @@ def license_header(license_: str) -> dict[str, str]:
 def limits_of(facts: SourceFacts) -> list[str]:
     """Returns what readers must know before they use the data, as far as it holds for this source."""
     made = "The images are synthetic: anatomy and findings can be wrong, and an image may not show its labels."
-    judged = "The filter was itself a model: it may have removed some findings more often than others."
+    unknown = "A finding that is not mentioned is not a negative one: read as negative, labels can be wrong."
+    return [*[made] * facts.is_synthetic, *texts_of(facts.steps, "limits"), unknown]
+
+
+def biases_of(facts: SourceFacts) -> list[str]:
+    """Returns what may be more frequent or rarer than elsewhere, as far as it holds for this source."""
     favoured = "Whatever the training data or the generator favour or leave out, the images favour or leave out too."
-    is_filtered = any(step["step"] == "filter" for step in facts.steps)
-    texts = [*[made] * facts.is_synthetic, *texts_of(facts.steps, "limits"), *[judged] * is_filtered]
-    texts += [favoured] * facts.is_synthetic
-    return [*texts, "A finding that is not mentioned is not a negative one: read as negative, labels can be wrong."]
+    judged = "The filter was itself a model: it may have removed some findings more often than others."
+    has_judge = any(step["step"] == "filter" and step.get("model") for step in facts.steps)
+    return [*[favoured] * facts.is_synthetic, *[judged] * has_judge]
 
 
 def _summary(measured: Measured, facts: SourceFacts) -> str:
@@ -169,17 +173,14 @@ def _paragraph(number: int, text: StepText) -> str:
     if not text.quote:
         return " ".join(filter(None, [first, escape(text.more)]))
     indent = " " * len(f"{number}. ")
-    return "\n\n".join(
-        filter(None, [first, f"{indent}> {escape(text.quote)}", f"{indent}{escape(text.more)}".rstrip()])
-    )
+    below = f"{indent}{escape(text.more)}".rstrip()
+    return "\n\n".join(filter(None, [first, f"{indent}> {escape(text.quote)}", below]))
 
 
 def _limits(facts: SourceFacts) -> str:
-    use = (
-        "For research on generative models, on training with synthetic data and on its fidelity, privacy and fairness."
-    )
+    use = "For research on generative models, on training with synthetic data, on its fidelity, privacy and fairness."
     personal = [f"Personal information: {text}" for text in texts_of(facts.steps, "personal_information")]
-    items = [f"- {escape(text)}" for text in [*limits_of(facts), *personal]]
+    items = [f"- {escape(text)}" for text in [*limits_of(facts), *biases_of(facts), *personal]]
     return "\n".join([*[f"{use}\n"] * facts.is_synthetic, f"- **{NOT_FOR[0]}**{NOT_FOR[1]}", *items])
 
 

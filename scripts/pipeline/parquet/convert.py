@@ -24,6 +24,7 @@ from pipeline.parquet.shard import parquet_shards
 from pipeline.provenance import PROVENANCE
 from pipeline.rows import plan, read
 from pipeline.shards import MAX_SHARD_SIZE, write_missing
+from synthchex_75k import printable
 
 OLDEST_PYARROW = 21  # the first with content-defined chunking
 
@@ -115,7 +116,7 @@ def _ask_for_missing(facts: SourceFacts, source: str) -> None:
     missing += [] if facts.steps else [f"{PROVENANCE} with how the images were made"]
     if missing:
         asked = " and no ".join(missing)
-        print(f"{source} has no {asked}: the card says 'not stated'; see scripts/README.md", file=sys.stderr)
+        print(printable(f"{source} has no {asked}: the card says 'not stated'; see scripts/README.md"), file=sys.stderr)
 
 
 def _decide_figures(figures: bool | None) -> bool:

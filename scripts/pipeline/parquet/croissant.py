@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from pipeline.dataset_json import is_web_address
 from pipeline.facts import LABEL_MEANINGS, VALUE_MEANINGS, SourceFacts
-from pipeline.parquet.card import CHEXPERT, NOT_FOR, Measured, license_header, limits_of
+from pipeline.parquet.card import CHEXPERT, NOT_FOR, Measured, biases_of, license_header, limits_of
 from pipeline.parquet.card_merge import license_of
 from pipeline.parquet.layout import DATA_FILES
 from pipeline.parquet.steps import agent_of, describe_step, span_of, texts_of
@@ -161,30 +161,24 @@ def _responsible_ai(facts: SourceFacts) -> dict[str, Any]:
     synthetic = facts.is_synthetic
     collected = [str(describe_step(step)) for step in facts.steps if step["step"] == "generate"]
     processed = [str(describe_step(step)) for step in facts.steps if step["step"] != "generate"]
+    generated = ["Nothing was collected: every image was generated."] * bool(collected)
+    unchanged = "The image files of the source are in the Parquet files unchanged."
     judges = [agent_of(step) for step in facts.steps if step["step"] == "filter" and step.get("model")]
     research = [
         "Research on generative models of chest radiographs: fidelity, privacy, fairness.",
         "Research on training and augmentation with synthetic images.",
     ]
-    biases = [
-        "Whatever the generator's training data favour or leave out, the images favour or leave out too."
-    ] * synthetic
-    biases += ["The filter was a model: it may have removed some findings more often than others."] * bool(judges)
-    social = "Images that anyone may use ease research where radiographs of patients cannot be shared. "
+    social = "Synthetic images can ease research where radiographs of patients cannot be shared. "
     social += "Taken for real ones they can mislead; keep the word synthetic with them."
     return {
-        "rai:dataCollection": " ".join(["Nothing was collected: every image was generated.", *collected])
-        * bool(collected),
+        "rai:dataCollection": " ".join([*generated, *collected]),
         "rai:dataCollectionType": ["Synthetic"] * synthetic,
-        "rai:dataPreprocessingProtocol": [
-            *processed,
-            "The image files of the source are in the Parquet files unchanged.",
-        ],
+        "rai:dataPreprocessingProtocol": [*processed, unchanged],
         "rai:dataAnnotationProtocol": "The labels are the CheXpert labels that belong to the prompt." * synthetic,
         "rai:machineAnnotationTools": [f"{judge} (quality filter)" for judge in judges],
         "rai:dataUseCases": [*research * synthetic, "".join(NOT_FOR)],
         "rai:dataLimitations": limits_of(facts),
-        "rai:dataBiases": biases,
+        "rai:dataBiases": biases_of(facts),
         "rai:personalSensitiveInformation": " ".join(texts_of(facts.steps, "personal_information")),
         "rai:dataSocialImpact": social * synthetic,
     }

@@ -9,7 +9,7 @@ from synthchex_75k import printable
 
 ADDRESS = re.compile(r'(https?://[^\s<>"\\^`{|}()\[\]]*[^\s<>"\\^`{|}()\[\].,;:!?\'*_~])')
 SPECIAL = re.compile(r"([\\`*_\[\]<>#|!&~$])")
-AT_START = re.compile(r"([-+=])|(\d+)([.)])")  # where a list or the underline of a heading would begin
+AT_START = re.compile(r"([-+](?=\s|$)|--|=)|(\d+)([.)](?=\s|$))")  # of a list, or the underline of a heading
 
 
 def escape(text: str) -> str:

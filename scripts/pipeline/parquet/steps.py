@@ -1,4 +1,4 @@
-"""Steps of `provenance.json` as sentences. Fields and steps of any name are shown: those that are known in better words."""
+"""Steps of `provenance.json` as sentences. Fields and steps of any name are shown, known ones in better words."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ def describe_step(step: Step) -> StepText:
     Example:
         >>> print(describe_step({"step": "scan", "field_strength": 3, "by": ["A", "B"]}))
         Scan. Field strength: 3; by: A, B.
-        >>> print(describe_step({"step": "filter", "model": "J", "meta_prompt": "Good?", "drop": ["Low"], "kept": 1200}))
-        Filtering. J judged each image. The meta-prompt: "Good?" Images judged 'Low' were removed. Images kept: 1,200.
+        >>> print(describe_step({"step": "filter", "model": "J", "meta_prompt": "Good?", "drop": ["Low"], "kept": 12}))
+        Filtering. J judged each image. The meta-prompt: "Good?" Images judged 'Low' were removed. Images kept: 12.
     """
     name = step["step"]
     title = TITLES.get(name) or _capital(_words(name))
@@ -65,7 +65,7 @@ def describe_step(step: Step) -> StepText:
 
 def agent_of(step: Step) -> str:
     """Returns what did a step: the model or judge, else the program; empty where neither is stated."""
-    return _models(step) or _program(step)
+    return _text(step["model"]) if step.get("model") else _program(step)
 
 
 def texts_of(steps: tuple[Step, ...], key: str) -> list[str]:
@@ -89,7 +89,7 @@ def _lead(step: Step) -> str:
     if step["step"] == "generate":
         return f"{models} generated the images" if models else ""
     if step["step"] == "filter":
-        return f"{models or 'A judge that is not stated'} judged each image"
+        return f"{models} judged each image" if models else ""
     if step["step"] == "pack" and size:
         fit = f" ({_text(step['fit'])})" if step.get("fit") else ""
         return f"The images were resized to {_size(size)}{fit} and packed into archives"

@@ -304,12 +304,14 @@ def _compare_sections(path: Path, wanted: str) -> Iterator[Difference]:
 def _compare_description(path: Path, measured: Measured, facts: SourceFacts) -> Iterator[Difference]:
     """Compares what `croissant.json` states of the dataset as a whole."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+        found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     except ValueError:
-        return  # `_compare_croissant` has found it
+        found = {}
+    if not found or not isinstance(found, dict):
+        return  # `_compare_names` or `_compare_croissant` has found it
     wanted = describe_dataset(measured, facts)
     other = {"distribution", "recordSet", "@context", "@type", "conformsTo", *PUBLISHING_CHANGES}
-    for key in sorted({*wanted, *found} - other) if isinstance(found, dict) else ():
+    for key in sorted({*wanted, *found} - other):
         if found.get(key) != wanted.get(key):
             yield Difference(f"{path.name}: {key} is {found.get(key)!r:.200}, by SOURCE {wanted.get(key)!r:.200}")
 

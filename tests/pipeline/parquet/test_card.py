@@ -13,9 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import FIXTURE, convert
-from pipeline.parquet.card import with_repo_id, write_card
+from pipeline.facts import RELEASE_FACTS, SourceFacts
+from pipeline.parquet.card import Measured, with_repo_id, write_card
 from pipeline.parquet.card_merge import APPENDED_TITLE, license_of, merge_cards, read_header
 from pipeline.parquet.figures import Figure
+from pipeline.parquet.pixels import Pixels
 from servers.local_hub import yaml_errors
 from synthchex_75k import UNCERTAINTY
 
@@ -26,9 +28,14 @@ FIGURE = Figure("figures/labels.png", "Number of images | [by label]", b"PNG")
 TAKES_FILTERS = tuple(map(int, datasets.__version__.split(".")[:2])) >= (3, 6)
 
 
+def measured(rows: int = 12, uncertainty: str = "keep") -> Measured:
+    """Returns measurements of a made-up conversion into two files."""
+    return Measured(rows, 10 * rows, [3, 5 * rows], uncertainty, Pixels(("PNG",), (512, 512), (512, 512)))
+
+
 def new_card(rows: int = 12, repo_id: str = "alice/chex") -> str:
     """Returns a card for a repository."""
-    return with_repo_id(write_card(rows, 10 * rows, [5 * rows], "keep", "{'prompt': 'Edema.'}", []), repo_id)
+    return with_repo_id(write_card(measured(rows), RELEASE_FACTS, "{'prompt': 'Edema.'}", []), repo_id)
 
 
 NEW, OLD = new_card(), new_card(7, "old/name")
@@ -48,20 +55,20 @@ def body_of(card: str) -> str:
 @pytest.mark.parametrize("uncertainty", UNCERTAINTY)
 def test_card_is_valid_for_the_hub(uncertainty: str, tmp_path: Path) -> None:
     path = tmp_path / "README.md"
-    path.write_text(write_card(75_649, 2, [3, 4], uncertainty, "{}", [FIGURE]), encoding="utf-8")
+    path.write_text(write_card(measured(75_649, uncertainty), RELEASE_FACTS, "{}", [FIGURE]), encoding="utf-8")
     card = DatasetCard.load(path, ignore_metadata_errors=False)
     assert not yaml_errors(path.read_text())
     assert yaml.safe_load(card.data.to_yaml()) == card.data.to_dict() == read_header(path.read_text())
     header = card.data.to_dict()
     assert (header["license"], header["size_categories"]) == ("apache-2.0", ["10K<n<100K"])
-    assert header["dataset_info"]["splits"] == [{"name": "train", "num_bytes": 2, "num_examples": 75_649}]
+    assert header["dataset_info"]["splits"] == [{"name": "train", "num_bytes": 756_490, "num_examples": 75_649}]
     assert r"![Number of images \| \[by label\]](figures/labels.png)" in card.text
     assert "$" not in card.text
 
 
 @pytest.mark.parametrize("uncertainty", UNCERTAINTY)
 def test_text_describes_the_label_policy_of_the_data(uncertainty: str) -> None:
-    body = body_of(write_card(75_649, 2, [3], uncertainty, "{}", []))
+    body = body_of(write_card(measured(75_649, uncertainty), RELEASE_FACTS, "{}", []))
     assert len(re.findall("75,649|75649", body)) == 1
     assert ("U-Zeros, a policy" in body, "U-Ones, a policy" in body) == (uncertainty == "zeros", uncertainty == "ones")
     assert ("The values are raw" in body) == (uncertainty == "keep")
@@ -85,7 +92,7 @@ def converted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return output
 
 
-EXAMPLES = re.findall(r"^```python\n(.*?)^```", write_card(1, 1, [1], "keep", "{}", []), re.DOTALL | re.MULTILINE)
+EXAMPLES = re.findall(r"^```python\n(.*?)^```", write_card(measured(), SourceFacts(), "{}", []), re.DOTALL | re.MULTILINE)
 RUNNABLE = [
     code
     for code in EXAMPLES

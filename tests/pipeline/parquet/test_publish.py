@@ -247,7 +247,7 @@ def test_header_fields_of_people_stay(publish: Any, hub: Hub, scripted: dict[str
     assert (header["doi"], header["extra_gated_prompt"]) == ("10.57967/hf/1", "Be kind.")
     assert header["license"] == "mit"
     assert header["tags"] == ["medical", "edinburgh"]
-    assert header["pretty_name"] == "SynthCheX-75K", "a missing field is added"
+    assert header["pretty_name"] == "Drawings of chests", "a missing field is added"
     assert [split["num_examples"] for split in header["dataset_info"]["splits"]] == [12], (
         "that of the script is replaced"
     )
