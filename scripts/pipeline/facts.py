@@ -58,6 +58,7 @@ RELEASE_STEPS: list[Step] = [
         ],
         "limits": [
             "Nobody checked that an image shows its labels, and no radiologist has read the images.",
+            "Labels are very unevenly frequent, and most findings are not mentioned.",
             "The images are of one generator: what is learnt from them may not hold for real radiographs.",
         ],
         "personal_information": (

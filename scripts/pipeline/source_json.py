@@ -60,12 +60,19 @@ def read_source_file(source: str, name: str) -> bytes | None:
         return _read(address) if os.path.lexists(address) else None
     try:
         return _read(address)
-    except FileNotFoundError:
-        return None
     except SourceError:
         raise
     except Exception as error:  # each network client has error classes of its own
-        raise StepError(f"{address} cannot be read: {type(error).__name__}: {one_line(error)}") from error
+        cause = error.__cause__ or error
+        if isinstance(error, FileNotFoundError) and _is_missing(address, cause):
+            return None
+        raise StepError(f"{address} cannot be read: {type(cause).__name__}: {one_line(cause)}") from error
+
+
+def _is_missing(address: str, cause: BaseException) -> bool:
+    """True where a server answered that a file does not exist; fsspec's client for HTTP says so of any failure."""
+    is_http = address.startswith("http")
+    return not is_http or isinstance(cause, FileNotFoundError) or getattr(cause, "status", None) in (404, 410)
 
 
 def _read(address: str) -> bytes:

@@ -142,17 +142,11 @@ def _summary(measured: Measured, facts: SourceFacts) -> str:
         "Date": dataset.date,
         "Version": escape(dataset.version),
     }
-    return "\n".join(
-        [
-            *[f"{escape(dataset.description)}\n"] * bool(dataset.description),
-            f"{measured.rows:,} {kind} in {counted(len(measured.file_sizes), 'Parquet file')} "
-            f"({sum(measured.file_sizes) / 1e6:,.1f} MB). Each row has an image, {text} and 14 labels in the scheme of",
-            f"[CheXpert]({CHEXPERT}).\n",
-            "| | |",
-            "|---|---|",
-            *(f"| {name} | {value or NOT_STATED} |" for name, value in lines.items()),
-        ]
-    )
+    size = f"{counted(len(measured.file_sizes), 'Parquet file')} ({sum(measured.file_sizes) / 1e6:,.1f} MB)"
+    each = f"Each row has an image, {text} and 14 labels in the scheme of [CheXpert]({CHEXPERT})."
+    table = ["| | |", "|---|---|", *(f"| {name} | {value or NOT_STATED} |" for name, value in lines.items())]
+    paragraphs = [escape(dataset.description), f"{measured.rows:,} {kind} in {size}. {each}", "\n".join(table)]
+    return "\n\n".join(filter(None, paragraphs))
 
 
 def _license_text(license_: str) -> str:

@@ -72,7 +72,8 @@ def describe_dataset(measured: Measured, facts: SourceFacts) -> dict[str, Any]:
     license_ = license_header(dataset.license)
     has_address = dataset.license not in ("", "other", "unknown")
     kind = f"{dataset.images} images" if dataset.images else "images"
-    count = f"{measured.rows:,} {kind}, each with a text and 14 labels in the scheme of CheXpert; {measured.pixels}."
+    text = "the prompt that generated it" if synthetic else "a text"
+    count = f"{measured.rows:,} {kind}, each with {text} and 14 labels in the scheme of CheXpert; {measured.pixels}."
     properties = {
         "name": dataset.name or UNNAMED,
         "description": " ".join(filter(None, [" ".join(dataset.description.split()), count])),
@@ -188,12 +189,11 @@ def _provenance(steps: tuple[Step, ...]) -> dict[str, Any]:
     """Returns an activity for each step, with what did it as its agent, and what the dataset was derived from."""
     activities, derived = [], []
     for number, step in enumerate(steps, 1):
-        text = describe_step(step)
         started, ended = span_of(step)
         activity = {
             "@type": "prov:Activity",
             "@id": f"step-{number}",
-            "prov:label": " ".join(filter(None, [f"{text.title}.", text.lead])),
+            "prov:label": describe_step(step).short,
             "prov:startedAtTime": started,
             "prov:endedAtTime": ended,
             "prov:wasAssociatedWith": _agent(step, number),

@@ -24,6 +24,8 @@ COUNTS = {"images", "rows", "total", "kept", "left_out", "truncated_prompts"}  #
 ELSEWHERE = {"step", "program", "version", "model", "model_url", "about", "meta_prompt", "drop", "runs"}
 ELSEWHERE |= {"sources", "limits", "personal_information"}  # shown by other means than as `name: value`
 
+BEFORE_QUOTE = "The meta-prompt:"
+
 
 class StepText(NamedTuple):
     """A step in plain text: title, sentences, a quotation below them, and sentences below that. All may be empty."""
@@ -32,6 +34,11 @@ class StepText(NamedTuple):
     lead: str
     quote: str
     more: str
+
+    @property
+    def short(self) -> str:
+        """The title and the sentences above the quotation."""
+        return " ".join(filter(None, [f"{self.title}.", self.lead.removesuffix(BEFORE_QUOTE).strip()]))
 
     def __str__(self) -> str:
         """Returns the text in one line."""
@@ -53,7 +60,7 @@ def describe_step(step: Step) -> StepText:
     meta_prompt = step.get("meta_prompt")
     quote = one_line(_text(meta_prompt)) if meta_prompt else ""
     about = _sentence(_text(step.get("about") or ""))
-    lead = " ".join(filter(None, [_sentence(_lead(step)), about, "The meta-prompt:" if quote else ""]))
+    lead = " ".join(filter(None, [_sentence(_lead(step)), about, BEFORE_QUOTE if quote else ""]))
     dropped = step.get("drop")
     parts = []
     if dropped:

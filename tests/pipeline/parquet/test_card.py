@@ -92,7 +92,9 @@ def converted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return output
 
 
-EXAMPLES = re.findall(r"^```python\n(.*?)^```", write_card(measured(), SourceFacts(), "{}", []), re.DOTALL | re.MULTILINE)
+EXAMPLES = re.findall(
+    r"^```python\n(.*?)^```", write_card(measured(), SourceFacts(), "{}", []), re.DOTALL | re.MULTILINE
+)
 RUNNABLE = [
     code
     for code in EXAMPLES
