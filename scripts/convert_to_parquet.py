@@ -7,8 +7,9 @@ OUTPUT_DIR:
   data/train-00000-of-000NN.parquet    the rows of `synthchex_75k.load` in their order, each image byte for byte
   .manifest.jsonl                      fingerprint and SHA-256 of each finished file; not published
 
-The source is checked before anything is written. Each file is written atomically. After an interruption run the same
-command again: finished files are verified and kept, and the result is the same to the byte.
+What the card states is measured, or comes from dataset.json and provenance.json in SOURCE; what they lack is asked for
+by name. The source is checked before anything is written. Each file is written atomically. After an interruption run
+the same command again: finished files are verified and kept, and the result is the same to the byte.
 """
 
 from __future__ import annotations

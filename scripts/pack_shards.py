@@ -3,6 +3,8 @@
 OUTPUT_SOURCE:
   metadata.csv                      file name, prompt and 14 raw labels, written last
   data/images-00000-of-000NN.zip    the images, byte for byte or resized
+  provenance.json                   how the images were made, this step included
+  dataset.json                      what the dataset is called; copied, if there is one
   .manifest.jsonl                   fingerprint and SHA-256 of each finished file
 
 Images and CSV are checked before anything is written. Each file is written atomically. After an interruption run the

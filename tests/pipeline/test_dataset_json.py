@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import re
 from typing import Any
 
 import pytest
@@ -9,7 +10,10 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from conftest import ROOT
 from pipeline.dataset_json import CHECKS, LICENSES, DatasetFacts, parse_dataset_json
+from pipeline.parquet.steps import SHOWN_ELSEWHERE, WORDS
+from pipeline.provenance import parse_provenance
 from synthchex_75k import SourceError
 
 WHOLE: dict[str, Any] = {
@@ -122,6 +126,15 @@ def test_anything_else_is_refused_by_its_key(found: dict[str, Any]) -> None:
 def test_problem_names_key_and_remedy(change: dict[str, Any], problem: str) -> None:
     (found,) = errors_of({**WHOLE, **change})
     assert found.startswith(problem)
+
+
+def test_examples_of_the_manual_are_valid() -> None:
+    manual = (ROOT / "scripts/README.md").read_text(encoding="utf-8")
+    dataset, provenance = re.findall(r"^```json\n(.*?)^```", manual, re.DOTALL | re.MULTILINE)
+    assert parse_dataset_json(dataset.encode(), "").missing == []
+    assert [step["step"] for step in parse_provenance(provenance.encode(), "")] == ["generate"]
+    fields = {*re.findall(r"`(\w+)`", manual.partition("| step | fields |")[2].partition("\n\n")[0])}
+    assert fields >= {*SHOWN_ELSEWHERE, *WORDS} - {"step", "sha256"}, "the table has every field that is known"
 
 
 def test_all_problems_are_listed() -> None:

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import re
 import signal
 import subprocess
@@ -108,6 +109,46 @@ def test_labels_in_one_column(pack: Pack, expected: Rows, rows_of: Callable[...,
     assert pack(metadata=tmp_path / "other.csv")[0] == 0
     packed = rows_of(synthchex_75k.load(str(tmp_path / "o"), streaming=True, uncertainty="keep"))
     assert by_name(packed) == by_name(expected)
+
+
+# Provenance
+
+
+def step_of(folder: Path) -> dict[str, Any]:
+    """Returns the last step of a source."""
+    steps = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))["steps"]
+    return dict(steps[-1])
+
+
+def test_the_step_has_what_was_done(pack: Pack, generated: Path, tmp_path: Path) -> None:
+    assert pack()[0] == 0
+    step = {"step": "pack", "program": "pack_shards.py", "version": "1.0.0", "images": 12}
+    assert step_of(tmp_path / "o") == step
+    (generated / "more.png").write_bytes(sorted(generated.glob("0/*.png"))[0].read_bytes())
+    assert pack("--on-mismatch", "skip", "--size", "32", "--overwrite")[0] == 0
+    assert step_of(tmp_path / "o") == {**step, "size": [32, 32], "left_out": 1}
+
+
+@pytest.mark.parametrize("name", ["dataset.json", "provenance.json"])
+def test_what_images_and_csv_state_is_copied(name: str, pack: Pack, generated: Path, tmp_path: Path) -> None:
+    first, second = {
+        "dataset.json": (b'{"name": "Mine"}', b'{"name": "Yours"}'),
+        "provenance.json": (b'{"steps": [{"step": "generate"}]}', b'{"steps": [{"step": "draw"}]}'),
+    }[name]
+
+    def is_copied(content: bytes) -> bool:
+        found, wanted = json.loads((tmp_path / "o" / name).read_bytes()), json.loads(content)
+        return bool(found == wanted if name == "dataset.json" else found["steps"][:-1] == wanted["steps"])
+
+    to_files(generated, {name: first})
+    assert pack()[0] == 0 and is_copied(first)
+    to_files(tmp_path, {name: second})
+    assert pack() == (1, f"error: {generated}/{name} and {tmp_path}/{name} differ; remove one of them\n")
+    (generated / name).unlink()
+    assert pack()[0] == 0 and is_copied(second), "the request is the same, so that it takes no --overwrite"
+    (tmp_path / name).unlink()
+    assert pack()[0] == 0
+    assert (tmp_path / "o" / name).exists() == (name == "provenance.json")
 
 
 # Resizing

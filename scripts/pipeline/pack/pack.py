@@ -53,7 +53,7 @@ def pack(
             files = _list_inputs(images, metadata)
             rows = plan(str(images), on_mismatch, files=files)
         left_out = len(files) - 1 - len(rows)  # without the CSV
-        fields = {"size": [size, size] if size else None, "left_out": left_out or None}
+        fields = {"size": [size, size] if size else None, "fit": request.get("fit"), "left_out": left_out}
         step = new_step("pack", images=len(rows), **{name: value for name, value in fields.items() if value})
         beside = read_facts(rows, str(images), str(metadata.parent)).files_after(step)
         outcome = write_source(rows, folder, pool, max_shard_size, size, beside=beside)

@@ -21,8 +21,8 @@ WORDS = {  # of fields whose names are no words
     "kept": "images kept",
 }
 COUNTS = {"images", "rows", "total", "kept", "left_out", "truncated_prompts"}  # shown with thousands separators
-ELSEWHERE = {"step", "program", "version", "model", "model_url", "about", "meta_prompt", "drop", "runs"}
-ELSEWHERE |= {"sources", "limits", "personal_information"}  # shown by other means than as `name: value`
+SHOWN_ELSEWHERE = {"step", "program", "version", "model", "model_url", "about", "meta_prompt", "drop", "runs"}
+SHOWN_ELSEWHERE |= {"sources", "limits", "personal_information"}  # shown by other means than as `name: value`
 
 BEFORE_QUOTE = "The meta-prompt:"
 
@@ -116,9 +116,8 @@ def _program(step: Step) -> str:
 
 def _details(step: Step) -> str:
     """Returns the fields that no sentence holds, as `name: value`."""
-    shown = {key: value for key, value in step.items() if key not in ELSEWHERE and value not in (None, "", [], {})}
-    if step["step"] == "pack":
-        shown = {key: value for key, value in shown.items() if key not in ("size", "fit")}
+    elsewhere = SHOWN_ELSEWHERE | ({"size", "fit"} if step["step"] == "pack" else set())
+    shown = {key: value for key, value in step.items() if key not in elsewhere and value not in (None, "", [], {})}
     texts = [f"{_words(key)}: {_size(value) if key == 'size' else _text(value, key)}" for key, value in shown.items()]
     texts += [f"program: {_program(step)}"] if _program(step) else []
     return _sentence(_capital("; ".join(texts)))

@@ -254,7 +254,7 @@ def _compare_checksums(
 ) -> Iterator[Difference]:
     """Compares files with the manifest, which a downloaded repository has not."""
     if not (output / MANIFEST).exists():
-        yield Difference(f"no {MANIFEST}: figures and the text of {CARD} are not checked", 0)
+        yield Difference(f"no {MANIFEST}: figures and parts of the text of {CARD} are not checked", 0)
         return
     yield from (Difference(f"{MANIFEST}: line {number} is damaged") for number in manifest["damaged"])
     sha256s = {file.path: file.sha256 for file in objects}

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from pipeline import page
+from pipeline.errors import counted
 from pipeline.files import atomic_write
 from pipeline.quality.answers import QUALITIES, UNPARSED
 from pipeline.quality.labels_csv import QualityLabel, check_belongs, read_labels
@@ -94,7 +95,7 @@ def report_page(rows: list[Row], labels: list[QualityLabel]) -> str:
         _table(counts),
         *(_examples(quality, rows, labels) for quality in COLUMNS),
     ]
-    return page.render_page(f"Quality of {len(rows):,} synthetic chest radiographs", parts)
+    return page.render_page(f"Quality of {counted(len(rows), 'image')}", parts)
 
 
 def _table(counts: dict[str, Counter[str]]) -> str:

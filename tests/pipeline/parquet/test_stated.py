@@ -63,6 +63,7 @@ GENERATED: dict[str, Any] = {
     ],
     "sampler_of_theirs": "x|y",
 }
+SCANNED: dict[str, Any] = {"step": "scan", "sources": ["a hospital", {"name": "b", "url": "https://b.org"}, {}]}
 ONE = ("--num-proc", "1")
 Texts = tuple[str, dict[str, Any]]
 
@@ -311,9 +312,7 @@ def test_part_of_the_release_keeps_its_steps_and_asks_for_a_name() -> None:
     [
         RELEASE_FACTS,
         SourceFacts(DatasetFacts(images="synthetic", license="other"), (GENERATED,)),
-        SourceFacts(
-            parse_dataset_json(json.dumps(REAL).encode(), ""), ({"step": "scan", "sources": ["a", {"url": "x"}]},)
-        ),
+        SourceFacts(parse_dataset_json(json.dumps(REAL).encode(), ""), (SCANNED,)),
         SourceFacts(),
     ],
     ids=["release", "generated", "real", "nothing"],

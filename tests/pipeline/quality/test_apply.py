@@ -1,5 +1,6 @@
 """Writing the images that are kept."""
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -88,6 +89,25 @@ def test_labels_that_cannot_be_applied(
     assert apply(tmp_path) == 1
     assert re.search(f"error: .*{message}", capsys.readouterr().err)
     assert not (tmp_path / "o").exists()
+
+
+def filter_step(folder: Path) -> dict[str, Any]:
+    return dict(json.loads((folder / "o/provenance.json").read_text(encoding="utf-8"))["steps"][-1])
+
+
+def test_judge_in_provenance(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write_labels(tmp_path, {})
+    assert apply(tmp_path) == 0
+    step = filter_step(tmp_path)
+    assert (step["model"], step["kept"], step["total"]) == ("judge", 12, 12)
+    assert "meta_prompt" not in step, "no file states it"
+    path.write_bytes(path.read_bytes().replace(b"judge", b"org/other", 1))
+    to_files(tmp_path, {"labels.csv.json": json.dumps({"model": "judge", "meta_prompt": "Which?"}).encode()})
+    assert apply(tmp_path) == 0
+    assert filter_step(tmp_path) == {**step, "model": ["judge", "org/other"], "meta_prompt": "Which?"}
+    to_files(tmp_path, {"labels.csv.json": b"["})
+    assert apply(tmp_path) == 1
+    assert f"error: {tmp_path}/labels.csv.json is damaged" in capsys.readouterr().err
 
 
 def test_no_image_is_left(tmp_path: Path, images: dict[str, bytes], capsys: pytest.CaptureFixture[str]) -> None:
