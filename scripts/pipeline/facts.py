@@ -44,11 +44,7 @@ RELEASE_STEPS: list[Step] = [
         "step": "generate",
         "model": "Sana (0.6B)",
         "model_url": "https://arxiv.org/abs/2410.10629",
-        "about": (
-            "It is a text-to-image model, fine-tuned on chest radiographs, and drew an image for each prompt. The "
-            "repository of CheXGenBench takes its training images from MIMIC-CXR, and its prompts and labels from the "
-            "LLaVA-Rad annotations of their reports."
-        ),
+        "about": ("It is a text-to-image model, fine-tuned on chest radiographs, and drew an image for each prompt."),
         "sources": [
             {
                 "name": "CheXGenBench, whose repository takes training images from MIMIC-CXR, and prompts and labels "

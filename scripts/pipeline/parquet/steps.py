@@ -17,13 +17,15 @@ WORDS = {  # of fields whose names are no words
     "truncated_prompts": "prompts that were too long for the model and were cut off",
     "left_out": "images left out, without a row",
     "unparsed": "images whose answer names no quality",
+    "sources": "derived from",
     "total": "images judged",
     "kept": "images kept",
 }
 COUNTS = {"images", "rows", "total", "kept", "left_out", "truncated_prompts"}  # shown with thousands separators
-SHOWN_ELSEWHERE = {"step", "program", "version", "model", "model_url", "about", "meta_prompt", "drop", "runs"}
-SHOWN_ELSEWHERE |= {"sources", "limits", "personal_information"}  # shown by other means than as `name: value`
+# Of any step: shown by other means than as `name: value`.
+IN_SENTENCES = {"step", "program", "version", "about", "meta_prompt", "runs", "limits", "personal_information"}
 
+EMPTY: tuple[Any, ...] = (None, "", [], {})  # values that state nothing
 BEFORE_QUOTE = "The meta-prompt:"
 
 
@@ -55,19 +57,17 @@ def describe_step(step: Step) -> StepText:
         >>> print(describe_step({"step": "filter", "model": "J", "meta_prompt": "Good?", "drop": ["Low"], "kept": 12}))
         Filtering. J judged each image. The meta-prompt: "Good?" Images judged 'Low' were removed. Images kept: 12.
     """
-    name = step["step"]
-    title = TITLES.get(name) or _capital(_words(name))
-    meta_prompt = step.get("meta_prompt")
-    quote = one_line(_text(meta_prompt)) if meta_prompt else ""
-    about = _sentence(_text(step.get("about") or ""))
-    lead = " ".join(filter(None, [_sentence(_lead(step)), about, BEFORE_QUOTE if quote else ""]))
-    dropped = step.get("drop")
-    parts = []
-    if dropped:
-        names = [f"'{_text(one)}'" for one in (dropped if isinstance(dropped, list) else [dropped])]
-        parts.append(f"Images judged {' or '.join(names)} were removed.")
-    parts += [_sentence(_runs(step["runs"]))] if step.get("runs") else []
-    return StepText(title, lead, quote, " ".join([*parts, _details(step)]).strip())
+    stated = {key: value for key, value in step.items() if value not in EMPTY}
+    title = TITLES.get(step["step"]) or _capital(_words(step["step"]))
+    quote = one_line(_text(stated.get("meta_prompt", "")))
+    lead, shown = _lead(stated)
+    about = _sentence(_text(stated.get("about", "")))
+    above = [_sentence(lead), about, BEFORE_QUOTE if quote else ""]
+    others = {key: value for key, value in stated.items() if key not in IN_SENTENCES | shown}
+    below = [_dropped(stated["drop"])] if "drop" in shown else []
+    below += [_sentence(_runs(stated["runs"]))] if "runs" in stated else []
+    below += [_sentence(_capital("; ".join([*_named_values(others), *_programs(stated)])))]
+    return StepText(title, " ".join(filter(None, above)), quote, " ".join(filter(None, below)))
 
 
 def agent_of(step: Step) -> str:
@@ -91,48 +91,65 @@ def span_of(step: Step) -> tuple[str, str]:
     return (times[0][0] if times[0] else "", times[1][-1] if times[1] else "")
 
 
-def _lead(step: Step) -> str:
-    models, size = _models(step), step.get("size")
+def _lead(step: Step) -> tuple[str, set[str]]:
+    """Returns the first sentence of a step, and the fields that it and the sentence about what was dropped show."""
+    model, address = _text(step.get("model", "")), step.get("model_url")
+    model += f" ({_text(address)})" if model and address else ""
+    of_model = {"model", "model_url"} if model else set()
     if step["step"] == "generate":
-        return f"{models} generated the images" if models else ""
+        return f"{model} generated the images" if model else "", of_model
     if step["step"] == "filter":
-        return f"{models} judged each image" if models else ""
-    if step["step"] == "pack" and size:
-        fit = f" ({_text(step['fit'])})" if step.get("fit") else ""
-        return f"The images were resized to {_size(size)}{fit} and packed into archives"
+        return f"{model} judged each image" if model else "", of_model | ({"drop"} & {*step})
+    if step["step"] == "pack" and "size" in step:
+        fit = f" ({_text(step['fit'])})" if "fit" in step else ""
+        return f"The images were resized to {_size(step['size'])}{fit} and packed into archives", {"size", "fit"}
     if step["step"] == "pack" and step.get("program") == PROGRAMS["pack"]:
-        return "The image files were packed into archives, byte for byte"
-    return models
+        return "The image files were packed into archives, byte for byte", set()
+    return model, of_model
 
 
-def _models(step: Step) -> str:
-    model, address = step.get("model"), step.get("model_url")
-    return f"{_text(model)}{f' ({_text(address)})' if address else ''}" if model else ""
+def _dropped(qualities: Any) -> str:
+    names = [f"'{_text(one)}'" for one in (qualities if isinstance(qualities, list) else [qualities])]
+    return f"Images judged {' or '.join(names)} were removed."
+
+
+def _named_values(fields: dict[str, Any]) -> list[str]:
+    """Returns fields as `name: value`."""
+    shows = {"size": _size, "sources": _sources}
+    texts = {key: shows[key](value) if key in shows else _text(value, key) for key, value in fields.items()}
+    return [f"{_words(key)}: {text}" for key, text in texts.items()]
+
+
+def _programs(step: Step) -> list[str]:
+    return [f"program: {program}"] if (program := _program(step)) else []
 
 
 def _program(step: Step) -> str:
     return " ".join(_text(step[key]) for key in ("program", "version") if step.get(key))
 
 
-def _details(step: Step) -> str:
-    """Returns the fields that no sentence holds, as `name: value`."""
-    elsewhere = SHOWN_ELSEWHERE | ({"size", "fit"} if step["step"] == "pack" else set())
-    shown = {key: value for key, value in step.items() if key not in elsewhere and value not in (None, "", [], {})}
-    texts = [f"{_words(key)}: {_size(value) if key == 'size' else _text(value, key)}" for key, value in shown.items()]
-    texts += [f"program: {_program(step)}"] if _program(step) else []
-    return _sentence(_capital("; ".join(texts)))
+def _sources(sources: Any) -> str:
+    """Returns what data come from, a list of objects with `name` and `url`."""
+    texts = []
+    for source in sources if isinstance(sources, list) else [sources]:
+        is_usual = isinstance(source, dict) and {*source} == {"name", "url"}
+        texts.append(f"{_text(source['name'])} ({_text(source['url'])})" if is_usual else _text(source))
+    return ", ".join(texts)
 
 
 def _runs(runs: Any) -> str:
     """Returns number, time span, hardware and versions of runs."""
     if not isinstance(runs, list) or not all(isinstance(run, dict) for run in runs):
-        return f"runs: {_text(runs)}"
+        return f"Runs: {_text(runs)}"
     started, ended = span_of({"runs": runs})
     texts = [f"runs: {len(runs)}"] if len(runs) > 1 else []
     texts += [f"started: {started}"] * bool(started) + [f"ended: {ended}"] * bool(ended)
-    for key in dict.fromkeys(key for run in runs for key in run if key not in ("started", "ended")):
-        values = dict.fromkeys(_text(run[key]) for run in runs if run.get(key))
-        texts += [f"{_words(key)}: {' or '.join(values)}"] if values else []
+    values: dict[str, dict[str, None]] = {}
+    for run in runs:
+        for key, value in run.items():
+            if value not in EMPTY and not (key in ("started", "ended") and isinstance(value, str)):
+                values.setdefault(key, {})[_text(value)] = None
+    texts += [f"{_words(key)}: {' or '.join(different)}" for key, different in values.items()]
     return _capital("; ".join(texts))
 
 
@@ -152,9 +169,10 @@ def _nested(value: Any, key: str) -> str:
 
 
 def _size(size: Any) -> str:
-    if isinstance(size, list) and len(size) == 2 and all(isinstance(side, int) for side in size):
-        return f"{size[0]}x{size[1]} pixels"
-    return f"{size}x{size} pixels" if isinstance(size, int) else _text(size)
+    """Returns a width and height, or one number for both, as text."""
+    sides = size if isinstance(size, list) and len(size) == 2 else [size, size]
+    is_size = all(isinstance(side, int) and not isinstance(side, bool) for side in sides)
+    return f"{sides[0]}x{sides[1]} pixels" if is_size else _text(size)
 
 
 def _words(key: str) -> str:
