@@ -32,6 +32,7 @@ TEMPLATES = Path(__file__).with_name("templates")
 CHEXPERT = "https://arxiv.org/abs/1901.07031"
 NOT_STATED = "not stated"
 NOT_FOR = ("Not for diagnosis", ", nor for any decision about a patient.")
+LICENSE_LINE = re.compile(r"^\| License \| .* \|$", re.MULTILINE)
 UNNAMED_TITLE = "Images with texts and CheXpert labels"
 PLACEHOLDER = "USER/NAME"
 ABOUT_PLACEHOLDER = """
@@ -96,6 +97,11 @@ def with_repo_id(card: str, repo_id: str) -> str:
     examples = re.compile(r"<!-- BEGIN (use|labels) .*?<!-- END \1 -->", re.DOTALL)
     card = card.replace(ABOUT_PLACEHOLDER, "")
     return examples.sub(lambda section: section[0].replace(PLACEHOLDER, repo_id), card)
+
+
+def with_license(card: str, licenses: list[str]) -> str:
+    """Returns the card with other licenses in its first table: those that people wrote in the card of a repository."""
+    return LICENSE_LINE.sub(lambda _: f"| License | {escape(', '.join(licenses))} |", card, count=1)
 
 
 def license_header(license_: str) -> dict[str, str]:

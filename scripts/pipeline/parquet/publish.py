@@ -22,7 +22,7 @@ from pipeline.errors import StepError, counted, listing
 from pipeline.facts import SourceFacts
 from pipeline.folder import read_manifest
 from pipeline.hub import DatasetRepo
-from pipeline.parquet.card import Measured, with_repo_id, write_card
+from pipeline.parquet.card import Measured, with_license, with_repo_id, write_card
 from pipeline.parquet.card_merge import license_of, merge_cards, read_header
 from pipeline.parquet.croissant import with_repository
 from pipeline.parquet.layout import CARD, CROISSANT, FIGURES, PUBLISHED_DATA_FILES
@@ -213,9 +213,12 @@ def _card_error(target: Target, problem: str) -> StepError:
 def _texts(folder: Path, target: Target, published: str, url: str) -> dict[str, bytes]:
     """Returns card and croissant.json for the repository."""
     card = with_repo_id((folder / CARD).read_text(encoding="utf-8"), target.repo_id)
-    card = _merge_card(card, published, target)
-    header = read_header(card)
+    own = license_of(read_header(card), url)
+    header = read_header(_merge_card(card, published, target))
     name, license_ = header.get("pretty_name"), license_of(header, url)
+    if license_ and license_ != own:
+        card = with_license(card, license_ if isinstance(license_, list) else [license_])
+    card = _merge_card(card, published, target)
     croissant = (folder / CROISSANT).read_text(encoding="utf-8")
     croissant = with_repository(croissant, url, name if isinstance(name, str) else None, license_)
     return {CROISSANT: croissant.encode(), CARD: card.encode()}

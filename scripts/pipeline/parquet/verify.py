@@ -22,11 +22,11 @@ from huggingface_hub import DatasetCard
 
 import synthchex_75k
 from pipeline.errors import StepError, one_line
-from pipeline.facts import SourceFacts, read_facts
+from pipeline.facts import read_facts
 from pipeline.files import TEMPORARY, sha256_of
 from pipeline.folder import MANIFEST, Manifest, read_manifest
 from pipeline.jobs import WorkerPool, advance
-from pipeline.parquet.card import Measured, dataset_info, show, size_category, write_card
+from pipeline.parquet.card import LICENSE_LINE, Measured, dataset_info, show, size_category, write_card
 from pipeline.parquet.card_merge import sections_of
 from pipeline.parquet.croissant import FileObject, describe_dataset, read_files
 from pipeline.parquet.layout import CARD, CROISSANT, DATA_FILES, FIGURES, data_files
@@ -37,9 +37,10 @@ from synthchex_75k import FEATURES, Row
 SCHEMA = FEATURES.arrow_schema
 SMALL_COLUMNS = [name for name in SCHEMA.names if name != "image"]
 ROWS_IN_MEMORY = 32
-# Sections that follow from rows, `dataset.json` and `provenance.json`, and in which publishing changes nothing.
+# Sections that follow from rows, `dataset.json` and `provenance.json`; publishing changes only the license in them.
 COMPARED_SECTIONS = ("summary", "row", "dataset", "citation")
-PUBLISHING_CHANGES = {"url", "name", "license"}  # properties of `croissant.json`
+NOT_DESCRIBING = {"@context", "@type", "conformsTo", "distribution", "recordSet"}  # properties of `croissant.json`
+PUBLISHING_CHANGES = {"url", "name", "license"}
 FIGURE = re.compile(rf"^!\[.*\]\(({'|'.join(map(re.escape, FIGURES))})\)$", re.MULTILINE)
 MAX_LISTED = 20  # differences of a kind, and of a Parquet file
 UNREADABLE = (pa.ArrowException, OSError, ValueError, MemoryError)  # pyarrow's errors for a damaged file
@@ -124,8 +125,9 @@ def differences(
     if seen and len(wanted) == len(rows):  # else rows are missing, and some images were not looked at
         measured = Measured(len(rows), num_bytes, sizes, uncertainty, merge_pixels(seen))
         shown_row = show(next(read(rows[:1], uncertainty))[1])
-        yield from _compare_sections(output / CARD, write_card(measured, facts, shown_row, []))
-        yield from _compare_description(output / CROISSANT, measured, facts)
+        may_be_published = not (output / MANIFEST).exists()
+        yield from _compare_sections(output / CARD, write_card(measured, facts, shown_row, []), may_be_published)
+        yield from _compare_description(output / CROISSANT, describe_dataset(measured, facts), may_be_published)
 
 
 def compare_file(file: DataFile) -> Comparison:
@@ -288,20 +290,27 @@ def _compare_card(path: Path, rows: int, num_bytes: int, file_sizes: list[int]) 
             yield Difference(f"{path.name}: {key} is {found.get(key)!r}, by the data {value!r}")
 
 
-def _compare_sections(path: Path, wanted: str) -> Iterator[Difference]:
+def _compare_sections(path: Path, wanted: str, may_be_published: bool) -> Iterator[Difference]:
     """Compares sections of the card with those that would be written now, figures aside; people may remove sections."""
     try:
         found = sections_of(path.read_text(encoding="utf-8")) if path.is_file() else {}
     except ValueError as error:
         yield Difference(f"{path.name}: the sections cannot be read: {one_line(error)}")
         return
+    ignored = [FIGURE, *[LICENSE_LINE] * may_be_published]
     new = sections_of(wanted)
     for name in COMPARED_SECTIONS:
-        if name in found and FIGURE.sub("", found[name]).split() != new[name].split():
+        if name in found and _words(found[name], ignored) != _words(new[name], ignored):
             yield Difference(f"{path.name}: the section `{name}` differs from SOURCE")
 
 
-def _compare_description(path: Path, measured: Measured, facts: SourceFacts) -> Iterator[Difference]:
+def _words(text: str, ignored: list[re.Pattern[str]]) -> list[str]:
+    for pattern in ignored:
+        text = pattern.sub("", text.replace("\r\n", "\n"))
+    return text.split()
+
+
+def _compare_description(path: Path, wanted: dict[str, Any], may_be_published: bool) -> Iterator[Difference]:
     """Compares what `croissant.json` states of the dataset as a whole."""
     try:
         found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
@@ -309,8 +318,7 @@ def _compare_description(path: Path, measured: Measured, facts: SourceFacts) -> 
         found = {}
     if not found or not isinstance(found, dict):
         return  # `_compare_names` or `_compare_croissant` has found it
-    wanted = describe_dataset(measured, facts)
-    other = {"distribution", "recordSet", "@context", "@type", "conformsTo", *PUBLISHING_CHANGES}
+    other = NOT_DESCRIBING | (PUBLISHING_CHANGES if may_be_published else set())
     for key in sorted({*wanted, *found} - other):
         if found.get(key) != wanted.get(key):
             yield Difference(f"{path.name}: {key} is {found.get(key)!r:.200}, by SOURCE {wanted.get(key)!r:.200}")

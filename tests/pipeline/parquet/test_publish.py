@@ -279,6 +279,8 @@ def test_license_name_and_text_of_people_stay(publish: Any, hub: Hub, line_end: 
     assert published.count(b"BEGIN use") == 1
     about = json.loads(hub.files(REPO)["croissant.json"])
     assert (about["license"], about["name"]) == ("https://choosealicense.com/licenses/cc-by-4.0/", "Chest X-rays")
+    assert b"| License | <https://choosealicense.com/licenses/cc-by-4.0/> |" in published, "no other one than above"
+    assert b"apache-2.0" not in published
     for _ in range(2):
         assert "nothing to do" in publish()[1]
     assert hub.files(REPO)["README.md"] == published

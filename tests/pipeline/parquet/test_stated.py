@@ -154,7 +154,12 @@ def test_unnamed_dataset_is_named_as_its_repository(
     hub.push("alice/hills", {"README.md": b"---\nlicense: mit\n---\nOurs.\n"})
     assert convert(source, tmp_path / "o", "--push-to-hub", "alice/hills") == 0
     assert json.loads(hub.files("alice/hills")["croissant.json"])["license"].endswith("/licenses/mit/")
-    assert hub.files("alice/hills")["README.md"].startswith(b"---\nlicense: mit\n")
+    card = hub.files("alice/hills")["README.md"]
+    assert card.startswith(b"---\nlicense: mit\n")
+    assert b"| License | <https://choosealicense.com/licenses/mit/> |" in card
+    shutil.rmtree(tmp_path / "o")
+    to_files(tmp_path / "o", {name: data for name, data in hub.files("alice/hills").items() if name[0] != "."})
+    assert convert(source, tmp_path / "o", "--verify") == 0, "what people wrote is no difference"
 
 
 # What is stated
