@@ -93,6 +93,7 @@ class OutputFolder:
             folder is complete.
         request: Source and options, as far as they decide what is written; local paths as `local_source` returns them.
         overwrite: Replace finished files of another request.
+        editable: Names of files that people may add or edit; then they are theirs, and stay as they are.
 
     Attributes:
         entries: The manifest's entries, by relative path.
@@ -102,7 +103,9 @@ class OutputFolder:
             another run is writing to it.
     """
 
-    def __init__(self, path: Path, marker: str, request: dict[str, Any], overwrite: bool = False) -> None:
+    def __init__(
+        self, path: Path, marker: str, request: dict[str, Any], overwrite: bool = False, editable: Iterable[str] = ()
+    ) -> None:
         self.path, self.marker, self.request, self.overwrite = path, marker, request, overwrite
         if path.exists() and not path.is_dir():
             raise StepError(f"{path} is a file; name a folder")
@@ -112,6 +115,9 @@ class OutputFolder:
         try:
             manifest = read_manifest(path)
             self._previous_request, self.entries = manifest["request"], manifest["files"]
+            self._edited = {name for name in editable if (path / name).is_file() and not self._belongs(path / name)}
+            for name in self._edited:
+                self.entries.pop(name, None)
             self._check(manifest)
         except BaseException:
             self._lock.release()
@@ -128,7 +134,7 @@ class OutputFolder:
         path = self.path
         if manifest["marker"] not in ("", self.marker):
             raise StepError(f"{path} contains the result of another program; name another folder")
-        foreign = sorted(self.name_of(file) for file in self._list() if not self._belongs(file))
+        foreign = sorted({self.name_of(file) for file in self._list() if not self._belongs(file)} - self._edited)
         if foreign:
             damaged = f" {MANIFEST} is damaged, which may be the reason." if manifest["damaged"] else ""
             raise StepError(
@@ -209,6 +215,7 @@ class OutputFolder:
         Args:
             contents: Content by relative path, that of the marker included.
         """
+        contents = {name: content for name, content in contents.items() if name not in self._edited}
         unwanted = {name for name in self.entries if not name.startswith(f"{DATA}/")} - {*contents}
         changed = {name for name, content in contents.items() if not self._has(name, content)}
         if unwanted or changed:

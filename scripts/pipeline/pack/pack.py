@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from pipeline.dataset_json import DATASET_JSON
 from pipeline.errors import StepError, counted
 from pipeline.facts import read_facts
 from pipeline.folder import OutputFolder, local_source
@@ -48,7 +49,8 @@ def pack(
         raise StepError(f"{metadata}: " + ("rename it to *.csv" if metadata.is_file() else "no such file"))
     request: dict[str, Any] = {"images": local_source(images), "metadata": local_source(metadata)}
     request |= {"max_shard_size": max_shard_size, "size": size, "on_mismatch": on_mismatch}
-    with OutputFolder(output, METADATA, request, overwrite) as folder, WorkerPool(num_proc) as pool:
+    opened = OutputFolder(output, METADATA, request, overwrite, editable=[DATASET_JSON])
+    with opened as folder, WorkerPool(num_proc) as pool:
         with notice(f"checking {images} …"):
             files = _list_inputs(images, metadata)
             rows = plan(str(images), on_mismatch, files=files)

@@ -6,6 +6,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from pipeline.dataset_json import DATASET_JSON
 from pipeline.errors import StepError, counted, listing
 from pipeline.facts import read_facts
 from pipeline.folder import OutputFolder, local_source
@@ -55,7 +56,8 @@ def apply(
     request: dict[str, Any] = {"source": local_source(source), "labels_csv": local_source(labels_csv), "drop": [*drop]}
     request |= {"unparsed": unparsed, "max_shard_size": max_shard_size, "on_mismatch": on_mismatch}
     dropped = {*drop, *([UNPARSED] if unparsed == "drop" else [])}
-    with OutputFolder(output, METADATA, request, overwrite) as folder, WorkerPool(num_proc) as pool:
+    opened = OutputFolder(output, METADATA, request, overwrite, editable=[DATASET_JSON])
+    with opened as folder, WorkerPool(num_proc) as pool:
         rows = plan(source, on_mismatch)
         check_belongs(labels, rows, labels_csv)
         qualities = {label.filename: label.quality for label in labels}

@@ -110,6 +110,24 @@ def test_judge_in_provenance(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert f"error: {tmp_path}/labels.csv.json is damaged" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("before", [b'{"name": "Source"}', None], ids=["copied", "absent"])
+def test_dataset_json_of_the_result_may_be_edited(before: bytes | None, tmp_path: Path, source: Any) -> None:
+    folder, labels = source(), write_labels(tmp_path, {})
+    (folder / "dataset.json").unlink()
+    to_files(folder, {} if before is None else {"dataset.json": before})
+    command = ["apply", str(folder), str(labels), str(tmp_path / "o"), "--num-proc", "1"]
+    assert main(command) == 0
+    assert (tmp_path / "o/dataset.json").exists() == (before is not None)
+    to_files(tmp_path / "o", {"dataset.json": b'{"name": "Result"}'})
+    for options in ([], ["--drop", "Medium Quality", "--overwrite"]):
+        for _ in range(2):
+            assert main([*command, *options]) == 0
+            assert (tmp_path / "o/dataset.json").read_bytes() == b'{"name": "Result"}'
+    (tmp_path / "o/dataset.json").unlink()
+    assert main([*command, *options]) == 0
+    assert (tmp_path / "o/dataset.json").exists() == (before is not None)
+
+
 def test_no_image_is_left(tmp_path: Path, images: dict[str, bytes], capsys: pytest.CaptureFixture[str]) -> None:
     write_labels(tmp_path, dict.fromkeys(images, "Low Quality"))
     assert apply(tmp_path) == 1
