@@ -14,6 +14,8 @@ The ground floor, modules that every step may use:
     jobs           worker processes
     progress       progress bars and log lines
     provenance     provenance.json: how a SOURCE was made
+    engine         a model over items: in this process, or in workers of Ray
+    imports        optional packages, and functions named MODULE:FUNCTION
     retry          retries with back-off that honour Retry-After
     hub            requests to the Hugging Face Hub
     page           self-contained HTML pages
