@@ -22,9 +22,9 @@ from pipeline.files import (
     atomic_write,
     filename_in_errors,
     fsync,
+    fsync_folder,
     remove,
     remove_on_error,
-    rename,
     sha256_of,
     temporary_path,
 )
@@ -93,6 +93,8 @@ class OutputFolder:
             folder is complete.
         request: Source and options, as far as they decide what is written; local paths as `local_source` returns them.
         overwrite: Replace finished files of another request.
+        unchecked: Names of files at the top that may have any content until `finish` writes them: the caller checks it.
+            If the marker is one of them, `begin` lets it be.
 
     Attributes:
         entries: The manifest's entries, by relative path.
@@ -102,8 +104,16 @@ class OutputFolder:
             another run is writing to it.
     """
 
-    def __init__(self, path: Path, marker: str, request: dict[str, Any], overwrite: bool = False) -> None:
+    def __init__(
+        self,
+        path: Path,
+        marker: str,
+        request: dict[str, Any],
+        overwrite: bool = False,
+        unchecked: tuple[str, ...] = (),
+    ) -> None:
         self.path, self.marker, self.request, self.overwrite = path, marker, request, overwrite
+        self._unchecked = unchecked
         if path.exists() and not path.is_dir():
             raise StepError(f"{path} is a file; name a folder")
         if any(isinstance(value, str) and _is_same(path, value) for value in request.values()):
@@ -180,7 +190,8 @@ class OutputFolder:
         """
         (self.path / DATA).mkdir(parents=True, exist_ok=True)
         marker = self.path / self.marker
-        remove([marker])
+        if self.marker not in self._unchecked:
+            remove([marker])
         outdated = [*outdated, *self.leftovers]
         remove(outdated)
         for path in (marker, *outdated):
@@ -195,9 +206,20 @@ class OutputFolder:
             path: Its final path; `begin` removed what was there.
             entry: Its entry.
         """
-        self.entries[self.name_of(path)] = entry
-        append(self.path / MANIFEST, _to_line({"path": self.name_of(path), **entry}))
-        rename(temporary, path)
+        self.add_all([(temporary, path, entry)])
+
+    def add_all(self, finished: list[tuple[Path, Path, Entry]]) -> None:
+        """Adds finished files, as `add` does, with one fsync of the manifest and one of the folder.
+
+        Args:
+            finished: Of each file, in one folder: its temporary path, fsynced; its final path; its entry.
+        """
+        records = [{"path": self.name_of(path), **entry} for _, path, entry in finished]
+        append(self.path / MANIFEST, b"".join(map(_to_line, records)))
+        for (temporary, path, entry), record in zip(finished, records):
+            self.entries[record["path"]] = entry
+            os.replace(temporary, path)
+        fsync_folder(finished[0][1].parent)
 
     def remove_leftovers(self) -> None:
         """Removes temporary files."""
@@ -238,6 +260,8 @@ class OutputFolder:
     def _belongs(self, path: Path) -> bool:
         """True for a file of the manifest, unchanged; a data file may have flipped bits, not another size."""
         entry = self.entry_of(path)
+        if path.parent == self.path and path.name in self._unchecked and path.is_file():
+            return True
         if entry is None:
             return TEMPORARY.fullmatch(path.name) is not None
         if path.stat().st_size != entry["size"]:
