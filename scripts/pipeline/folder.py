@@ -93,8 +93,8 @@ class OutputFolder:
             folder is complete.
         request: Source and options, as far as they decide what is written; local paths as `local_source` returns them.
         overwrite: Replace finished files of another request.
-        unchecked: Names of files at the top that may have any content until `finish` writes them: the caller checks it.
-            If the marker is one of them, `begin` lets it be.
+        unchecked: Names of files at the top that the caller checks: they may have any content, from `begin` to `finish`
+            or where `finish` writes none of that name. If the marker is one of them, `begin` lets it be.
 
     Attributes:
         entries: The manifest's entries, by relative path.
@@ -194,7 +194,7 @@ class OutputFolder:
             remove([marker])
         outdated = [*outdated, *self.leftovers]
         remove(outdated)
-        for path in (marker, *outdated):
+        for path in (marker, *(self.path / name for name in self._unchecked), *outdated):
             self.entries.pop(self.name_of(path), None)
         self._save()
 
@@ -242,6 +242,12 @@ class OutputFolder:
                 folder.rmdir()
         self._save()
 
+    def clear(self) -> None:
+        """Removes everything that `begin` made, where no file was added: the unchecked files, the manifest, `data/`."""
+        remove([self.path / name for name in (*self._unchecked, MANIFEST)])
+        if (self.path / DATA).is_dir() and not any((self.path / DATA).iterdir()):
+            (self.path / DATA).rmdir()
+
     def _write(self, path: Path, content: bytes) -> None:
         path.parent.mkdir(exist_ok=True)
         temporary = temporary_path(path)
@@ -260,10 +266,9 @@ class OutputFolder:
     def _belongs(self, path: Path) -> bool:
         """True for a file of the manifest, unchanged; a data file may have flipped bits, not another size."""
         entry = self.entry_of(path)
-        if path.parent == self.path and path.name in self._unchecked and path.is_file():
-            return True
         if entry is None:
-            return TEMPORARY.fullmatch(path.name) is not None
+            is_unchecked = path.parent == self.path and path.name in self._unchecked and path.is_file()
+            return is_unchecked or TEMPORARY.fullmatch(path.name) is not None
         if path.stat().st_size != entry["size"]:
             return False
         return path.parent.name == DATA or sha256_of(path) == entry["sha256"]

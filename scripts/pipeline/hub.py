@@ -155,6 +155,20 @@ class DatasetRepo:
         return " ".join([f"no answer from {self.api.endpoint}:"] * _has_no_answer(error) + texts)
 
 
+def model_commit(repo_id: str, revision: str | None) -> str:
+    """Returns the commit that a revision of a model's repository is now.
+
+    Args:
+        repo_id: `USER/NAME`.
+        revision: Commit, branch or tag. Default: the main branch.
+
+    Raises:
+        HubError: It does not exist, needs a login, or the Hub cannot be reached.
+    """
+    repo = DatasetRepo(repo_id)
+    return str(repo.request(lambda: repo.api.model_info(repo_id, revision=revision)).sha)
+
+
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
     """Yields an error, and the errors that it came from."""
     while error:
