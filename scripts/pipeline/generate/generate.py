@@ -13,10 +13,10 @@ from pipeline.engine import check_engine, start_engine
 from pipeline.errors import StepError, counted, listing
 from pipeline.files import sha256_of
 from pipeline.generate.ask import Batch, Generation
-from pipeline.generate.models import ModelOptions, PipelineTask
+from pipeline.generate.models import FunctionTask, ModelOptions, PipelineTask
 from pipeline.generate.output import GeneratedFolder
-from pipeline.generate.prompts import read_prompts, request_images
-from pipeline.generate.tokens import cut_prompts, describe_cut
+from pipeline.generate.prompts import Request, read_prompts, request_images
+from pipeline.generate.tokens import cut_prompts
 from pipeline.jobs import available_cpus
 from pipeline.progress import notice, progress_bar, write_line
 
@@ -86,38 +86,23 @@ def generate(
     prompts = read_prompts(prompts_csv, name_by)
     requests = request_images(prompts.rows, images_per_prompt, seed)
     task = options.resolve()
-    described = task.describe()
     about: dict[str, Any] = {"seed": seed, "images_per_prompt": images_per_prompt}
     about["prompts"] = {"name": prompts_csv.name, "sha256": sha256_of(prompts_csv), "rows": len(prompts.rows)}
-    about["prompts"] |= {} if prompts.have_labels else {"labels": "none; those of the images are 'not mentioned'"}
-    request = {**described, **about}
-    with GeneratedFolder(output, requests, described, about, request, overwrite) as folder:
+    with GeneratedFolder(output, requests, task.describe(), about, overwrite) as folder:
         missing = folder.find_missing(available_cpus())
         failed: dict[str, str] = {}
-        seconds = 0.0
-        if missing:
-            if isinstance(task, PipelineTask):
-                with notice("counting the tokens of the prompts …"):
-                    cut = cut_prompts(task, requests)
-                about["truncated_prompts"] = {encoder: len(places) for encoder, places in cut.items()}
-                _warn(describe_cut(cut, len(prompts.rows)))
+        start = time.monotonic()
+        if not folder.is_done:
             if not prompts.have_labels:
-                _warn(f"{prompts_csv} has no labels: in metadata.csv, all are empty (not mentioned)")
-            ask = start_engine(Generation(task, batch_size), engine, workers)
-            folder.begin()
+                print(f"{prompts_csv} has no labels: metadata.csv has none (not mentioned)", file=sys.stderr)
+            about["truncated_prompts"] = _count_cut(task, requests)
+            ask = start_engine(Generation(task, batch_size), engine, workers) if missing else None
             start = time.monotonic()
-            try:
-                todo = missing[:limit]
-                failed = _write(ask(todo), folder, len(requests) - len(missing), len(requests))
-            finally:
-                folder.finish()
-            seconds = time.monotonic() - start
-        elif not folder.is_done:
-            folder.begin()
-            folder.finish()
+            failed = _fill(folder, ask(missing[:limit]) if ask else iter(()), len(requests))
+        seconds = time.monotonic() - start
     made = min(len(missing), limit or len(missing)) - len(failed)
-    done = len(requests) - len(missing) + made
     speed = f" in {seconds:.1f} s, {made / seconds:.2f} images/s" if made else ""
+    done = len(requests) - len(missing) + made
     print(f"{output}: {done:,} of {len(requests):,} images, {made:,} generated{speed}")
     print(f"load: synthchex_75k.load({str(output)!r})")
     if failed:
@@ -126,12 +111,32 @@ def generate(
     return min(len(failed), 1)
 
 
-def _write(batches: Iterator[Batch], folder: GeneratedFolder, before: int, total: int) -> dict[str, str]:
+def _count_cut(task: PipelineTask | FunctionTask, requests: list[Request]) -> dict[str, int]:
+    """Prints which prompts are too long for the model, and returns their number by text encoder."""
+    if isinstance(task, FunctionTask):
+        return {}
+    with notice("counting the tokens of the prompts …"):
+        cut = cut_prompts(task, requests)
+    for encoder, prompts in cut.items():
+        print(f"{counted(len(prompts), 'prompt')} will be cut for {encoder}: {listing(prompts)}", file=sys.stderr)
+    return {encoder: len(prompts) for encoder, prompts in cut.items()}
+
+
+def _fill(folder: GeneratedFolder, batches: Iterator[Batch], total: int) -> dict[str, str]:
+    """Writes batches as they come; returns why images failed, by file name."""
+    folder.begin()
+    try:
+        return _write(batches, folder, total)
+    finally:
+        folder.finish()
+
+
+def _write(batches: Iterator[Batch], folder: GeneratedFolder, total: int) -> dict[str, str]:
     """Writes batches as they come, in a thread, while the model draws the next one; returns why images failed."""
     failed: dict[str, str] = {}
     failures = 0  # in a row
     writing: Future[None] | None = None
-    with ThreadPoolExecutor(1) as thread, progress_bar("Generating", total, "img", initial=before) as bar:
+    with ThreadPoolExecutor(1) as thread, progress_bar("Generating", total, "img", initial=folder.count) as bar:
         for batch in batches:
             if writing:
                 writing.result()
@@ -149,8 +154,3 @@ def _write(batches: Iterator[Batch], folder: GeneratedFolder, before: int, total
         if writing:
             writing.result()
     return failed
-
-
-def _warn(text: str) -> None:
-    if text:
-        print(text, file=sys.stderr)

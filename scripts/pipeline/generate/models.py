@@ -18,7 +18,9 @@ from pipeline.errors import StepError, describe_error
 from pipeline.files import sha256_of
 from pipeline.generate.checkpoint import Checkpoint
 from pipeline.generate.presets import COLLECTION, PRESETS, Part, Preset
+from pipeline.hub import NOT_FOUND, HubError
 from pipeline.imports import check_installed, import_function, import_optional
+from pipeline.progress import notice
 
 DEFAULT_SIZE = 512  # pixels, where no preset has another
 DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
@@ -173,7 +175,8 @@ class PipelineTask(NamedTuple):
         if self.parts:
             about["parts"] = {name: _describe_part(part) for name, part in self.parts.items()}
         if self.lora:
-            about["lora"] = self.lora.checkpoint.describe() | ({"file": self.lora.file} if self.lora.file else {})
+            lora = self.lora.checkpoint.describe()
+            about["lora"] = lora if self.lora.file in ("", lora["name"]) else {**lora, "file": self.lora.file}
         call = dict(self.call)
         about |= {"pipeline": self.pipeline, "steps": call.pop("num_inference_steps", None)}
         about |= {"guidance": call.pop("guidance_scale", None), "size": [call.pop("width"), call.pop("height")]}
@@ -232,7 +235,8 @@ class DiffusersModel:
     """A pipeline of diffusers in this process, on a GPU if there is one.
 
     Each image has a random generator of its own, on the CPU, so that it depends neither on the other images of its
-    batch nor on the kind of GPU.
+    batch nor on the kind of GPU. Without a GPU each image is drawn alone: a batch would be no faster, and its size
+    would change the last bit of some pixels, as it does on a GPU.
 
     Args:
         task: Which pipeline, and how it is asked.
@@ -247,9 +251,10 @@ class DiffusersModel:
         device = "cuda" if torch.cuda.is_available() else "mps" if has_mps else "cpu"
         self.dtype = task.dtype if task.dtype != "auto" else _best_dtype(torch, device)
         self.device = _describe_device(device)
-        self._call = task.call
+        self._call, self._draws_each_alone = task.call, device == "cpu"
         try:
-            self._pipeline = _load_pipeline(task, getattr(torch, DTYPES[self.dtype]))
+            with notice(f"loading {task.name} …"):
+                self._pipeline = _load_pipeline(task, getattr(torch, DTYPES[self.dtype]))
             if self.dtype == "fp16":
                 for part in KEPT_IN_BF16.get(task.pipeline, ()):
                     getattr(self._pipeline, part).to(torch.bfloat16)
@@ -262,6 +267,8 @@ class DiffusersModel:
 
     def generate(self, prompts: list[str], seeds: list[int]) -> list[PIL.Image.Image | str]:
         """See `Model`."""
+        if self._draws_each_alone and len(prompts) > 1:
+            return [image for one in zip(prompts, seeds) for image in self.generate([one[0]], [one[1]])]
         np = import_optional("numpy")
         generators = [self._torch.Generator("cpu").manual_seed(seed) for seed in seeds]
         with _memory_errors(), warnings.catch_warnings():
@@ -325,6 +332,8 @@ def _class_of(checkpoint: Checkpoint) -> str:
 
 def _load_pipeline(task: PipelineTask, dtype: Any) -> Any:
     diffusers = import_optional("diffusers")
+    for library in (diffusers, import_optional("transformers")):
+        library.utils.logging.disable_progress_bar()
     if task.checkpoint:
         options = {"revision": task.checkpoint.revision, "dtype": dtype, **task.options}
         pipeline = diffusers.DiffusionPipeline.from_pretrained(task.checkpoint.name, **options)
@@ -368,11 +377,10 @@ def _advice_for_presets(model: str) -> Iterator[None]:
     """Adds to an error of the Hub where the names of the benchmark's models are."""
     try:
         yield
-    except StepError as error:
-        if model not in PRESETS:
+    except HubError as error:
+        if model not in PRESETS or not isinstance(error.__cause__, NOT_FOUND):
             raise
-        advice = f"if the name has changed, look it up in {COLLECTION} and pass it as --model"
-        raise StepError(f"{error}; {advice}") from error
+        raise StepError(f"{error}; look the name up in {COLLECTION} and pass it as --model") from error
 
 
 @contextlib.contextmanager

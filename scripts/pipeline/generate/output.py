@@ -56,8 +56,7 @@ class GeneratedFolder:
         path: The folder; it need not exist.
         requests: All images that are asked for, in order.
         model: What the model's `describe` returns.
-        about: More for the provenance.
-        request: As in `OutputFolder`.
+        about: More for the provenance; other values mean another request.
         overwrite: As in `OutputFolder`.
 
     Raises:
@@ -70,11 +69,10 @@ class GeneratedFolder:
         requests: list[Request],
         model: dict[str, Any],
         about: dict[str, Any],
-        request: dict[str, Any],
         overwrite: bool,
     ) -> None:
         unchecked = (METADATA, PROVENANCE, DATASET)
-        self._folder = OutputFolder(path, METADATA, request, overwrite, unchecked)
+        self._folder = OutputFolder(path, METADATA, {**model, **about}, overwrite, unchecked)
         self._requests, self._model, self._about = requests, model, about
         self._finished: set[str] = set()
         self._outdated: list[Path] = []
@@ -103,6 +101,8 @@ class GeneratedFolder:
         if folder.entries:
             with WorkerPool(num_proc) as pool:
                 self._finished = {path.name for path in find_finished(pool, folder, files)}
+        if self._runs and self._runs[-1]["ended"] is None:  # it was killed
+            self._runs[-1]["images"] = max(0, len(self._finished) - sum(run["images"] for run in self._runs[:-1]))
         known = [folder.path / name for name in folder.entries if name.startswith(f"{DATA}/")]
         self._outdated = [path for path in known if path.name not in self._finished]
         folder.check_replaceable(self._outdated)
@@ -122,8 +122,9 @@ class GeneratedFolder:
     def add(self, batch: Batch) -> None:
         """Writes the images of a batch, and then their rows."""
         run = self._runs[-1]
-        machine = {**batch.machine, "hardware": _joined(run.get("hardware", ""), batch.machine["hardware"])}
-        run |= machine
+        hardware = _joined(run.get("hardware", ""), batch.machine["hardware"])
+        is_new = hardware != run.get("hardware")
+        run |= {**batch.machine, "hardware": hardware}
         images = [image for image in batch.images if image.png]
         if not images:
             return
@@ -135,19 +136,25 @@ class GeneratedFolder:
         append(self._folder.path / METADATA, csv_bytes(_fields(image.request) for image in images))
         self._finished |= {image.request.filename for image in images}
         run["images"] += len(images)
-        if time.monotonic() - self._saved > PROVENANCE_INTERVAL:
+        if is_new or time.monotonic() - self._saved > PROVENANCE_INTERVAL:
             self._write_provenance()
 
     def finish(self) -> None:
         """Writes the small files in their final form, if all images are there."""
         if self._runs and self._runs[-1]["ended"] is None:
             self._runs[-1]["ended"] = _now()
-            self._runs = [run for run in self._runs if run["images"]]
+            if not self._runs[-1]["images"]:
+                self._runs.pop()
             self._write_provenance()
         if not self._finished:
             self._folder.clear()
         elif self._is_complete():
             self._folder.finish({METADATA: self._metadata(), PROVENANCE: self._provenance()})
+
+    @property
+    def count(self) -> int:
+        """How many images are there."""
+        return len(self._finished)
 
     @property
     def is_done(self) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from pipeline.errors import counted, listing
 from pipeline.generate.models import PipelineTask, model_files
 from pipeline.generate.prompts import Request
 from pipeline.imports import import_optional
@@ -41,14 +40,6 @@ def cut_prompts(task: PipelineTask, requests: list[Request]) -> dict[str, list[s
         too_long = [f"{firsts[prompt]} ({tokens})" for prompt, tokens in zip(prompts, lengths) if tokens > limit]
         found |= {f"{name}, which reads {limit} tokens": too_long} if too_long else {}
     return found
-
-
-def describe_cut(cut: dict[str, list[str]], prompts: int) -> str:
-    """Returns what to print about prompts that are cut; "" where there is none."""
-    return "\n".join(
-        f"{counted(len(places), 'prompt')} of {prompts:,} will be cut for {encoder}: {listing(places)}"
-        for encoder, places in cut.items()
-    )
 
 
 def _tokenizers(task: PipelineTask) -> Iterator[tuple[str, Any]]:
