@@ -16,7 +16,7 @@ from servers.local_hub import Hub
 
 # Run by other means: `.ci/run` runs the tests; the environment `heavy` has torch and Ray; `datasets3` runs scripts.
 ELSEWHERE = re.compile(
-    r"pytest|tox|hf auth login|--transformers|--engine ray|benchmark\.py|import torch|pre-commit|trust_remote_code"
+    r"pytest|tox|hf auth login|install torch|--model sana|--lora|--transformers|--engine ray|benchmark\.py|import torch|pre-commit|trust_remote_code"
 )
 
 
@@ -43,6 +43,9 @@ def clone(tmp_path: Path, images: dict[str, bytes], table: list[dict[str, str]])
     assert convert(tmp_path / "clone/path/to/release", tmp_path / "clone/path/to/parquet", "--uncertainty", "keep") == 0
     to_files(tmp_path / "clone/path/to/images", images)
     to_files(tmp_path / "clone/path/to", {"prompts.csv": to_csv(table)})
+    manual = (ROOT / "scripts/README.md").read_text(encoding="utf-8")
+    (draw,) = re.findall(r"^```\n((?:(?!```).*\n)*?def draw\(.*\n(?:.*\n)*?)^```", manual, re.MULTILINE)
+    (tmp_path / "clone/my_model.py").write_text(draw, encoding="utf-8")
     return tmp_path / "clone"
 
 
