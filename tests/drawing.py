@@ -71,5 +71,10 @@ def with_no_memory(prompts: list[str], seeds: list[int]) -> list[PIL.Image.Image
         raise UnboundLocalError("image") from None
 
 
+def judge(images: list[PIL.Image.Image], questions: list[str]) -> list[str]:
+    """Judges images by their prompts."""
+    return ["Low Quality" if "edema" in question else "High Quality" for question in questions]
+
+
 def _noise(text: str) -> PIL.Image.Image:
     return PIL.Image.frombytes("RGB", (PIXELS, PIXELS), random.Random(text).randbytes(3 * PIXELS**2))
