@@ -1,4 +1,4 @@
-"""The whole way: prompts, images, a SOURCE, a filtered SOURCE, Parquet, `load_dataset`; and what the card tells of it."""
+"""From prompts to `load_dataset`, with every program in between, and what the card tells of it."""
 
 import json
 from collections.abc import Callable
