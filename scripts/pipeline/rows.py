@@ -172,7 +172,8 @@ def _is_srgb(image: PIL.Image.Image) -> bool:
         return False
     profile = image.info.get("icc_profile")
     if profile:
-        return _is_srgb_profile(profile, "L" if image.mode.startswith(("I", "L", "1")) else "RGB")
+        modes = ("L", "RGB") if image.mode.startswith(("I", "L", "1")) else ("RGB",)  # programs give gray ones sRGB's
+        return any(_is_srgb_profile(profile, mode) for mode in modes)
     if "srgb" in image.info:  # it overrides the others
         return True
     found = (image.info.get("gamma", SRGB_GAMMA), *image.info.get("chromaticity", SRGB_CHROMATICITY))
