@@ -1,4 +1,4 @@
-"""Coverage-guided fuzzing of `plan` and `examples` with Atheris: a zip, a tar, a CSV beside fixed images, a PNG, a JPEG.
+"""Coverage-guided fuzzing of `plan` and `examples` with Atheris: a zip, tar, CSV beside fixed images, PNG, JPEG.
 
     tox -e fuzz                # 30 seconds for each of the five
     tox -e fuzz -- 600         # ten minutes for each
