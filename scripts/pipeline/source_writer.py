@@ -80,7 +80,7 @@ class ImageShard(NamedTuple):
                 crcs.append(crc)
                 flush()
                 advance(1, row.size or 0)
-        return crcs, {"not_square": len(lost), "lost": sum(lost)} if lost else {}
+        return crcs, {"not_square": len(lost), "lost": round(sum(lost), 6)} if lost else {}
 
 
 def write_source(
@@ -193,7 +193,7 @@ def resize(image: bytes, pixels: int, where: str, fit: str = FITS[0]) -> tuple[b
     if lost := not_in_rgb(decoded):
         raise SourceError(f"{where}: {lost}, which --size would drop; convert the image to plain sRGB first")
     saved = io.BytesIO()
-    _fit(to_rgb(decoded), pixels, fit).save(saved, "PNG", optimize=True, icc_profile=None)  # which would only say sRGB
+    _fit(to_rgb(decoded), pixels, fit).save(saved, "PNG", optimize=True, icc_profile=None, exif=b"")
     return saved.getvalue(), 1 - min(width, height) / max(width, height)
 
 

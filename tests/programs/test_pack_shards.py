@@ -378,6 +378,13 @@ def test_modes_of_jpegs(mode: str, lost: str | None) -> None:
     assert PIL.Image.open(io.BytesIO(png)).tobytes() == PIL.Image.open(io.BytesIO(jpeg)).convert("RGB").tobytes()
 
 
+def test_texts_in_a_file_are_not_copied() -> None:
+    exif = PIL.Image.Exif()
+    exif[0x010E] = "a made-up name"
+    png, _ = resize(to_jpeg(ramp((40, 40)), exif=exif.tobytes(), comment=b"a made-up name"), 20, "a.jpg")
+    assert (b"made-up" in png, PIL.Image.open(io.BytesIO(png)).getexif()) == (False, {})
+
+
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
 def test_resized_images_stand_upright(kind: str) -> None:
     exif, saved, upright = PIL.Image.Exif(), io.BytesIO(), ramp((40, 30), "RGB")
