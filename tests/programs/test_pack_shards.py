@@ -326,13 +326,13 @@ def test_a_folder_that_cannot_be_listed_is_an_error(
     scandir = os.scandir
 
     def denied(path: Any) -> Any:
-        if str(path).endswith("p11"):
+        if str(path).endswith("p11/"):
             raise PermissionError(13, "Permission denied", str(path))
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", denied)  # the tests may run as root
     code, error = pack("--on-mismatch", "skip", images=mimic, metadata=named)
-    assert (code, f"Permission denied: '{mimic}/files/p11'" in error) == (1, True)
+    assert (code, f"Permission denied: '{mimic}/files/p11/'" in error) == (1, True)
 
 
 @pytest.mark.parametrize(
@@ -382,7 +382,8 @@ def test_texts_in_a_file_are_not_copied() -> None:
     exif = PIL.Image.Exif()
     exif[0x010E] = "a made-up name"
     png, _ = resize(to_jpeg(ramp((40, 40)), exif=exif.tobytes(), comment=b"a made-up name"), 20, "a.jpg")
-    assert (b"made-up" in png, PIL.Image.open(io.BytesIO(png)).getexif()) == (False, {})
+    assert b"made-up" not in png
+    assert not PIL.Image.open(io.BytesIO(png)).getexif()
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])

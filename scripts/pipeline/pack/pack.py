@@ -6,7 +6,7 @@ import collections
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from pipeline.errors import StepError
 from pipeline.folder import Entry, OutputFolder, local_source
@@ -107,12 +107,14 @@ def _list_inputs(images: Path, metadata: Path) -> Files:
 
 
 def _walk(folder: Path) -> Iterator[str]:
-    """Yields the relative path of each image in a folder, at any depth."""
-
-    def fail(error: OSError) -> NoReturn:
-        raise error
-
-    start = len(os.path.join(folder, ""))
-    for path, _, files in os.walk(folder, onerror=fail):
-        below = os.path.join(path, "")[start:]
-        yield from (below + name for name in files if kind_of(below + name) == "image")
+    """Yields the relative path of each image in a folder, at any depth, without a look at the file."""
+    folders = [""]
+    while folders:
+        below = folders.pop()
+        with os.scandir(os.path.join(folder, below)) as entries:
+            for entry in entries:
+                name = below + entry.name
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(f"{name}/")
+                elif kind_of(name) == "image":
+                    yield name
