@@ -8,9 +8,11 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import PIL.Image
 import pytest
 
 from conftest import FIXTURE, ROOT, contents, convert, to_csv, to_files
+from images import to_jpeg
 from servers.chat_server import Question, serve
 from servers.local_hub import Hub
 
@@ -47,6 +49,12 @@ def clone(tmp_path: Path, images: dict[str, bytes], table: list[dict[str, str]])
     manual = (ROOT / "scripts/README.md").read_text(encoding="utf-8")
     (draw,) = re.findall(r"^```\n((?:(?!```).*\n)*?def draw\(.*\n(?:.*\n)*?)^```", manual, re.MULTILINE)
     (tmp_path / "clone/my_model.py").write_text(draw, encoding="utf-8")
+    for number, row in enumerate(table):  # as in MIMIC-CXR-JPG; the last rows have no image
+        row["path"] = f"files/p10/p1{number}/s5/{number}.jpg"
+        image = to_jpeg(PIL.Image.linear_gradient("L").resize((50, 60)))
+        to_files(tmp_path / "clone/path/to/mimic", {row["path"]: image} if number < 9 else {"index.html": b""})
+    real = [{key: value for key, value in row.items() if key != "filename"} for row in table[3:]]
+    to_files(tmp_path / "clone/path/to", {"llavarad_test.csv": to_csv(real)})
     return tmp_path / "clone"
 
 

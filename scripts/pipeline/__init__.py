@@ -24,7 +24,7 @@ The ground floor, modules that every step may use:
 and one package for each step:
 
     generate       prompts to images, with a text-to-image model
-    pack           a folder of PNG files and a CSV to a SOURCE
+    pack           a folder of images and a CSV to a SOURCE
     parquet        SOURCE to a Parquet dataset repository: convert, verify, card, croissant.json, publish
     quality        judge each image with a vision-language model, report and apply the answers
     benchmark      the methods that `benchmark.py` compares

@@ -14,7 +14,7 @@ from pipeline.imports import check_installed, import_function, import_optional
 from pipeline.quality.server_client import ResponseError, make_client
 from pipeline.retry import TRANSIENT_STATUS, backoff, with_retry
 from pipeline.rows import decode, to_rgb
-from synthchex_75k import SourceError
+from synthchex_75k import JPEG, SourceError
 
 MAX_TOKENS = 64  # of an answer; the meta-prompt asks for two words
 MAX_TRIES = 7  # of a request
@@ -43,7 +43,7 @@ class Judge(Protocol):
     concurrency: int
 
     def ask(self, images: list[bytes], questions: list[str]) -> list[str]:
-        """Asks about images, each a PNG file, with a question each."""
+        """Asks about images, each a PNG or JPEG file, with a question each."""
 
 
 class JudgeOptions(NamedTuple):
@@ -123,7 +123,8 @@ class ServerJudge:
 
     def ask(self, images: list[bytes], questions: list[str]) -> list[str]:
         """See `Judge`."""
-        url = f"data:image/png;base64,{base64.b64encode(images[0]).decode()}"
+        kind = "jpeg" if images[0].startswith(JPEG) else "png"
+        url = f"data:image/{kind};base64,{base64.b64encode(images[0]).decode()}"
         content = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": questions[0]}]
         messages = [{"role": "user", "content": content}]
         with self._first_question:
@@ -270,7 +271,7 @@ class CallableJudge:
 
 
 def decode_rgb(image: bytes) -> PIL.Image.Image:
-    """Decodes a PNG file.
+    """Decodes an image to 8-bit RGB.
 
     Raises:
         JudgeError: It cannot be decoded.
