@@ -113,7 +113,7 @@ class _Table:
 
     def _find_names(self, header: list[str]) -> int | None:
         """Returns which column names the images, -1 for the number of the line; None: that of the file names."""
-        if self._name_by is None and {*header} & {*COLUMNS["filename"], "path"}:
+        if self._name_by is None and {*header} & {*COLUMNS["filename"]}:
             return None
         wanted = self._name_by or (ID if ID in header else NAME_BY_LINE)
         if wanted != NAME_BY_LINE and wanted not in header:
