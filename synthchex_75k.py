@@ -1,7 +1,7 @@
 """SynthCheX-75K: 75,649 synthetic chest radiographs, each with the prompt that generated it and 14 CheXpert labels.
 
-A *source* is a folder of PNG images, loose or in `.zip` or `.tar` archives, and one metadata CSV. `plan` checks it
-without reading an image; `examples` reads rows of a plan. Nothing in a source is executed or unpacked to the disk.
+A *source* is a folder of PNG or JPEG images, loose or in `.zip` or `.tar` archives, and one metadata CSV. `plan` checks
+it without reading an image; `examples` reads rows of a plan. Nothing in a source is executed or unpacked to the disk.
 """
 
 import ast
@@ -36,8 +36,8 @@ LABELS = (
     *("Lung Lesion", "Lung Opacity", "No Finding", "Pleural Effusion", "Pleural Other", "Pneumonia"),
     *("Pneumothorax", "Support Devices"),
 )
-COLUMNS = {  # accepted names; the labels can also be 14 columns
-    "filename": ("filename", "synthetic_filename", "img_savename", "file_name"),
+COLUMNS = {  # accepted names; the labels can also be 14 columns, and `path` counts only without another file name
+    "filename": ("filename", "synthetic_filename", "img_savename", "file_name", "path"),
     "prompt": ("prompt", "annotated_prompt"),
     "labels": ("labels_dict", "chexpert_labels"),
 }
@@ -62,11 +62,12 @@ CITATION = """@article{dutt2025chexgenbench,
   journal = {arXiv preprint arXiv:2505.10496},
   year    = {2025}
 }"""  # noqa: E501
-KINDS = {"zip": "archive", "tar": "archive", "csv": "csv", "png": "image", "jpg": "jpeg", "jpeg": "jpeg"}
-MEMBERS = ("csv", "image", "jpeg")  # what is read of an archive
+KINDS = {"zip": "archive", "tar": "archive", "csv": "csv", "png": "image", "jpg": "image", "jpeg": "image"}
+MEMBERS = ("csv", "image")  # what is read of an archive
 # Bounds, which real data never meets: no source takes more time and memory than they allow.
 MAX_IMAGE_BYTES = 64 << 20
 MAX_PIXELS = 1 << 26  # of an image: 8,192 x 8,192
+MAX_SEGMENTS = 1 << 11  # of a JPEG: twice as many as the largest of 64 KiB that 64 MiB hold
 MAX_ROWS = 1 << 20  # of a metadata CSV
 MAX_MEMBERS = 1 << 21  # of a zip, for a Mac adds one to each image; and lines of a CSV, for a prompt may have several
 MAX_CSV_BYTES, MAX_LINE = 1 << 30, 1 << 20  # of a CSV, and of a line of it
@@ -80,6 +81,9 @@ DAMAGE: tuple = (zipfile.BadZipFile, tarfile.TarError, zlib.error, struct.error)
 DAMAGE += (ValueError, EOFError, RuntimeError, IndexError, OverflowError)  # of `zipfile` and `tarfile`, too
 DAMAGED = "unreadable archive; get it again, or repack it as plain zip or tar"
 NO_RANGES = "unreadable: the server ignores range requests; download the folder and load that, or serve it with nginx"
+PNG, JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"  # how the files begin
+JPEG_MARKER = re.compile(rb"\xff[^\0\xff\xd0-\xd7]")  # a stuffed zero, a fill byte and a restart are among the pixels
+JPEG_TABLES = (0xC4, 0xC8, 0xCC)  # markers among those of a frame that are none: Huffman tables, reserved, conditioning
 BROKEN_LINK = "link to a file that does not exist; restore the file or remove the link"
 NO_FILE = "not a regular file but a pipe, socket, device, or link to a folder; remove it"
 NOT_READ = ("unread", "doubled", "link", "not a regular", "several")  # a missing image or row may be in such a file
@@ -123,7 +127,7 @@ def plan(source: str, on_mismatch: str = "error", options: Options = None, files
         SourceError: All problems: for each kind what to do, how many places, and the first five.
     """
     problems: dict[str, list[str]] = collections.defaultdict(list)  # places by kind of problem
-    found: dict[str, list] = {"image": [], "jpeg": [], "archive": []}
+    found: dict[str, list] = {"image": [], "archive": []}
     tables: dict[str, dict[str, Any]] = {}  # by CSV and file name: line, prompt, labels
     versions: dict[str, tuple] = {}  # by address; of the CSV, by ""
     for file, info in (files or list_files(source, options)).items():
@@ -132,12 +136,12 @@ def plan(source: str, on_mismatch: str = "error", options: Options = None, files
             problems[BROKEN_LINK if info["type"] == "broken link" else NO_FILE].append(f"{file}{target}")
             continue
         versions[info["name"]] = ((info["name"], info["version"]),) if info.get("version") else ()
-        found["archive"] += [file] * (_kind(file) == "archive")
+        found["archive"] += [file] * (kind_of(file) == "archive")
         with _remote_errors(info["name"]):
             try:
                 for row, csv_lines in _members(file, info, options):
                     if csv_lines is None:
-                        found["jpeg" if _kind(row.filename) == "jpeg" else "image"].append(row)
+                        found["image"].append(row)
                     elif read_csv(row.where, csv_lines, tables, problems):
                         versions[""] = versions[info["name"]]
             except DAMAGE as error:
@@ -165,11 +169,11 @@ def examples(rows: Iterable[Row], uncertainty: str = "zeros", options: Options =
         read_ahead: Bytes per request to a remote source. Default: one request for each image, of exactly its bytes.
 
     Yields:
-        Rows as in `FEATURES`; the image is the unchanged bytes of its PNG file.
+        Rows as in `FEATURES`; the image is the unchanged bytes of its file.
 
     Raises:
-        SourceError: An image is not the whole PNG file that was planned, or a file has changed since; the message names
-            archive and member, or the file.
+        SourceError: An image is not the whole PNG or JPEG file that was planned, or a file has changed since; the
+            message names archive and member, or the file.
     """
     rows, policy = [*rows], UNCERTAINTY[uncertainty]
     unchecked: dict[str, str] = {}  # versions of the files that were read since the last check
@@ -183,7 +187,7 @@ def examples(rows: Iterable[Row], uncertainty: str = "zeros", options: Options =
             for row in group:
                 unchecked.update(row.versions)
                 try:
-                    image = {"path": row.filename, "bytes": _read_png(handle, row)}
+                    image = {"path": row.filename, "bytes": _read_image(handle, row)}
                 except SourceError:
                     _check_unchanged(unchecked, options)  # the better reason, if it is one
                     raise
@@ -270,11 +274,11 @@ def load(
     """Loads the dataset, on every version of `datasets`; from version 4 on, its `load_dataset` runs no scripts.
 
     Args:
-        source (str or PathLike): Folder that holds PNG images, loose or in `.zip` or `.tar` archives, and one metadata
-            CSV, or a single archive of both: a path or an address that fsspec opens, such as `https://host/folder/` or
-            `hf://datasets/user/repo@revision`. Default: the folder of this file (all but `tests/`, `scripts/` and
-            hidden files) if an archive or a metadata CSV is at its top or in `data/` and it is not site-packages; else
-            the published release, a download of 20.1 GB.
+        source (str or PathLike): Folder that holds PNG or JPEG images, loose or in `.zip` or `.tar` archives, and one
+            metadata CSV, or a single archive of both: a path or an address that fsspec opens, such as
+            `https://host/folder/` or `hf://datasets/user/repo@revision`. Default: the folder of this file (all but
+            `tests/`, `scripts/` and hidden files) if an archive or a metadata CSV is at its top or in `data/` and it is
+            not site-packages; else the published release, a download of 20.1 GB.
         split (str): `"train"` (default), if not streaming a part such as `"train[:10%]"`, or None for a dict of splits.
         streaming (bool): Read each row when it is iterated over, without download and cache. Default: False.
         num_proc (int): Number of processes that build the cache. Default: this process only.
@@ -321,7 +325,7 @@ def list_files(source: str, options: Options = None) -> Files:
     with _remote_errors(source):
         root = _pin_commit(fs, root)
         info = fs.info(root, **{"expand_info": False} if "hf" in fs.protocol else {})  # True reads all commits
-        single = _kind(root) == "archive" and info["type"] != "directory"
+        single = kind_of(root) == "archive" and info["type"] != "directory"
         found = {root: info} if single else fs.find(root, detail=True)
         if root in found and not single:
             raise SourceError(f"{source}: not a folder or archive. Pass its folder: {os.path.dirname(source) or '.'}")
@@ -330,11 +334,11 @@ def list_files(source: str, options: Options = None) -> Files:
         for path, info in found.items():
             name = urllib.parse.unquote(path[start:]) if path.startswith("http") else path[start:]
             address = path if "file" in fs.protocol else fs.unstrip_protocol(path)
-            if _kind(name):
+            if kind_of(name):
                 # At an address, looking at each image would take a request; a commit on the Hub never changes.
-                is_known = "file" not in fs.protocol and (_kind(name) == "image" or "hf" in fs.protocol)
+                is_known = "file" not in fs.protocol and (kind_of(name) == "image" or "hf" in fs.protocol)
                 files[name] = {**info, "name": address} if is_known else file_info(address, options)
-    return {name: files[name] for name in sorted(files, key=lambda name: (_kind(name), name))}
+    return {name: files[name] for name in sorted(files, key=lambda name: (kind_of(name), name))}
 
 
 def file_info(address: str, options: Options = None) -> dict[str, Any]:
@@ -366,11 +370,11 @@ def _find_source(data_dir: str | None, base_path: str | None, options: Options, 
         own = {name: info for name, info in files.items() if not re.match(r"\.|tests/|scripts/", name)}
         tables: dict[str, Any] = {}
         for name in (name for name in own if "/" not in name.removeprefix("data/")):
-            if _kind(name) == "csv" and own[name]["type"] == "file" and own[name]["size"] != 0:
+            if kind_of(name) == "csv" and own[name]["type"] == "file" and own[name]["size"] != 0:
                 fs, root = _filesystem(own[name]["name"], options)
                 head = io.BytesIO(fs.head(root, 1 << 16))
                 read_csv(name, read_lines(head, None), tables, collections.defaultdict(list))
-            if tables or _kind(name) == "archive":
+            if tables or kind_of(name) == "archive":
                 return base_path, own
     source = data_dir or PUBLISHED_SOURCE
     return source, {} if local and "://" in source else list_files(source, options)
@@ -415,13 +419,14 @@ def _check_unchanged(versions: dict[str, str], options: Options) -> None:
                 raise SourceError(f"{printable(address)}: it changed while it was read; start again")
 
 
-def _kind(name: str) -> str:
-    """Returns archive, csv, image, jpeg (in the order of the plan), or "" for other files and for those a Mac adds."""
+def kind_of(name: str) -> str:
+    """Returns archive, csv, image (in the order of the plan), or "" for other files and for those that a Mac adds."""
     kind = KINDS.get(name.rpartition(".")[2].lower(), "")
     return "" if kind and re.search(r"(^|/)(__MACOSX/|\._[^/]*$)", name) else kind
 
 
-def _basename(path: str) -> str:
+def basename_of(path: str) -> str:
+    """Returns the file name at the end of a path of any system: what joins an image and its row."""
     return path.replace("\\", "/").rpartition("/")[2].strip()
 
 
@@ -452,21 +457,24 @@ class _Reader:
 
 def _members(file: str, info: dict[str, Any], options: Options) -> Iterator[tuple[Row, Iterator[str] | None]]:
     """Yields the images and CSVs that a file is or contains: the place, and of a CSV the lines."""
+    kind, size = kind_of(file), info["size"]
+    row = Row(basename_of(file), info["name"], printable(file), 0, None, size)
+    if kind == "image":
+        yield row, None
+        return
     fs, root = _filesystem(info["name"], options)
-    kind, size = _kind(file), info["size"]
-    row = Row(_basename(file), info["name"], printable(file), 0, None, size)
     if kind == "archive" and size != 0:
         is_zip = file.lower().endswith(".zip")
         with fs.open(root, "rb", **({"cache_type": "none"} if is_zip else {})) as handle:
             for (member, *place), lines in (_zip_members if is_zip else _tar_members)(handle):
-                yield Row(_basename(member), info["name"], printable(f"{file}: {member}"), *place), lines
+                yield Row(basename_of(member), info["name"], printable(f"{file}: {member}"), *place), lines
     elif kind == "archive":
         raise EOFError("it is empty")
     elif kind == "csv" and size != 0:  # an endless file of /proc has the size 0
         with fs.open(root, "rb", block_size=0) as handle:  # 0: one request
             yield row, read_lines(handle, size)
     else:
-        yield row, iter(()) if kind == "csv" else None
+        yield row, iter(())
 
 
 def _zip_members(handle: Any) -> Iterator[tuple[tuple, Iterator[str] | None]]:
@@ -475,9 +483,9 @@ def _zip_members(handle: Any) -> Iterator[tuple[tuple, Iterator[str] | None]]:
         starts = sorted(entry.header_offset for entry in archive.infolist())
         ends = dict(zip(starts, [*starts[1:], archive.start_dir]))
         csvs = 0
-        for entry in [entry for entry in archive.infolist() if _kind(entry.filename) in MEMBERS]:
+        for entry in [entry for entry in archive.infolist() if kind_of(entry.filename) in MEMBERS]:
             name, start, packed = entry.filename, entry.header_offset, entry.compress_size
-            length, csvs = ends[start] - start, csvs + (_kind(name) == "csv")
+            length, csvs = ends[start] - start, csvs + (kind_of(name) == "csv")
             if entry.flag_bits & 1 or entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
                 raise zipfile.BadZipFile(f"{name} is encrypted, or neither stored nor deflated")
             if start < 0 or length < 30 + packed or len(ends) < len(starts):
@@ -485,7 +493,7 @@ def _zip_members(handle: Any) -> Iterator[tuple[tuple, Iterator[str] | None]]:
             if csvs > MAX_CSVS:
                 raise zipfile.BadZipFile(f"more than {MAX_CSVS:,} CSVs")
             length = min(length, 30 + 2 * 0xFFFF + packed)  # header, name and extra field; not a gap after it
-            lines = read_lines(archive.open(entry), entry.file_size) if _kind(name) == "csv" else None
+            lines = read_lines(archive.open(entry), entry.file_size) if kind_of(name) == "csv" else None
             yield (name, start, length, entry.file_size, (entry.compress_type, packed, entry.CRC)), lines
 
 
@@ -495,12 +503,12 @@ def _tar_members(handle: Any) -> Iterator[tuple[tuple, Iterator[str] | None]]:
     with tarfile.open(fileobj=file, mode="r:") as tar:
         for member in tar:
             tar.members = []  # type: ignore[attr-defined]  # it would keep all
-            is_ours = _kind(member.name) in MEMBERS and not member.isdir()
+            is_ours = kind_of(member.name) in MEMBERS and not member.isdir()
             if member.size < 0 or (is_ours and (not member.isreg() or member.issparse())):
                 raise tarfile.TarError(f"{member.name} has a negative size, or is a link, device, pipe or sparse file")
             if is_ours:
                 handle.seek(member.offset_data)
-                lines = read_lines(handle, member.size) if _kind(member.name) == "csv" else None
+                lines = read_lines(handle, member.size) if kind_of(member.name) == "csv" else None
                 yield (member.name, member.offset_data, member.size, member.size), lines
         handle.seek(tar.offset)
         if handle.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):  # `tarfile` stops at damage silently
@@ -540,6 +548,7 @@ def read_csv(where: str, lines: Iterator[str], tables: dict, problems: dict[str,
     try:
         header = [column.strip() for column in next(reader, [])]
         given = {key: [column for column in header if column in names] for key, names in COLUMNS.items()}
+        given["filename"] = [column for column in given["filename"] if column != "path"] or given["filename"]
         labels = [column for column in header if column in LABELS]
         missing = [key for key in COLUMNS if not given[key] and (key != "labels" or not labels)]
         missing += [label for label in LABELS if label not in labels and labels and not given["labels"]]
@@ -572,7 +581,7 @@ def _read_rows(where: str, reader: Any, columns: list[int], width: int, tables: 
             raise csv.Error(f"more than {MAX_ROWS:,} rows; split the source")
         line = reader.line_num - text.count("\n")
         name, prompt, *cells = [fields[column] for column in columns]
-        name, found = _basename(name), {}
+        name, found = basename_of(name), {}
         if not name:
             found["empty file name; name the image"] = ""
         if not prompt.strip():
@@ -634,12 +643,10 @@ def _join(found: dict[str, list], tables: dict, versions: dict, problems: dict, 
     problems["several metadata CSVs; keep one"] += list(tables) if len(tables) > 1 else []
     if any(places and kind.startswith(NOT_READ) for kind, places in problems.items()):
         return joined
-    if found["jpeg"] and not images:
-        problems["JPEG images only; convert them to PNG"] = [row.where for row in found["jpeg"]]
-    elif found["archive"] and not images:
-        problems["archive without a PNG image; check it"] = found["archive"]
+    if found["archive"] and not images:
+        problems["archive without an image; check it"] = found["archive"]
     elif not images:
-        problems["no archive or image; check the address"] = ["nothing that ends in .zip, .tar or .png"]
+        problems["no archive or image; check the address"] = ["nothing that ends in .zip, .tar, .png, .jpg or .jpeg"]
     if not tables:
         problems[NO_CSV] = other_csvs
     elif images:
@@ -654,7 +661,7 @@ def _join(found: dict[str, list], tables: dict, versions: dict, problems: dict, 
     return joined
 
 
-def _read_png(handle: Any, row: Row) -> bytes:
+def _read_image(handle: Any, row: Row) -> bytes:
     handle.seek(row.offset)
     data = handle.read(MAX_IMAGE_BYTES + 1 if row.length is None else row.length)
     if row.zipped:
@@ -664,14 +671,50 @@ def _read_png(handle: Any, row: Row) -> bytes:
             raise SourceError(f"{row.where}: CRC error, the archive is damaged; get it again")
     if row.size not in (None, len(data)):
         raise SourceError(f"{row.where}: {len(data)} bytes instead of the planned {row.size}; it changed, start again")
-    if not (data.startswith(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR") and data[-8:-4] == b"IEND"):
-        raise SourceError(f"{row.where}: not a whole PNG file; generate or copy it again")
-    if not row.zipped and not _chunks_are_intact(data):
+    named, other = ("PNG", "JPEG") if row.filename.lower().endswith(".png") else ("JPEG", "PNG")
+    if data.startswith({"PNG": PNG, "JPEG": JPEG}[other]):
+        raise SourceError(f"{row.where}: {other} file with the suffix of a {named}; rename it")
+    try:
+        width, height = dimensions(data)
+    except ValueError:
+        raise SourceError(f"{row.where}: not a whole {named} file; generate or copy it again") from None
+    if named == "PNG" and not row.zipped and not _chunks_are_intact(data):
         raise SourceError(f"{row.where}: CRC error, the image is damaged; get it again")
-    width, height = struct.unpack_from(">II", data, 16)
     if not 0 < width * height <= MAX_PIXELS:
         raise SourceError(f"{row.where}: {width:,} x {height:,} pixels; make it one of 1 to {MAX_PIXELS:,} pixels")
     return data
+
+
+def dimensions(image: bytes) -> tuple[int, int]:
+    """Returns width and height of a PNG or JPEG file, as its header has them: pixels.
+
+    Raises:
+        ValueError: It is neither, or it is not whole.
+    """
+    if image.startswith(PNG + b"\0\0\0\rIHDR") and image[-8:-4] == b"IEND":
+        return int.from_bytes(image[16:20], "big"), int.from_bytes(image[20:24], "big")
+    if image.startswith(JPEG) and (size := _jpeg_dimensions(image)):
+        return size
+    raise ValueError("not a whole PNG or JPEG file")
+
+
+def _jpeg_dimensions(jpeg: bytes) -> tuple[int, int] | None:
+    """Walks from segment to segment, and over the pixels after a scan's header, to the end; None if that fails."""
+    size, at, in_scan = None, 2, False
+    for _ in range(MAX_SEGMENTS):
+        marker = JPEG_MARKER.search(jpeg, at)
+        if not marker or (not in_scan and jpeg[at : marker.start()].strip(b"\xff")):
+            return None  # cut off, or other bytes between segments than fill bytes
+        kind, at = jpeg[marker.end() - 1], marker.end()
+        if kind == 0xD9:  # the end of the image; cameras append more
+            return size
+        length, is_frame = int.from_bytes(jpeg[at : at + 2], "big"), 0xC0 <= kind <= 0xCF and kind not in JPEG_TABLES
+        if length < 2 or kind < 0xC0 or kind == 0xD8 or (is_frame and size):
+            return None
+        if is_frame:  # baseline, progressive, lossless …
+            size = int.from_bytes(jpeg[at + 5 : at + 7], "big"), int.from_bytes(jpeg[at + 3 : at + 5], "big")
+        at, in_scan = at + length, kind == 0xDA
+    return None
 
 
 def _unpack(member: bytes, method: int, packed: int) -> bytes:

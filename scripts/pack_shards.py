@@ -1,4 +1,4 @@
-"""Packs a generator's output, a folder of PNG files and a CSV, into a SOURCE for the other programs.
+"""Packs images, a generator's or real radiographs, and a CSV into a SOURCE for the other programs.
 
 OUTPUT_SOURCE:
   metadata.csv                      file name, prompt and 14 raw labels, written last
@@ -18,11 +18,13 @@ from pathlib import Path
 
 from pipeline.cli import add_on_mismatch, add_writing, exit_code, local_folder, make_parser, positive, start
 from pipeline.pack.pack import pack
+from pipeline.source_writer import FITS
 
 EXAMPLES = """
 examples:
   python scripts/pack_shards.py path/to/images path/to/prompts.csv path/to/release
   python scripts/pack_shards.py path/to/images path/to/prompts.csv path/to/small --size 256
+  python scripts/pack_shards.py path/to/mimic path/to/test.csv path/to/real --size 512 --on-mismatch skip
 """
 
 
@@ -43,12 +45,14 @@ def parser() -> argparse.ArgumentParser:
     """Returns the parser of the command line."""
     result = make_parser(main, EXAMPLES, pack)
     add = result.add_argument
-    add("images", metavar="IMAGE_DIR", type=Path, help="folder with PNG files, at any depth")
+    add("images", metavar="IMAGE_DIR", type=Path, help="folder with PNG and JPEG files, at any depth")
     add("metadata", metavar="METADATA_CSV", type=Path, help="CSV with file names, prompts and labels")
     add("output", metavar="OUTPUT_SOURCE", type=local_folder, help="folder for the result alone, created if needed")
     add_writing(add, "zip")
     resizing = "resize to this width and height (Lanczos, RGB, optimised PNG); default: copy files byte for byte"
     add("--size", type=positive, metavar="PIXELS", help=resizing)
+    fitting = "with --size, of images that are not square: cut the ends off, add black bars, or distort (default: crop)"
+    add("--fit", choices=FITS, help=fitting)
     add_on_mismatch(add)
     return result
 

@@ -48,10 +48,9 @@ TAKES_SCRIPTS = int(datasets.__version__.split(".")[0]) < 4
 
 collect_ignore = [] if TAKES_SCRIPTS else ["test_load_dataset.py"]
 if not importlib.util.find_spec("ray"):
-    collect_ignore += [
-        "pipeline/quality/test_heavy.py",
-        "tiny_vlm.py",
-    ]  # which have an environment of their own
+    # These have an environment of their own.
+    collect_ignore += ["pipeline/generate/test_pipelines.py", "tiny_pipelines.py"]
+    collect_ignore += ["pipeline/quality/test_heavy.py", "tiny_vlm.py"]
 
 
 def pytest_unconfigure() -> None:

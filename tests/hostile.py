@@ -64,6 +64,17 @@ def png(name: str = "", width: int = 1, height: int = 1, pixels: bytes | None = 
     return b"\x89PNG\r\n\x1a\n" + head + extra + chunk(b"IDAT", zlib.compress(pixels)) + chunk(b"IEND", b"")
 
 
+def segment(kind: int, data: bytes = b"", length: int | None = None) -> bytes:
+    """Returns a segment of a JPEG; `length` is its claim."""
+    return struct.pack(">BBH", 0xFF, kind, len(data) + 2 if length is None else length) + data
+
+
+def jpeg(width: int = 1, height: int = 1, more: bytes = b"", end: bytes = b"\xff\xd9") -> bytes:
+    """Returns a JPEG of a header, `more`, a scan without pixels, and an end."""
+    frame = segment(0xC0, struct.pack(">BHHB", 8, height, width, 1) + b"\1\x11\0")
+    return b"\xff\xd8" + frame + more + segment(0xDA, b"\1\1\0\0\x3f\0") + b"\x12\xff\0\xff\xd0\x34" + end
+
+
 def pixels(image: bytes) -> bytes:
     """Returns the packed pixels of such a PNG; they tell it from others."""
     return image[image.index(b"IDAT") :]
@@ -185,7 +196,7 @@ def zipped(*members: Member, names: Iterable[str] = HONEST, comment: bytes = b""
 
     def make(folder: Path) -> None:
         honest = [Member(name, png(name)) for name in names]
-        rows = [*names, *(member.name for member in members if member.name.endswith(".png"))]
+        rows = [*names, *(member.name for member in members if member.name.endswith((".png", ".jpg")))]
         csvs = [] if any(member.name == "m.csv" for member in members) else [Member("m.csv", table(rows))]
         zip_file(folder / "x.zip", [*honest, *csvs, *members], comment, gap)
 
@@ -317,32 +328,46 @@ def flipped(folder: Path, shape: Callable[[Path, bytes], None]) -> None:
         shape(place, bytes(data))
 
 
-def loose_image(folder: Path, data: bytes) -> None:
+def loose_image(folder: Path, data: bytes, name: str = "a.png") -> None:
     """Writes one image and its CSV."""
-    write(folder, {"m.csv": table(["a.png"]), "a.png": data})
+    write(folder, {"m.csv": table([name]), name: data})
 
 
-def tar_image(folder: Path, data: bytes) -> None:
+def tar_image(folder: Path, data: bytes, name: str = "a.png") -> None:
     """Writes one image and its CSV in a tar."""
-    tarred(tar_member("a.png", data), names=(), rows=["a.png"])(folder)
+    tarred(tar_member(name, data), names=(), rows=[name])(folder)
 
 
-def zip_image(folder: Path, data: bytes) -> None:
+def zip_image(folder: Path, data: bytes, name: str = "a.png") -> None:
     """Writes one image and its CSV in a zip."""
-    image_member(data)(folder)
+    zipped(Member(name, deflate((data, 1)), 8, len(data), zlib.crc32(data)), names=())(folder)
+
+
+ImageShape = Callable[[Path, bytes, str], None]
 
 
 def images(
-    data: bytes, shapes: tuple[Callable[[Path, bytes], None], ...] = (loose_image, tar_image, zip_image)
+    data: bytes, shapes: tuple[ImageShape, ...] = (loose_image, tar_image, zip_image), name: str = "a.png"
 ) -> Make:
     """Returns a maker of a bad image as each of the three kinds of source."""
 
     def make(folder: Path) -> None:
         for shape in shapes:
             (folder / shape.__name__).mkdir()
-            shape(folder / shape.__name__, data)
+            shape(folder / shape.__name__, data, name)
 
     return make
+
+
+def jpegs(data: bytes) -> Make:
+    """Returns a maker of a bad JPEG as each of the three kinds of source."""
+    return images(data, name="a.jpg")
+
+
+def large_jpeg(unit: bytes, start: bytes = b"") -> Make:
+    """Returns a maker of a JPEG of 32 MiB that repeats some bytes after its frame, and does not end."""
+    start = start or jpeg()[:15]
+    return lambda folder: jpegs(start + unit * ((32 << 20) // len(unit)))(folder)  # made when it is needed
 
 
 def real_bomb(folder: Path) -> None:
@@ -384,7 +409,30 @@ IMAGES = {
     "png_empty": Case(images(b""), r"a\.png", many=True),
     "png_64_mib_of_zeros": Case(image_member(bytes(64 << 20)), r"x\.zip: a\.png", seconds=5),
     "png_64_mib_private_chunk": Case(image_member(b"", (64 << 20) - 100), rows=("a.png",), slow=True),
+    "png_named_jpg": Case(jpegs(ZERO), r"a\.jpg: PNG file", many=True),
     "png_sparse_8_gib": Case(both(lambda folder: loose_image(folder, ZERO), stretched("a.png", 8 * GIB)), r"a\.png"),
+}
+
+SCAN = jpeg(end=b"")
+JPEGS = {
+    "jpeg": Case(jpegs(jpeg()), rows=1, many=True),  # no decoder is asked
+    "jpeg_claims_65500_squared": Case(jpegs(jpeg(65_500, 65_500)), r"a\.jpg: 65,500 x 65,500 pixels", many=True),
+    "jpeg_zero_height": Case(jpegs(jpeg(1, 0)), r"a\.jpg: 1 x 0 pixels", many=True),
+    "jpeg_named_png": Case(images(jpeg()), r"a\.png: JPEG file", many=True),
+    "jpeg_cut": Case(jpegs(jpeg(end=b"")), r"a\.jpg", many=True),
+    "jpeg_start_only": Case(jpegs(b"\xff\xd8\xff"), r"a\.jpg", many=True),
+    "jpeg_without_frame": Case(jpegs(b"\xff\xd8" + segment(0xE0) + b"\xff\xd9"), r"a\.jpg", many=True),
+    "jpeg_second_frame_is_larger": Case(jpegs(jpeg(more=jpeg(65_500, 65_500)[2:15])), r"a\.jpg", many=True),
+    "jpeg_second_image_is_larger": Case(jpegs(jpeg() + jpeg(65_500, 65_500)), rows=1, many=True),  # nobody shows it
+    "jpeg_length_zero": Case(jpegs(jpeg(more=segment(0xE0, length=0))), r"a\.jpg", many=True),
+    "jpeg_length_past_the_end": Case(jpegs(jpeg(more=segment(0xE0, length=0xFFFF))), r"a\.jpg", many=True),
+    "jpeg_length_cut": Case(jpegs(b"\xff\xd8\xff\xe0\0"), r"a\.jpg", many=True),
+    "jpeg_of_segments": Case(large_jpeg(segment(0xE0)), r"a\.jpg", many=True),
+    "jpeg_of_scans": Case(large_jpeg(segment(0xDA)), r"a\.jpg", many=True),
+    "jpeg_of_fill_bytes": Case(large_jpeg(b"\xff"), r"a\.jpg", many=True),
+    "jpeg_of_restarts": Case(large_jpeg(b"\xff\xd0", SCAN), r"a\.jpg", many=True),
+    "jpeg_of_stuffed_zeros": Case(large_jpeg(b"\xff\0", SCAN), r"a\.jpg", many=True),
+    "jpeg_of_zeros": Case(large_jpeg(b"\0", SCAN), r"a\.jpg", many=True),
 }
 
 
@@ -444,7 +492,7 @@ def only(name: str, make: Make) -> Make:
 SPECIAL = {
     f"{target.strip('/').replace('/', '_').replace(' ', '_')}_as_{name}": Case(special(name, target), rf"{name}")
     for target in ("fifo", "socket", "/dev/zero", "/dev/full", "/dev/null", "/dev/tty", "/proc/self/pagemap", "nowhere")
-    for name in ("x.csv", "x.zip", "x.tar", "x.png")
+    for name in ("x.csv", "x.zip", "x.tar", "x.png", "x.jpg")
 } | {
     # Linux says that this file is regular and empty, and reading it never ends.
     "proc_self_pagemap_as_x.csv": Case(special("x.csv", "/proc/self/pagemap"), r"x\.csv", rows=HONEST),
@@ -946,7 +994,7 @@ ZIPS = {
     "zip_a_million_rows": Case(million_rows, rows=1_000_000, slow=True, seconds=60, megabytes=2048, read=1000),
 }
 
-CASES = IMAGES | SPECIAL | TARS | CSVS | ZIPS
+CASES = IMAGES | JPEGS | SPECIAL | TARS | CSVS | ZIPS
 
 
 def build(name: str, folder: Path) -> list[Path]:

@@ -1,7 +1,11 @@
-"""PNG files of kinds that Pillow does not write."""
+"""PNG files of kinds that Pillow does not write, and JPEG files."""
 
+import io
 import struct
 import zlib
+from typing import Any
+
+import PIL.Image
 
 GRAY, RGB, PALETTE, GRAY_ALPHA, RGBA = 0, 2, 3, 4, 6  # colour types
 CHANNELS = {GRAY: 1, RGB: 3, PALETTE: 1, GRAY_ALPHA: 2, RGBA: 4}
@@ -48,3 +52,10 @@ def gray_16(pixels: int, kind: int = GRAY) -> bytes:
 def rgb_16(pixels: int) -> bytes:
     """Returns the same ramp in colour."""
     return gray_16(pixels, RGB)
+
+
+def to_jpeg(image: PIL.Image.Image, **options: Any) -> bytes:
+    """Returns an image as a JPEG file, saved with Pillow's options."""
+    saved = io.BytesIO()
+    image.save(saved, "JPEG", **options)
+    return saved.getvalue()

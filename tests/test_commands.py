@@ -8,15 +8,18 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import PIL.Image
 import pytest
 
 from conftest import FIXTURE, ROOT, contents, convert, to_csv, to_files
+from images import to_jpeg
 from servers.chat_server import Question, serve
 from servers.local_hub import Hub
 
 # Run by other means: `.ci/run` runs the tests; the environment `heavy` has torch and Ray; `datasets3` runs scripts.
 ELSEWHERE = re.compile(
-    r"pytest|tox|hf auth login|--transformers|--engine ray|benchmark\.py|import torch|pre-commit|trust_remote_code"
+    r"pytest|tox|hf auth login|install torch|--model sana|--lora|--transformers|--engine ray|"
+    r"benchmark\.py|import torch|pre-commit|trust_remote_code"
 )
 
 
@@ -43,6 +46,15 @@ def clone(tmp_path: Path, images: dict[str, bytes], table: list[dict[str, str]])
     assert convert(tmp_path / "clone/path/to/release", tmp_path / "clone/path/to/parquet", "--uncertainty", "keep") == 0
     to_files(tmp_path / "clone/path/to/images", images)
     to_files(tmp_path / "clone/path/to", {"prompts.csv": to_csv(table)})
+    manual = (ROOT / "scripts/README.md").read_text(encoding="utf-8")
+    (draw,) = re.findall(r"^```\n((?:(?!```).*\n)*?def draw\(.*\n(?:.*\n)*?)^```", manual, re.MULTILINE)
+    (tmp_path / "clone/my_model.py").write_text(draw, encoding="utf-8")
+    for number, row in enumerate(table):  # as in MIMIC-CXR-JPG; the last rows have no image
+        row["path"] = f"files/p10/p1{number}/s5/{number}.jpg"
+        image = to_jpeg(PIL.Image.linear_gradient("L").resize((50, 60)))
+        to_files(tmp_path / "clone/path/to/mimic", {row["path"]: image} if number < 9 else {"index.html": b""})
+    real = [{key: value for key, value in row.items() if key != "filename"} for row in table[3:]]
+    to_files(tmp_path / "clone/path/to", {"llavarad_test.csv": to_csv(real)})
     return tmp_path / "clone"
 
 

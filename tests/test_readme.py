@@ -162,7 +162,7 @@ def test_the_manual_has_every_option_and_no_other(program: str) -> None:
     options = options_of(program)
     shared = options_in(SHARED)
     assert options_in(program) | (shared & options) == options
-    assert shared <= options or program == "benchmark.py"
+    assert shared <= options or program in ("benchmark.py", "generate_images.py")  # which cut no rows into files
 
 
 def test_the_manual_lists_every_program_and_package() -> None:

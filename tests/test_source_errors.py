@@ -77,22 +77,6 @@ def test_a_broken_link_as_source(name: str, tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("shape", [loose, one_zip, tars])
-def test_jpeg_images_only(shape: Write, source: Source, images: dict[str, bytes], table: Rows) -> None:
-    names = [f"{n}.{'JPG' if n % 2 else 'jpeg'}" for n in range(12)]
-    message = error_of(source(dict.fromkeys(names, b"\xff\xd8\xff"), table, shape))
-    assert re.search(r"^- JPEG images only; convert them to PNG \(12 in all\): .*0\.jpeg; .*1\.JPG; ", message, re.M)
-    assert "no archive or image" not in message
-    assert "without" not in message
-
-
-def test_jpeg_files_beside_png_images_are_ignored(source: Source, images: dict[str, bytes]) -> None:
-    folder = source()
-    to_files(folder, {"preview.jpg": b"x", "img/a.jpeg": b""})
-    to_zip(folder / "more.zip", {"preview.jpg": b"x"})
-    assert [row.filename for row in plan(folder)] == list(images)
-
-
 def test_no_image_and_no_csv(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("nothing")
     message = error_of(tmp_path)
@@ -103,7 +87,7 @@ def test_no_image_and_no_csv(tmp_path: Path) -> None:
 
 def test_archive_without_images(source: Source, table: Rows) -> None:
     message = error_of(source(images={"a.txt": b"text"}))
-    assert "- archive without a PNG image; check it (3 in all): data/s0.zip; data/s1.zip; data/s2.zip" in message
+    assert "- archive without an image; check it (3 in all): data/s0.zip; data/s1.zip; data/s2.zip" in message
     assert "no archive" not in message
 
 
@@ -124,6 +108,19 @@ def test_two_metadata_csvs(source: Source, table: Rows) -> None:
     message = error_of(folder)
     assert re.search(found, message)
     assert "no metadata CSV" not in message
+
+
+def test_path_is_the_file_name_where_no_other_column_is(source: Source, table: Rows, images: dict[str, bytes]) -> None:
+    real = [{"id": "7", **row, "path": f"files/p10/{row['filename']}", "report": "Round.\n" * 99} for row in table]
+    assert [row.filename for row in plan(source(table=[without(row, "filename") for row in real]))] == [*images]
+    for row in real:
+        row["path"] = "files/p10/real.jpg"
+    assert [row.filename for row in plan(source(table=real))] == [*images], "the better column counts"
+
+
+def test_doubled_path(source: Source, table: Rows) -> None:
+    message = error_of(source(table=b"path," + to_csv(table).replace(b"filename", b"path", 1)))
+    assert "doubled column; keep one for each meaning: metadata.csv: path, path, prompt, " in message
 
 
 @pytest.mark.parametrize("header", ["file_name", "annotated_prompt", "labels_dict", "prompt", "Edema"])
@@ -338,7 +335,7 @@ def test_a_flipped_bit_in_a_zip_never_changes_a_row_silently(
 
 BAD_IMAGES = {
     "truncated": lambda png: png[:-5],
-    "foreign": lambda png: b"\xff\xd8\xff\xe0 a JPEG",
+    "foreign": lambda png: b"GIF89a",
     "IHDR not first": lambda png: png[:12] + b"tEXt" + png[16:],
     "trailing": lambda png: png + b"more",
 }
@@ -403,5 +400,5 @@ def test_streaming_reads_no_image_before_its_row_is_asked_for(source: Source, im
 def test_a_source_without_images_does_not_claim_to_leave_out_rows(
     source: Source, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert "JPEG images only" in error_of(source(images={"a.jpg": b"x"}))
+    assert "archive without an image" in error_of(source(images={"a.gif": b"x"}))
     assert "left out" not in caplog.text

@@ -164,7 +164,12 @@ TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])
     data=st.lists(st.tuples(TEXT, st.fixed_dictionaries(dict.fromkeys(LABELS, RAW))), min_size=1, max_size=4),
     form=st.sampled_from(["columns", "json", "dict"]),
     names=st.sampled_from(
-        [("filename", "prompt"), ("synthetic_filename", "annotated_prompt"), ("file_name", "prompt")]
+        [
+            ("filename", "prompt"),
+            ("synthetic_filename", "annotated_prompt"),
+            ("file_name", "prompt"),
+            ("path", "prompt"),
+        ]
     ),
     folder=st.sampled_from(["", "/data/long/gone/", "C:\\images\\", "./"]),
     bom=st.booleans(),

@@ -16,6 +16,8 @@ The ground floor, modules that every step may use:
     lock           locks: one run at a time writes to a folder or file
     jobs           worker processes
     progress       progress bars and log lines
+    engine         a model over items: in this process, or in workers of Ray
+    imports        optional packages, and functions named MODULE:FUNCTION
     retry          retries with back-off that honour Retry-After
     hub            requests to the Hugging Face Hub
     page           self-contained HTML pages
@@ -23,7 +25,8 @@ The ground floor, modules that every step may use:
 
 and one package for each step:
 
-    pack           a folder of PNG files and a CSV to a SOURCE
+    generate       prompts to images, with a text-to-image model
+    pack           a folder of images and a CSV to a SOURCE
     parquet        SOURCE to a Parquet dataset repository: convert, verify, card, croissant.json, publish
     quality        judge each image with a vision-language model, report and apply the answers
     benchmark      the methods that `benchmark.py` compares

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Sequence
 
 from synthchex_75k import printable
@@ -14,6 +15,15 @@ class StepError(Exception):
 def one_line(text: object) -> str:
     """Returns a text, such as the message of a library's error, in one line."""
     return " ".join(str(text).split())
+
+
+def describe_error(error: BaseException, with_place: bool = False) -> str:
+    """Returns an error in one line of at most 300 characters, with file and line where it was raised if wanted."""
+    text = one_line(f"{type(error).__name__}: {error}")[:300]
+    if not with_place:
+        return text
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{text} ({place.filename}:{place.lineno})"
 
 
 def listing(items: Sequence[object], limit: int = 5, separator: str = "; ") -> str:

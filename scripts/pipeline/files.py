@@ -50,7 +50,7 @@ def append(path: Path, data: bytes) -> None:
 def rename(temporary: Path, path: Path) -> None:
     """Renames a file that was fsynced, and fsyncs the folder."""
     os.replace(temporary, path)
-    _fsync_folder(path.parent)
+    fsync_folder(path.parent)
 
 
 def remove(paths: Iterable[Path]) -> None:
@@ -59,7 +59,7 @@ def remove(paths: Iterable[Path]) -> None:
     for path in existing:
         path.unlink()
     for folder in {path.parent for path in existing}:
-        _fsync_folder(folder)
+        fsync_folder(folder)
 
 
 @contextlib.contextmanager
@@ -113,7 +113,7 @@ def fsync(path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def _fsync_folder(path: Path) -> None:
+def fsync_folder(path: Path) -> None:
     """Waits until the names in a folder are on the disk; elsewhere than on POSIX a folder cannot be fsynced."""
     if os.name == "posix":
         handle = os.open(path, os.O_RDONLY)

@@ -22,9 +22,9 @@ from pipeline.files import (
     atomic_write,
     filename_in_errors,
     fsync,
+    fsync_folder,
     remove,
     remove_on_error,
-    rename,
     sha256_of,
     temporary_path,
 )
@@ -93,6 +93,8 @@ class OutputFolder:
             folder is complete.
         request: Source and options, as far as they decide what is written; local paths as `local_source` returns them.
         overwrite: Replace finished files of another request.
+        unchecked: Names of files at the top that the caller checks: they may have any content, from `begin` to `finish`
+            or where `finish` writes none of that name. If the marker is one of them, `begin` lets it be.
         editable: Names of files that people may add or edit; then they are theirs, and stay as they are.
 
     Attributes:
@@ -104,9 +106,16 @@ class OutputFolder:
     """
 
     def __init__(
-        self, path: Path, marker: str, request: dict[str, Any], overwrite: bool = False, editable: Iterable[str] = ()
+        self,
+        path: Path,
+        marker: str,
+        request: dict[str, Any],
+        overwrite: bool = False,
+        unchecked: tuple[str, ...] = (),
+        editable: tuple[str, ...] = (),
     ) -> None:
         self.path, self.marker, self.request, self.overwrite = path, marker, request, overwrite
+        self._unchecked = unchecked
         if path.exists() and not path.is_dir():
             raise StepError(f"{path} is a file; name a folder")
         if any(isinstance(value, str) and _is_same(path, value) for value in request.values()):
@@ -186,10 +195,11 @@ class OutputFolder:
         """
         (self.path / DATA).mkdir(parents=True, exist_ok=True)
         marker = self.path / self.marker
-        remove([marker])
+        if self.marker not in self._unchecked:
+            remove([marker])
         outdated = [*outdated, *self.leftovers]
         remove(outdated)
-        for path in (marker, *outdated):
+        for path in (marker, *(self.path / name for name in self._unchecked), *outdated):
             self.entries.pop(self.name_of(path), None)
         self._save()
 
@@ -201,9 +211,20 @@ class OutputFolder:
             path: Its final path; `begin` removed what was there.
             entry: Its entry.
         """
-        self.entries[self.name_of(path)] = entry
-        append(self.path / MANIFEST, _to_line({"path": self.name_of(path), **entry}))
-        rename(temporary, path)
+        self.add_all([(temporary, path, entry)])
+
+    def add_all(self, finished: list[tuple[Path, Path, Entry]]) -> None:
+        """Adds finished files, as `add` does, with one fsync of the manifest and one of the folder.
+
+        Args:
+            finished: Of each file, in one folder: its temporary path, fsynced; its final path; its entry.
+        """
+        records = [{"path": self.name_of(path), **entry} for _, path, entry in finished]
+        append(self.path / MANIFEST, b"".join(map(_to_line, records)))
+        for (temporary, path, entry), record in zip(finished, records):
+            self.entries[record["path"]] = entry
+            os.replace(temporary, path)
+        fsync_folder(finished[0][1].parent)
 
     def remove_leftovers(self) -> None:
         """Removes temporary files."""
@@ -227,6 +248,12 @@ class OutputFolder:
                 folder.rmdir()
         self._save()
 
+    def clear(self) -> None:
+        """Removes everything that `begin` made, where no file was added: the unchecked files, the manifest, `data/`."""
+        remove([self.path / name for name in (*self._unchecked, MANIFEST)])
+        if (self.path / DATA).is_dir() and not any((self.path / DATA).iterdir()):
+            (self.path / DATA).rmdir()
+
     def _write(self, path: Path, content: bytes) -> None:
         path.parent.mkdir(exist_ok=True)
         temporary = temporary_path(path)
@@ -246,7 +273,8 @@ class OutputFolder:
         """True for a file of the manifest, unchanged; a data file may have flipped bits, not another size."""
         entry = self.entry_of(path)
         if entry is None:
-            return TEMPORARY.fullmatch(path.name) is not None
+            is_unchecked = path.parent == self.path and path.name in self._unchecked and path.is_file()
+            return is_unchecked or TEMPORARY.fullmatch(path.name) is not None
         if path.stat().st_size != entry["size"]:
             return False
         return path.parent.name == DATA or sha256_of(path) == entry["sha256"]

@@ -109,6 +109,7 @@ class DatasetRepo:
         request: Callable[[], Result],
         find_result: Callable[[], Result | None] | None = None,
         expected: tuple[type[Exception], ...] = (),
+        kept: str = ": uploaded files are kept",
     ) -> Result:
         """Makes a request, up to `MAX_TRIES` times where errors are transient.
 
@@ -117,6 +118,7 @@ class DatasetRepo:
             find_result: For a request that must not take effect twice: called before each repetition of a request that
                 may have been executed; returns its result if it was executed, else None.
             expected: Errors to raise as they are.
+            kept: What to add to the advice to run the command again.
 
         Returns:
             What the request returns.
@@ -146,13 +148,35 @@ class DatasetRepo:
         except expected:
             raise
         except HANDLED as error:
-            raise HubError(f"{self.repo_id}: {self._describe(error)}{_advice(error)}") from error
+            raise HubError(f"{self.repo_id}: {self._describe(error)}{_advice(error, kept)}") from error
 
     def _describe(self, error: BaseException) -> str:
         """Describes an error in one line."""
         cause = next((one for one in _causes(error) if isinstance(one, CLIENT_ERROR)), error)
         texts = [one_line(one) or type(one).__name__ for one in dict.fromkeys([error, cause])]
         return " ".join([f"no answer from {self.api.endpoint}:"] * _has_no_answer(error) + texts)
+
+
+def model_commit(repo_id: str, revision: str | None) -> str:
+    """Returns the commit that a revision of a model's repository is now.
+
+    Args:
+        repo_id: `USER/NAME`.
+        revision: Commit, branch or tag. Default: the main branch.
+
+    Raises:
+        HubError: It does not exist, needs a login, or the Hub cannot be reached.
+    """
+    repo = DatasetRepo(repo_id)
+    try:
+        info = repo.request(lambda: repo.api.model_info(repo_id, revision=revision), expected=NOT_FOUND, kept="")
+    except NOT_FOUND as error:
+        name = f"{repo_id}@{revision}" if revision else repo_id
+        raise HubError(
+            f"{name}: no such model or revision on the Hub, or it needs a login (`hf auth login`) and its license "
+            f"accepted: {one_line(error)[:200]}"
+        ) from error
+    return str(info.sha)
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
@@ -192,13 +216,13 @@ def _is_transient(error: Exception) -> bool:
     return is_of_upload or is_no_json or _has_no_answer(error)
 
 
-def _advice(error: Exception) -> str:
+def _advice(error: Exception, kept: str) -> str:
     advice = {
         401: "the token is not valid: run `hf auth login`, or set HF_TOKEN",
         403: "the token may not do this: it needs write access to this repository",
         **dict.fromkeys(CONFLICT, "the repository has changed meanwhile: run the command again"),
     }
-    again = "run the command again later: uploaded files are kept"
+    again = f"run the command again later{kept}"
     if _has_no_answer(error):
         again = f"check the network and HF_ENDPOINT, then {again.replace(' later', '')}"
     text = advice.get(_status(error) or 0, again if _is_transient(error) else "")

@@ -10,12 +10,15 @@ from typing import Any
 import PIL.Image
 import PIL.ImageChops
 import PIL.ImageCms
+import PIL.ImageOps
 
 import synthchex_75k
 from pipeline.errors import StepError, one_line
 from pipeline.progress import notice
 from synthchex_75k import Row, SourceError
 
+FORMATS = ("PNG", "JPEG")  # Pillow tries no other decoder
+ORIENTATION = 0x0112  # tag of EXIF
 READ_AHEAD = 16 << 20  # bytes of one request to a remote source: about 60 images
 # Pillow's unpackers for 16-bit colours take the high byte; with the other byte order, the low one.
 LOW_BYTES = {"RGB;16B": "RGB;16L", "RGBA;16B": "RGBA;16L"}
@@ -89,7 +92,9 @@ def image_size(row: Row) -> int:
 
 
 def decode(image: bytes, where: str) -> PIL.Image.Image:
-    """Decodes a PNG file; of an animation, the first frame.
+    """Decodes an image; of an animation, the first frame.
+
+    An image with an orientation in EXIF is turned, as `datasets` and browsers do.
 
     Args:
         image: The file.
@@ -99,16 +104,17 @@ def decode(image: bytes, where: str) -> PIL.Image.Image:
         SourceError: It cannot be decoded.
     """
     try:
-        decoded = PIL.Image.open(io.BytesIO(image))
+        decoded = PIL.Image.open(io.BytesIO(image), formats=FORMATS)
         coding = str(decoded.tile[0][3])
         decoded.load()
         if coding in LOW_BYTES:
             decoded.paste(_round_16_bits(decoded, _read_as(image, LOW_BYTES[coding])))
+        return decoded if decoded.getexif().get(ORIENTATION) is None else PIL.ImageOps.exif_transpose(decoded)
     except MemoryError:
         raise
     except Exception as error:  # of a damaged file Pillow raises errors of any class
-        raise SourceError(f"{where}: Pillow cannot decode the image ({one_line(error)}); generate it again") from None
-    return decoded
+        problem = f"Pillow cannot decode the image ({one_line(error)})"
+        raise SourceError(f"{where}: {problem}; generate or copy it again") from None
 
 
 def to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
@@ -128,12 +134,12 @@ def not_in_rgb(image: PIL.Image.Image) -> str | None:
     Args:
         image: The image, as `decode` returns it.
     """
-    if getattr(image, "is_animated", False):
+    if getattr(image, "is_animated", False) and image.format == "PNG":  # a JPEG may have a preview beside its picture
         return "an animation"
     if _has_transparency(image):
         return "transparency"
     if not _is_srgb(image):
-        return "a colour space other than sRGB (iCCP, gAMA or cHRM)"
+        return "a colour space other than sRGB (CMYK, a profile, gAMA or cHRM)"
     return None
 
 
@@ -162,9 +168,12 @@ def _has_transparency(image: PIL.Image.Image) -> bool:
 
 def _is_srgb(image: PIL.Image.Image) -> bool:
     """True for sRGB, said or unsaid. A profile counts by what it does to colours, since its name may be any."""
+    if image.mode == "CMYK":
+        return False
     profile = image.info.get("icc_profile")
     if profile:
-        return _is_srgb_profile(profile, "L" if image.mode.startswith(("I", "L", "1")) else "RGB")
+        modes = ("L", "RGB") if image.mode.startswith(("I", "L", "1")) else ("RGB",)  # programs give gray ones sRGB's
+        return any(_is_srgb_profile(profile, mode) for mode in modes)
     if "srgb" in image.info:  # it overrides the others
         return True
     found = (image.info.get("gamma", SRGB_GAMMA), *image.info.get("chromaticity", SRGB_CHROMATICITY))

@@ -10,7 +10,7 @@ import itertools
 import math
 import shutil
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -22,8 +22,8 @@ from pipeline.rows import iter_crc32, total_size
 from synthchex_75k import Row
 
 
-class AnyShard(Protocol):
-    """A file to write."""
+class AnyFile(Protocol):
+    """A file of `data/`."""
 
     @property
     def path(self) -> Path:
@@ -31,14 +31,18 @@ class AnyShard(Protocol):
 
     @property
     def rows(self) -> list[Row]:
-        """The rows it holds."""
+        """The rows of a source that it is made of."""
+
+    def fingerprint(self, crcs: Iterable[int]) -> str:
+        """Returns a hash of everything that its bytes depend on, the CRC-32 of the image of each row included."""
+
+
+class AnyShard(AnyFile, Protocol):
+    """A file that a worker writes."""
 
     @property
     def max_bytes(self) -> int:
         """An upper bound of its size: bytes."""
-
-    def fingerprint(self, crcs: Iterable[int]) -> str:
-        """Returns a hash of everything that the file's bytes depend on, the CRC-32 of each image included."""
 
     def write(self, path: Path) -> tuple[list[int], dict[str, Any]]:
         """Writes the file, in a worker, under the path given.
@@ -48,6 +52,7 @@ class AnyShard(Protocol):
         """
 
 
+MAX_JOBS = 1000  # of one check
 MAX_SHARD_SIZE = 500_000_000  # bytes, where the user names no other bound
 
 Shard = TypeVar("Shard", bound=AnyShard)
@@ -130,7 +135,7 @@ def write_missing(pool: WorkerPool, folder: OutputFolder, shards: list[Shard], t
         StepError: The disk has no room, or finished files of another source or other options would be replaced.
         Exception: What writing raises. Then no worker runs any more and no temporary file is left.
     """
-    finished = _find_finished(pool, folder, shards)
+    finished = find_finished(pool, folder, shards)
     missing = [shard for shard in shards if shard.path not in finished]
     known = [folder.path / name for name in folder.entries if name.startswith(f"{DATA}/")]
     outdated = [path for path in known if path not in finished]
@@ -152,20 +157,31 @@ def write_missing(pool: WorkerPool, folder: OutputFolder, shards: list[Shard], t
     return Outcome([*entries.values()], [entries[shard.path] for shard in missing], time.monotonic() - start)
 
 
-def _find_finished(pool: WorkerPool, folder: OutputFolder, shards: list[Shard]) -> set[Path]:
-    known = [(shard, entry) for shard in shards if (entry := folder.entry_of(shard.path))]
-    rows = [row for shard, _ in known for row in shard.rows]
-    checked = pool.run(_is_finished, known, "Checking", len(rows), total_size(rows))
-    return {shard.path for (shard, _), is_finished in checked if is_finished}
+def find_finished(pool: WorkerPool, folder: OutputFolder, files: Sequence[AnyFile]) -> set[Path]:
+    """Returns the paths of those files that are finished: they are, to the bit, what would be written now.
+
+    Args:
+        pool: The workers, which read them.
+        folder: The folder.
+        files: The files wanted.
+    """
+    known = [(file, entry) for file in files if (entry := folder.entry_of(file.path))]
+    step = math.ceil(len(known) / MAX_JOBS) or 1
+    jobs = [known[start : start + step] for start in range(0, len(known), step)]
+    rows = sum(len(file.rows) for file, _ in known)
+    checked = pool.run(_finished_among, jobs, "Checking", rows or len(known), sum(entry["size"] for _, entry in known))
+    return {path for _, paths in checked for path in paths}
 
 
-def _is_finished(known: tuple[Shard, Entry]) -> bool:
-    """In a worker: checks that a file is the one that would be written now, to the bit."""
-    shard, entry = known
-    is_same = shard.fingerprint(iter_crc32(shard.rows)) == entry["fingerprint"]
-    is_intact = is_same and sha256_of(shard.path) == entry["sha256"]
-    advance(len(shard.rows), total_size(shard.rows))
-    return is_intact
+def _finished_among(known: list[tuple[AnyFile, Entry]]) -> list[Path]:
+    """In a worker: returns the paths of those files that are the ones that would be written now, to the bit."""
+    finished = []
+    for file, entry in known:
+        is_same = file.fingerprint(iter_crc32(file.rows)) == entry["fingerprint"]
+        if is_same and sha256_of(file.path) == entry["sha256"]:
+            finished.append(file.path)
+        advance(len(file.rows) or 1, entry["size"])
+    return finished
 
 
 def _write(shard: Shard) -> tuple[Path, Entry]:

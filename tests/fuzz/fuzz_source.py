@@ -1,13 +1,14 @@
-"""Coverage-guided fuzzing of `plan` and `examples` with Atheris: a zip, a tar, a CSV beside fixed images, and a PNG.
+"""Coverage-guided fuzzing of `plan` and `examples` with Atheris: a zip, tar, CSV beside fixed images, PNG, JPEG.
 
-    tox -e fuzz                # 30 seconds for each of the four
+    tox -e fuzz                # 30 seconds for each of the five
     tox -e fuzz -- 600         # ten minutes for each
     python tests/fuzz/fuzz_source.py tar build/fuzz/tar-crash-…    # a failure again; other arguments are libFuzzer's
 
 An input's first byte tells whether its checksums are made right, so that the code behind them is reached. What must
 come of an input: a SourceError, or rows that another reader finds too. An image is a PNG with right checksums and
-without a byte too many; in a zip, whose checksum is that of the whole file, its chunks are not judged, and nowhere its
-pixels. No other exception, no more than 5 s, no more than 2 GB.
+without a byte too many, or a JPEG of the size that libjpeg decodes, if it decodes it. In a zip, whose checksum is that
+of the whole file, a PNG's chunks are not judged, and nowhere its pixels. No other exception, no more than 5 s, no more
+than 2 GB.
 """
 
 import contextlib
@@ -56,6 +57,17 @@ def fixture() -> tuple[Images, bytes]:
     return images, text.getvalue().encode()
 
 
+def jpegs(images: Images) -> Iterator[bytes]:
+    """Yields images as JPEGs of some kinds."""
+    import PIL.Image
+
+    options: list[dict] = [{}, {"progressive": True}, {"restart_marker_blocks": 1, "comment": b"made up"}]
+    for png, option in zip(images.values(), options):
+        saved = io.BytesIO()
+        PIL.Image.open(io.BytesIO(png)).convert("RGB").resize((17, 9)).save(saved, "JPEG", **option)
+        yield saved.getvalue()
+
+
 def zipped(files: Images, compression: int) -> bytes:
     """Returns a zip."""
     archive = io.BytesIO()
@@ -87,6 +99,8 @@ def seeds(target: str) -> Iterator[bytes]:
         yield tarred({"é" * 80 + name: data for name, data in files.items()}, tarfile.PAX_FORMAT)
     elif target == "png":
         yield from images.values()
+    elif target == "jpeg":
+        yield from jpegs(images)
     else:
         rows = list(csv.DictReader(io.StringIO(table.decode())))
         header = b"filename,prompt,labels_dict\n"
@@ -142,6 +156,19 @@ def check_header(image: bytes) -> None:
     assert image[:16] == b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "it does not begin as a PNG"
     width, height = struct.unpack_from(">II", image, 16)
     assert width > 0 and height > 0 and width * height <= 1 << 26, f"{width} x {height} pixels"
+
+
+def check_jpeg(image: bytes, size: tuple[int, int]) -> None:
+    """Compares the size of a JPEG with that which libjpeg decodes."""
+    import PIL.Image
+
+    assert image[:3] == b"\xff\xd8\xff" and b"\xff\xd9" in image, "it does not begin or end as a JPEG"
+    assert 0 < size[0] * size[1] <= 1 << 26, f"{size} pixels"
+    decoded = size
+    with contextlib.suppress(Exception), PIL.Image.open(io.BytesIO(image), formats=["JPEG"]) as picture:
+        picture.load()
+        decoded = picture.size
+    assert decoded == size, f"{size} and {decoded} pixels"
 
 
 def check_chunks(image: bytes) -> None:
@@ -210,8 +237,9 @@ def fuzz(target: str, arguments: list[str]) -> None:
     with contextlib.ExitStack() as stack:
         memory = SHARED_MEMORY if SHARED_MEMORY.is_dir() else None
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fuzz-", dir=memory)))
-        name = {"zip": "x.zip", "tar": "x.tar", "csv": "m.csv", "png": next(iter(images))}[target]
-        fixed = {"csv": images, "png": {"m.csv": table}}.get(target, {})
+        name = {"zip": "x.zip", "tar": "x.tar", "csv": "m.csv", "png": next(iter(images)), "jpeg": "x.jpg"}[target]
+        jpeg_table = table.replace(next(iter(images)).encode(), b"x.jpg")
+        fixed = {"csv": images, "png": {"m.csv": table}, "jpeg": {"m.csv": jpeg_table}}.get(target, {})
         for other, content in fixed.items():
             (folder / other).write_bytes(content)
 
@@ -228,8 +256,11 @@ def fuzz(target: str, arguments: list[str]) -> None:
             found = other_reader(target, folder / name, images)
             for row in rows:
                 check_row(row)
-                check_header(row["image"]["bytes"])
-                if target != "zip":
+                if target == "jpeg":
+                    check_jpeg(row["image"]["bytes"], synthchex_75k.dimensions(row["image"]["bytes"]))
+                else:
+                    check_header(row["image"]["bytes"])
+                if target not in ("zip", "jpeg"):
                     check_chunks(row["image"]["bytes"])
                 assert found(row), f"no other reader finds {row['filename']}"
 
@@ -260,7 +291,7 @@ def run(target: str, seconds: str) -> bool:
 
 def main(arguments: list[str]) -> int:
     """Fuzzes all targets, or one with libFuzzer's arguments."""
-    targets = ["zip", "tar", "csv", "png"]
+    targets = ["zip", "tar", "csv", "png", "jpeg"]
     if arguments and arguments[0] in targets:
         fuzz(arguments[0], arguments[1:])
     passed = [run(target, arguments[0] if arguments else "30") for target in targets]

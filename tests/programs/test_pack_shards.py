@@ -1,8 +1,10 @@
 """Packing a generator's output, in the main process and in workers."""
 
 import csv
+import hashlib
 import io
 import json
+import os
 import re
 import signal
 import subprocess
@@ -14,17 +16,18 @@ from pathlib import Path
 from typing import Any
 
 import PIL.Image
+import PIL.ImageChops
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import synthchex_75k
 from conftest import ROOT, Rows, contents, padded, to_csv, to_files
-from images import gray_16, rgb_16
+from images import gray_16, rgb_16, to_jpeg
 from pack_shards import main
 from pipeline.folder import MANIFEST
-from pipeline.source_writer import cut_zips, metadata_csv
-from synthchex_75k import LABELS
+from pipeline.source_writer import ImageShard, cut_zips, metadata_csv, resize
+from synthchex_75k import LABELS, Row
 
 Pack = Callable[..., tuple[int, str]]
 
@@ -126,7 +129,7 @@ def test_the_step_has_what_was_done(pack: Pack, generated: Path, tmp_path: Path)
     assert step_of(tmp_path / "o") == step
     (generated / "more.png").write_bytes(sorted(generated.glob("0/*.png"))[0].read_bytes())
     assert pack("--on-mismatch", "skip", "--size", "32", "--overwrite")[0] == 0
-    assert step_of(tmp_path / "o") == {**step, "size": [32, 32], "left_out": 1}
+    assert step_of(tmp_path / "o") == {**step, "size": [32, 32], "fit": "crop", "left_out": 1}
 
 
 @pytest.mark.parametrize("name", ["dataset.json", "provenance.json"])
@@ -174,8 +177,8 @@ def test_images_of_the_wanted_size_are_copied(pack: Pack, images: dict[str, byte
 @pytest.mark.parametrize(
     ("mode", "size", "message"),
     [
-        ("RGB", (64, 32), "64x32 pixels, not square; --size would distort it"),
         ("RGBA", (64, 64), "transparency, which --size would drop; convert the image to plain sRGB first"),
+        ("LA", (64, 32), "transparency, which --size would drop; convert the image to plain sRGB first"),
     ],
 )
 def test_images_that_resizing_would_spoil(
@@ -223,6 +226,228 @@ def test_number_of_zips_of_resized_images(rows: int, zips: int) -> None:
     plan = [synthchex_75k.Row(f"{number}.png", "a", "a", 0, None, 1_000_000) for number in range(rows)]
     assert len(cut_zips(plan, Path("data"), 10**12, 64)) == zips
     assert len(cut_zips(plan, Path("data"), 10**12, None)) == 1
+
+
+SQUARE = Row("a.png", "a.png", "a.png", 0, None, 9)
+
+
+@pytest.mark.parametrize(("fit", "more"), [("crop", ()), ("pad", ("pad",)), ("stretch", ("stretch",))])
+def test_folders_from_before_fit_are_still_valid(fit: str, more: tuple[str, ...]) -> None:
+    """They have square images alone, which the default does not change."""
+    wanted = hashlib.sha256(b"images.zip 1" + repr(("resize 2", 64, PIL.__version__, *more)).encode())
+    wanted.update(repr(("a.png", 9, 7)).encode())
+    assert ImageShard(Path("a.zip"), [SQUARE], 64, fit).fingerprint([7]) == wanted.hexdigest()
+
+
+# A real test set: JPEGs of any proportion in the folders of MIMIC-CXR-JPG, of which a CSV names a few
+
+
+REPORT = "A long made-up report."
+
+
+@pytest.fixture
+def mimic(tmp_path: Path) -> Path:
+    folder = tmp_path / "mimic"
+    for number in range(9):
+        size = (60, 50) if number % 2 else (50, 60)
+        to_files(folder, {f"files/p1{number % 3}/p1{number}/s5/{number}.jpg": to_jpeg(ramp(size))})
+    to_files(folder, {"index.html": b"<html>", "mimic-cxr-2.0.0-split.csv.gz": b"\x1f\x8b", "SHA256SUMS.txt": b"0"})
+    return folder
+
+
+@pytest.fixture
+def named(tmp_path: Path) -> Path:
+    """As the authors of the benchmark write it: with other columns, and the name of a row without an image."""
+    names = ["/gone/8.jpg", "files/p10/p10/s5/0.jpg", "3.jpg", "5.jpg", "99.jpg"]
+    rows = [
+        {"id": str(n), "path": name, "report": REPORT, "chexpert_labels": repr(dict.fromkeys(LABELS)), "view": "PA"}
+        | {"annotated_prompt": f"Picture {n}."}
+        for n, name in enumerate(names)
+    ]
+    to_files(tmp_path, {"test.csv": to_csv(rows)})
+    return tmp_path / "test.csv"
+
+
+def ramp(size: tuple[int, int], mode: str = "L") -> PIL.Image.Image:
+    """Returns an image that is brighter to the right and darker to the end."""
+    values = bytes(70 + x * 3 - y for y in range(size[1]) for x in range(size[0]))
+    return PIL.Image.frombytes("L", size, values).convert(mode)
+
+
+def members(folder: Path) -> dict[str, bytes]:
+    found = {}
+    for path in sorted((folder / "data").iterdir()):
+        with zipfile.ZipFile(path) as archive:
+            found.update({name: archive.read(name) for name in archive.namelist()})
+    return found
+
+
+def test_real_radiographs_are_packed(
+    pack: Pack, mimic: Path, named: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert pack("--on-mismatch", "skip", images=mimic, metadata=named)[0] == 0
+    assert "left out 5 images without a row, 1 rows without an image" in caplog.text
+    originals = {path.name: path.read_bytes() for path in mimic.rglob("*.jpg")}
+    names = ["0.jpg", "3.jpg", "5.jpg", "8.jpg"]
+    assert members(tmp_path / "o") == {name: originals[name] for name in names}
+    rows = [*synthchex_75k.load(tmp_path / "o", streaming=True)]
+    assert [(row["filename"], row["prompt"]) for row in rows] == [
+        *(("0.jpg", "Picture 1."), ("3.jpg", "Picture 2."), ("5.jpg", "Picture 3."), ("8.jpg", "Picture 0."))
+    ]
+    assert not any(REPORT.encode() in content for content in contents(tmp_path / "o").values())
+
+
+@pytest.mark.parametrize(
+    ("fit", "line"),
+    [
+        ("crop", "cropped; of their pixels 16.7% were cut off on average"),
+        ("pad", "padded; black bars are 16.7% of their pixels on average"),
+        ("stretch", "stretched; their longer side shrank by 16.7% more than the other on average"),
+    ],
+)
+def test_real_radiographs_become_square_pngs(
+    fit: str, line: str, mimic: Path, named: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = [str(mimic), str(named), str(tmp_path / "o"), "--size", "30", "--on-mismatch", "skip", "--fit", fit]
+    for _ in range(2):
+        assert main(command) == 0
+        assert f"4 of 4 images were not square and were {line}\n" in capsys.readouterr().out
+    for name, png in members(tmp_path / "o").items():
+        before = PIL.Image.open(next(mimic.rglob(name.replace("png", "jpg")))).convert("RGB")
+        if fit == "crop":  # the shorter side, 50 pixels, becomes 30, and the other 36
+            whole = before.resize((36, 30) if before.width == 60 else (30, 36), PIL.Image.Resampling.LANCZOS)
+            wanted = whole.crop((3, 0, 33, 30) if before.width == 60 else (0, 3, 30, 33))
+        elif fit == "pad":  # the longer side becomes 30, and the other 25
+            wanted = PIL.Image.new("RGB", (30, 30), "black")
+            scaled = before.resize((30, 25) if before.width == 60 else (25, 30), PIL.Image.Resampling.LANCZOS)
+            wanted.paste(scaled, (0, 2) if before.width == 60 else (2, 0))
+        else:
+            wanted = before.resize((30, 30), PIL.Image.Resampling.LANCZOS)
+        after = PIL.Image.open(io.BytesIO(png))
+        assert (after.format, after.mode, after.size, after.tobytes()) == ("PNG", "RGB", (30, 30), wanted.tobytes())
+    names = [f"{n}.png" for n in (0, 3, 5, 8)]
+    assert [*members(tmp_path / "o")] == names
+    assert [row["filename"] for row in synthchex_75k.load(tmp_path / "o", streaming=True)] == names
+
+
+def test_another_fit_needs_overwrite(pack: Pack, mimic: Path, named: Path, tmp_path: Path) -> None:
+    options = ["--size", "30", "--on-mismatch", "skip"]
+    assert pack(*options, images=mimic, metadata=named)[0] == 0
+    first = contents(tmp_path / "o")
+    assert pack(*options, "--fit", "crop", images=mimic, metadata=named)[0] == 0
+    assert contents(tmp_path / "o") == first, "the default"
+    code, error = pack(*options, "--fit", "pad", images=mimic, metadata=named)
+    assert (code, "fit was None and is now 'pad'" in error) == (1, True)
+    assert pack(*options, "--fit", "pad", "--overwrite", images=mimic, metadata=named)[0] == 0
+    assert contents(tmp_path / "o") != first
+
+
+def test_fit_without_size(pack: Pack, tmp_path: Path) -> None:
+    assert pack("--fit", "crop") == (1, "error: --fit is for images that --size resizes; pass both\n")
+    assert not (tmp_path / "o").exists()
+
+
+def test_images_without_a_row_are_not_looked_at(pack: Pack, mimic: Path, named: Path, tmp_path: Path) -> None:
+    os.mkfifo(mimic / "files" / "pipe.jpg")
+    (mimic / "files" / "gone.png").symlink_to(tmp_path / "gone")
+    (mimic / "files" / "empty.png").touch()
+    assert pack("--on-mismatch", "skip", images=mimic, metadata=named)[0] == 0
+    code, error = pack("--overwrite", images=mimic, metadata=named)
+    assert code == 1
+    assert "image without a row; add the row" in error
+    assert "(8 in all): files/empty.png; files/gone.png; files/p10/p16/s5/6.jpg; " in error
+    (mimic / "files/p10/p10/s5/0.jpg").unlink()
+    os.mkfifo(mimic / "files/p10/p10/s5/0.jpg")
+    code, error = pack("--on-mismatch", "skip", images=mimic, metadata=named)
+    assert (code, "not a regular file but a pipe" in error, "0.jpg" in error) == (1, True, True)
+
+
+def test_a_folder_that_cannot_be_listed_is_an_error(
+    pack: Pack, mimic: Path, named: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scandir = os.scandir
+
+    def denied(path: Any) -> Any:
+        if str(path).endswith("p11/"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", denied)  # the tests may run as root
+    code, error = pack("--on-mismatch", "skip", images=mimic, metadata=named)
+    assert (code, f"Permission denied: '{mimic}/files/p11/'" in error) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("names", "problem"),
+    [
+        (["a.jpg", "a.png"], "a.jpg and b/a.png a.png"),
+        (["a.JPG", "a.jpg"], "a.JPG and b/a.jpg a.png"),
+        (["a.jpeg", "A.jpg"], "a.jpeg and b/A.jpg A.png"),
+        (["A.png", "a.jpg"], "A.png and b/a.jpg a.png"),
+        (["A.png", "a.png"], None),
+        (["a.b.jpg", "a.jpg"], None),
+    ],
+)
+def test_images_that_would_get_one_name(
+    names: list[str], problem: str | None, pack: Pack, table: list[dict[str, str]], tmp_path: Path
+) -> None:
+    for name, folder in zip(names, ["", "b/"]):
+        saved = io.BytesIO()
+        ramp((9, 9)).save(saved, "PNG" if name.endswith("png") else "JPEG")
+        to_files(tmp_path / "two", {folder + name: saved.getvalue()})
+    rows = [{**row, "filename": name} for row, name in zip(table, names)]
+    to_files(tmp_path, {"two.csv": to_csv(rows)})
+    inputs = {"images": tmp_path / "two", "metadata": tmp_path / "two.csv"}
+    code, error = pack("--size", "8", **inputs)
+    assert code == (problem is not None)
+    if problem:
+        assert error == f"error: --size would name {problem}; rename one, in the CSV too\n"
+        assert not list(tmp_path.glob("o/*"))
+    assert pack("--overwrite", **inputs)[0] == 0, "a copy keeps the names"
+
+
+@pytest.mark.parametrize(
+    ("mode", "lost"), [("L", None), ("RGB", None), ("CMYK", "a colour space other than sRGB (CMYK, a profile, gAMA")]
+)
+def test_modes_of_jpegs(mode: str, lost: str | None) -> None:
+    jpeg = to_jpeg(ramp((40, 40), mode))
+    if lost:
+        with pytest.raises(synthchex_75k.SourceError, match=re.escape(f"a.jpg: {lost}")):
+            resize(jpeg, 20, "a.jpg")
+        return
+    png, share = resize(jpeg, 40, "a.jpg")
+    assert share == 0
+    assert PIL.Image.open(io.BytesIO(png)).tobytes() == PIL.Image.open(io.BytesIO(jpeg)).convert("RGB").tobytes()
+
+
+def test_texts_in_a_file_are_not_copied() -> None:
+    exif = PIL.Image.Exif()
+    exif[0x010E] = "a made-up name"
+    png, _ = resize(to_jpeg(ramp((40, 40)), exif=exif.tobytes(), comment=b"a made-up name"), 20, "a.jpg")
+    assert b"made-up" not in png
+    assert not PIL.Image.open(io.BytesIO(png)).getexif()
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_resized_images_stand_upright(kind: str) -> None:
+    exif, saved, upright = PIL.Image.Exif(), io.BytesIO(), ramp((40, 30), "RGB")
+    exif[0x0112] = 6  # turn it by 90 degrees to the right to see it
+    upright.transpose(PIL.Image.Transpose.ROTATE_90).save(saved, kind, exif=exif.tobytes())
+    png, share = resize(saved.getvalue(), 20, "a", "pad")
+    shown = PIL.Image.open(io.BytesIO(png))
+    assert share == 0.25
+    assert shown.getexif().get(0x0112) is None
+    assert shown.getbbox() == (0, 2, 20, 17)
+    extrema: Any = PIL.ImageChops.difference(shown.crop((0, 2, 20, 17)), upright.resize((20, 15), 1)).getextrema()
+    assert max(high for _, high in extrema) <= 6
+
+
+@pytest.mark.parametrize("size", [(20_000, 1), (1, 20_000), (300, 2)])
+@pytest.mark.parametrize("fit", ["crop", "pad", "stretch"])
+def test_extreme_proportions(size: tuple[int, int], fit: str) -> None:
+    png, share = resize(to_jpeg(PIL.Image.new("L", size, 255)), 16, "a.jpg", fit)
+    assert PIL.Image.open(io.BytesIO(png)).size == (16, 16)
+    assert 0.99 < share < 1
 
 
 # Running again
@@ -383,18 +608,10 @@ def test_missing_inputs(pack: Pack, tmp_path: Path) -> None:
     assert (code, "nothing: no such file or folder" in error) == (1, True)
 
 
-@pytest.mark.parametrize(
-    ("files", "message"),
-    [
-        ({"a.jpg": b"", "b/c.JPEG": b""}, "no PNG file, but 2 JPEG files; convert them to PNG first"),
-        ({"a.jpg": b""}, "no PNG file, but 1 JPEG file; convert them to PNG first"),
-        ({"images.zip": b"", "notes.txt": b""}, "no PNG file at any depth"),
-    ],
-    ids=["JPEG", "one JPEG", "others"],
-)
-def test_folder_without_png_files(pack: Pack, files: dict[str, bytes], message: str, tmp_path: Path) -> None:
-    to_files(tmp_path / "real", files)
-    assert pack(images=tmp_path / "real") == (1, f"error: {tmp_path}/real: {message}\n")
+def test_folder_without_images(pack: Pack, tmp_path: Path) -> None:
+    to_files(tmp_path / "real", {"images.zip": b"", "notes.txt": b"", "._a.png": b"", "__MACOSX/b.jpg": b""})
+    message = f"error: {tmp_path}/real: no image (.png, .jpg or .jpeg) at any depth\n"
+    assert pack(images=tmp_path / "real") == (1, message)
 
 
 def test_folder_with_other_files_is_not_touched(pack: Pack, tmp_path: Path) -> None:
@@ -436,9 +653,10 @@ def test_help_has_the_default_of_each_option(capsys: pytest.CaptureFixture[str])
         main(["--help"])
     text = re.sub(r"\n {10,}", " ", capsys.readouterr().out)
     options = re.findall(r"^  (--[\w-]+).*\bdefault:? (.*?)\)?$", text, re.M)
-    assert [name for name, _ in options] == ["--num-proc", "--max-shard-size", "--size", "--on-mismatch"]
+    assert [name for name, _ in options] == ["--num-proc", "--max-shard-size", "--size", "--fit", "--on-mismatch"]
     assert dict(options[1:]) == {
         "--max-shard-size": "500MB",
         "--size": "copy files byte for byte",
+        "--fit": "crop",
         "--on-mismatch": "error",
     }

@@ -249,10 +249,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
         ("GET", r"/api/whoami-v2", "whoami"),
         ("POST", r"/api/validate-yaml", "validate_yaml"),
         ("POST", r"/api/repos/create", "create_repo"),
-        ("GET", r"/api/datasets/([^/]+/[^/]+)", "info"),
-        ("GET", r"/api/datasets/([^/]+/[^/]+)/revision/([^/]+)", "info"),
+        ("GET", r"/api/(?:datasets|models)/([^/]+/[^/]+)", "info"),
+        ("GET", r"/api/(?:datasets|models)/([^/]+/[^/]+)/revision/([^/]+)", "info"),
         ("GET", r"/api/datasets/([^/]+/[^/]+)/refs", "refs"),
-        ("GET", r"/api/datasets/([^/]+/[^/]+)/tree/([^/]+)(?:/(.*))?", "tree"),
+        ("GET", r"/api/(?:datasets|models)/([^/]+/[^/]+)/tree/([^/]+)(?:/(.*))?", "tree"),
         ("POST", r"/api/datasets/([^/]+/[^/]+)/paths-info/([^/]+)", "paths_info"),
         ("POST", r"/api/datasets/([^/]+/[^/]+)/branch/([^/]+)", "create_branch"),
         ("POST", r"/api/datasets/([^/]+/[^/]+)/preupload/([^/]+)", "preupload"),
@@ -261,7 +261,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         ("PUT", r"/lfs/([^/]+/[^/]+)/(\w{64})", "lfs_upload"),
         ("POST", r"/lfs/([^/]+/[^/]+)/verify", "lfs_verify"),
         ("GET", r"/lfs/([^/]+/[^/]+)/(\w{64})", "lfs_download"),
-        ("GET", r"/datasets/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", "resolve"),
+        ("GET", r"(?:/datasets)?/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", "resolve"),
     )
 
     def do_GET(self) -> None:

@@ -1,1 +1,1 @@
-"""A folder of PNG files and a CSV to a SOURCE."""
+"""A folder of images and a CSV to a SOURCE."""

@@ -17,7 +17,7 @@ from pipeline.errors import StepError
 from pipeline.files import background_fsync
 from pipeline.jobs import advance
 from pipeline.parquet.layout import data_file
-from pipeline.parquet.pixels import Kind, kind_of, summarize
+from pipeline.parquet.pixels import Kind, kind_of_image, summarize
 from pipeline.rows import image_size, read, total_size
 from pipeline.shards import cut
 from synthchex_75k import FEATURES, LABELS, Row
@@ -216,7 +216,7 @@ def read_table(group: list[Row], uncertainty: str, crcs: list[int], kinds: set[K
         ends.append(ends[-1] + len(image))
         view[ends[-2] : ends[-1]] = image
         rows.append(example)
-        kinds.add(kind_of(image))
+        kinds.add(kind_of_image(image))
         crcs.append(crc)
     data = [None, pa.array(ends, pa.int32()).buffers()[1], images]
     names = pa.array([row["filename"] for row in rows], pa.string())

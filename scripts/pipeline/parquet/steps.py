@@ -101,7 +101,7 @@ def _lead(step: Step) -> tuple[str, set[str]]:
     if step["step"] == "filter":
         return f"{model} judged each image" if model else "", of_model | ({"drop"} & {*step})
     if step["step"] == "pack" and "size" in step:
-        fit = f" ({_text(step['fit'])})" if "fit" in step else ""
+        fit = f" (fit: {_text(step['fit'])})" if "fit" in step else ""
         return f"The images were resized to {_size(step['size'])}{fit} and packed into archives", {"size", "fit"}
     if step["step"] == "pack" and step.get("program") == PROGRAMS["pack"]:
         return "The image files were packed into archives, byte for byte", set()
@@ -144,12 +144,14 @@ def _runs(runs: Any) -> str:
     started, ended = span_of({"runs": runs})
     texts = [f"runs: {len(runs)}"] if len(runs) > 1 else []
     texts += [f"started: {started}"] * bool(started) + [f"ended: {ended}"] * bool(ended)
-    values: dict[str, dict[str, None]] = {}
+    values: dict[str, list[str]] = {}
     for run in runs:
         for key, value in run.items():
             if value not in EMPTY and not (key in ("started", "ended") and isinstance(value, str)):
-                values.setdefault(key, {})[_text(value)] = None
-    texts += [f"{_words(key)}: {' or '.join(different)}" for key, different in values.items()]
+                values.setdefault(key, []).append(_text(value, key))
+    for key, all_values in values.items():
+        text = " + ".join(all_values) if key in COUNTS else " or ".join(dict.fromkeys(all_values))
+        texts.append(f"{_words(key)}: {text}")
     return _capital("; ".join(texts))
 
 

@@ -30,7 +30,7 @@ from pipeline.parquet.card import LICENSE_LINE, Measured, dataset_info, show, si
 from pipeline.parquet.card_merge import sections_of
 from pipeline.parquet.croissant import FileObject, describe_dataset, read_files
 from pipeline.parquet.layout import CARD, CROISSANT, DATA_FILES, FIGURES, data_files
-from pipeline.parquet.pixels import Kind, Pixels, kind_of, merge_pixels, summarize
+from pipeline.parquet.pixels import Kind, Pixels, kind_of_image, merge_pixels, summarize
 from pipeline.rows import READ_AHEAD, plan, read, total_size
 from synthchex_75k import FEATURES, Row
 
@@ -178,7 +178,7 @@ def _compare_rows(parquet: pq.ParquetFile, file: DataFile, kinds: set[Kind]) -> 
                 if wanted:
                     at = f"row {number} ({wanted.filename})"
                     example = _next(examples, wanted)
-                    kinds.add(kind_of(example["image"]["bytes"]))
+                    kinds.add(kind_of_image(example["image"]["bytes"]))
                     texts += (f"{at}: {text}" for text in _compare_row(example, found))
                     advance(1, wanted.size or 0)
         yield num_bytes, texts

@@ -56,7 +56,7 @@ def apply(
     request: dict[str, Any] = {"source": local_source(source), "labels_csv": local_source(labels_csv), "drop": [*drop]}
     request |= {"unparsed": unparsed, "max_shard_size": max_shard_size, "on_mismatch": on_mismatch}
     dropped = {*drop, *([UNPARSED] if unparsed == "drop" else [])}
-    opened = OutputFolder(output, METADATA, request, overwrite, editable=[DATASET_JSON])
+    opened = OutputFolder(output, METADATA, request, overwrite, editable=(DATASET_JSON,))
     with opened as folder, WorkerPool(num_proc) as pool:
         rows = plan(source, on_mismatch)
         check_belongs(labels, rows, labels_csv)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from itertools import islice
 from typing import Any, NamedTuple
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from pipeline.errors import StepError
 from pipeline.progress import progress_bar
 from pipeline.quality.answers import parse_quality, question
-from pipeline.quality.judges import Judge, JudgeError
+from pipeline.quality.judges import Judge, JudgeError, JudgeOptions
 from pipeline.quality.labels_csv import LabelsFile, QualityLabel
 from pipeline.rows import read
 from pipeline.table import check_field
@@ -21,12 +21,26 @@ from synthchex_75k import Row, SourceError
 MAX_CONSECUTIVE_FAILURES = 20
 
 
-class Run(NamedTuple):
-    """The questions of a run: rows without a label, the model's name, and the meta-prompt."""
+class Questions(NamedTuple):
+    """What the judge is asked about each row: a task of `engine`.
 
-    rows: list[Row]
-    model: str
+    Attributes:
+        judge: The judge to make.
+        meta_prompt: The meta-prompt.
+    """
+
+    judge: JudgeOptions
     meta_prompt: str
+
+    @property
+    def items_at_once(self) -> int:
+        """How many rows a worker gets at once."""
+        return self.judge.images_at_once
+
+    def load(self) -> Callable[[list[Row]], Iterator[BatchResult]]:
+        """Makes the judge, and returns the function that asks it about rows."""
+        judge = self.judge.make()
+        return lambda rows: ask_in_threads(rows, judge, self.judge.model, self.meta_prompt)
 
 
 class BatchResult(NamedTuple):
@@ -37,12 +51,14 @@ class BatchResult(NamedTuple):
     image_specific: bool = True
 
 
-def ask_locally(run: Run, judge: Judge) -> Iterator[BatchResult]:
-    """Asks from threads of this process.
+def ask_in_threads(rows: list[Row], judge: Judge, model: str, meta_prompt: str) -> Iterator[BatchResult]:
+    """Asks about rows from threads of this process.
 
     Args:
-        run: The questions.
+        rows: The rows.
         judge: The model.
+        model: Its name.
+        meta_prompt: The meta-prompt.
 
     Yields:
         The results, as they come.
@@ -54,11 +70,11 @@ def ask_locally(run: Run, judge: Judge) -> Iterator[BatchResult]:
     threads = ThreadPoolExecutor(judge.concurrency)
     try:
         running: set[Future[BatchResult]] = set()
-        for batch, damaged in _batches(run.rows, judge.batch_size):
+        for batch, damaged in _batches(rows, judge.batch_size):
             yield from damaged
             if not batch:
                 continue
-            running.add(threads.submit(ask_batch, judge, batch, run.model, run.meta_prompt))
+            running.add(threads.submit(ask_batch, judge, batch, model, meta_prompt))
             while len(running) >= 2 * judge.concurrency:  # half of them are requests, half are images read ahead
                 done, running = wait(running, return_when=FIRST_COMPLETED)
                 yield from (future.result() for future in done)

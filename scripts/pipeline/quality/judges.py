@@ -3,29 +3,24 @@
 from __future__ import annotations
 
 import base64
-import importlib
-import importlib.util
-import os
-import sys
 import threading
-import traceback
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import PIL.Image
 
-from pipeline.errors import StepError, one_line
+from pipeline.errors import StepError, describe_error, one_line
+from pipeline.imports import check_installed, import_function, import_optional
 from pipeline.quality.server_client import ResponseError, make_client
 from pipeline.retry import TRANSIENT_STATUS, backoff, with_retry
 from pipeline.rows import decode, to_rgb
-from synthchex_75k import SourceError
+from synthchex_75k import JPEG, SourceError
 
 MAX_TOKENS = 64  # of an answer; the meta-prompt asks for two words
 MAX_TRIES = 7  # of a request
 FIRST_DELAY = 0.5  # seconds before the second try
 RETRIED_STATUS = TRANSIENT_STATUS | {409}
 FATAL_STATUS = {401, 403, 404}  # key, permission, address or model: the same for every image
-INSTALL = {"openai": "openai", "torch": "torch 'transformers>=5'", "transformers": "torch 'transformers>=5'"}
 IMAGE_STATUS = {400, 413, 422}  # the server rejects an image, and may accept another
 
 
@@ -48,7 +43,7 @@ class Judge(Protocol):
     concurrency: int
 
     def ask(self, images: list[bytes], questions: list[str]) -> list[str]:
-        """Asks about images, each a PNG file, with a question each."""
+        """Asks about images, each a PNG or JPEG file, with a question each."""
 
 
 class JudgeOptions(NamedTuple):
@@ -81,18 +76,9 @@ class JudgeOptions(NamedTuple):
         Raises:
             StepError: One is not.
         """
-        if self.function:
-            _add_working_directory()
-            modules = [self.function.partition(":")[0]]
-        else:
-            modules = ["openai"] if self.base_url else ["torch", "transformers"]
-        for module in modules:
-            try:
-                found = importlib.util.find_spec(module)
-            except (ImportError, ValueError):
-                found = None
-            if not found:
-                raise StepError(_missing(module))
+        modules = ["openai"] if self.base_url else ["torch", "transformers"]
+        for module in [self.function.partition(":")[0]] if self.function else modules:
+            check_installed(module)
 
     def make(self) -> Judge:
         """Makes the judge.
@@ -127,7 +113,7 @@ class ServerJudge:
     batch_size = 1
 
     def __init__(self, model: str, base_url: str, concurrency: int, max_tokens: int = MAX_TOKENS) -> None:
-        openai = self._openai = _import("openai")
+        openai = self._openai = import_optional("openai")
         self.model, self.base_url, self.concurrency, self.max_tokens = model, base_url, concurrency, max_tokens
         self._client = make_client(openai, base_url)
         self._bound = "max_tokens"
@@ -137,7 +123,8 @@ class ServerJudge:
 
     def ask(self, images: list[bytes], questions: list[str]) -> list[str]:
         """See `Judge`."""
-        url = f"data:image/png;base64,{base64.b64encode(images[0]).decode()}"
+        kind = "jpeg" if images[0].startswith(JPEG) else "png"
+        url = f"data:image/{kind};base64,{base64.b64encode(images[0]).decode()}"
         content = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": questions[0]}]
         messages = [{"role": "user", "content": content}]
         with self._first_question:
@@ -158,11 +145,11 @@ class ServerJudge:
             if not self._has_answered:
                 cause = one_line(error.__cause__ or error)
                 raise self._end(f"no answer ({cause}); start the server, or correct --base-url") from error
-            raise JudgeError(f"{self.base_url}: {_describe(error)}", image_specific=False) from error
+            raise JudgeError(f"{self.base_url}: {describe_error(error)}", image_specific=False) from error
         except openai.APIStatusError as error:
             if error.status_code in FATAL_STATUS:
-                raise self._end(_describe(error)) from error
-            raise JudgeError(_describe(error), image_specific=error.status_code in IMAGE_STATUS) from error
+                raise self._end(describe_error(error)) from error
+            raise JudgeError(describe_error(error), image_specific=error.status_code in IMAGE_STATUS) from error
         except ResponseError as error:
             raise JudgeError(f"{self.base_url}: {error}", image_specific=False) from error
         except (openai.APIError, ValueError, AttributeError, LookupError, TypeError, RecursionError) as error:
@@ -231,12 +218,12 @@ class TransformersJudge:
 
     def __init__(self, model: str, batch_size: int, max_tokens: int = MAX_TOKENS) -> None:
         self.batch_size, self.max_tokens = batch_size, max_tokens
-        torch, transformers = _import("torch"), _import("transformers")
+        torch, transformers = import_optional("torch"), import_optional("transformers")
         device = 0 if torch.cuda.is_available() else "cpu"
         try:
             self._pipeline = transformers.pipeline("image-text-to-text", model=model, device=device, dtype="auto")
         except Exception as error:  # any model may raise anything
-            raise StepError(f"--model {model} cannot be loaded: {_describe(error)}") from error
+            raise StepError(f"--model {model} cannot be loaded: {describe_error(error)}") from error
         if not getattr(self._pipeline.processor, "chat_template", None):
             raise StepError(f"{model} has no chat template, so it cannot be asked; see --callable")
         self._pipeline.processor.tokenizer.padding_side = "left"  # where batches are generated from
@@ -253,7 +240,7 @@ class TransformersJudge:
                 text=chats, batch_size=self.batch_size, return_full_text=False, generate_kwargs=options
             )
         except Exception as error:  # any model may raise anything
-            raise JudgeError(_describe(error, with_place=True), image_specific=True) from error
+            raise JudgeError(describe_error(error, with_place=True), image_specific=True) from error
         return [(answer[0] if isinstance(answer, list) else answer)["generated_text"] for answer in answers]
 
 
@@ -272,16 +259,7 @@ class CallableJudge:
 
     def __init__(self, name: str, batch_size: int) -> None:
         self.batch_size = batch_size
-        module, _, function = name.partition(":")
-        _add_working_directory()
-        try:
-            self._function: Callable[[list[PIL.Image.Image], list[str]], list[str]] = getattr(
-                importlib.import_module(module), function
-            )
-        except Exception as error:  # any module may raise anything
-            raise StepError(f"--callable {name}: {_describe(error)}; name a function as MODULE:FUNCTION") from error
-        if not callable(self._function):
-            raise StepError(f"--callable {name}: not a function; name one as MODULE:FUNCTION")
+        self._function: Callable[[list[PIL.Image.Image], list[str]], list[str]] = import_function(name)
 
     def ask(self, images: list[bytes], questions: list[str]) -> list[str]:
         """See `Judge`."""
@@ -289,11 +267,11 @@ class CallableJudge:
         try:
             return [*self._function(decoded, questions)]
         except Exception as error:  # any model may raise anything
-            raise JudgeError(_describe(error, with_place=True), image_specific=True) from error
+            raise JudgeError(describe_error(error, with_place=True), image_specific=True) from error
 
 
 def decode_rgb(image: bytes) -> PIL.Image.Image:
-    """Decodes a PNG file.
+    """Decodes an image to 8-bit RGB.
 
     Raises:
         JudgeError: It cannot be decoded.
@@ -308,29 +286,3 @@ def _is_unreachable(error: BaseException) -> bool:
     """True if no connection was made: refused, no such host, no route, or a certificate that is not trusted."""
     # By name, because the client uses `httpx` or `httpx2`, depending on its version.
     return type(error.__cause__).__name__ in ("ConnectError", "ConnectTimeout")
-
-
-def _import(package: str) -> Any:
-    try:
-        return importlib.import_module(package)
-    except ImportError as error:
-        raise StepError(f"{_missing(package)} ({one_line(error)})") from error
-
-
-def _missing(module: str) -> str:
-    install = f": pip install {INSTALL[module]}" if module in INSTALL else " in this folder or installed"
-    return f"this judge needs the Python module {module}{install}"
-
-
-def _add_working_directory() -> None:
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
-
-
-def _describe(error: Exception, with_place: bool = False) -> str:
-    """Returns an error in one line; with its place, a file and a line, if wanted."""
-    text = one_line(f"{type(error).__name__}: {error}")[:300]
-    if not with_place:
-        return text
-    place = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{text} ({place.filename}:{place.lineno})"

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from pipeline.engine import check_engine, start_engine
 from pipeline.errors import StepError, counted, listing
 from pipeline.facts import META_PROMPT
-from pipeline.quality.ask import BatchResult, Run, ask_locally, write_answers
+from pipeline.quality.ask import Questions, write_answers
 from pipeline.quality.judges import MAX_TOKENS, JudgeOptions
 from pipeline.quality.labels_csv import LabelsFile, check_belongs, check_run
 from pipeline.quality.report import counts_table
 from pipeline.rows import plan
-
-Ask = Callable[[Run], Iterator[BatchResult]]
 
 
 def label(
@@ -64,10 +62,11 @@ def label(
     check_run(labels_csv, model, text)
     judge = JudgeOptions(model, base_url, function, concurrency, batch_size, max_tokens)
     judge.check_installed()
-    make_ask = _make_ask(engine, judge, workers)
+    check_engine(engine)
+    questions = Questions(judge, text)
     rows = plan(source, on_mismatch)
     # A new file is created when the model is loaded; if an old one has all labels, no model is needed.
-    ask = None if labels_csv.is_file() else make_ask()
+    ask = None if labels_csv.is_file() else start_engine(questions, engine, workers)
     with LabelsFile(labels_csv, model, text) as labels:
         check_belongs(labels.labels, rows, labels_csv)
         if labels.repaired:
@@ -76,8 +75,8 @@ def label(
         todo = [row for row in rows if row.filename not in labelled][:limit]
         failed: dict[str, str] = {}
         if todo:
-            ask = ask or make_ask()
-            failed = write_answers(ask(Run(todo, model, text)), labels, len(todo))
+            ask = ask or start_engine(questions, engine, workers)
+            failed = write_answers(ask(todo), labels, len(todo))
         print(f"{labels_csv}: {len(labels.labels):,} of {len(rows):,} images have a label")
         print(counts_table({"All images": Counter(known.quality for known in labels.labels)}))
     if failed:
@@ -92,22 +91,3 @@ def _read_meta_prompt(path: Path) -> str:
         return path.read_text(encoding="utf-8").strip()
     except UnicodeDecodeError as error:
         raise StepError(f"--meta-prompt {path}: not a text in UTF-8: {error}") from None
-
-
-def _make_ask(engine: str, judge: JudgeOptions, workers: int) -> Callable[[], Ask]:
-    """Returns a function that loads the model and returns another one, which asks it.
-
-    Raises:
-        StepError: Ray is not installed.
-    """
-    if engine == "ray":
-        from pipeline.quality.ray_engine import ask_with_ray, require_ray  # only here, since Ray is an extra
-
-        require_ray()
-        return lambda: lambda run: ask_with_ray(run, judge, workers)
-
-    def load() -> Ask:
-        loaded = judge.make()
-        return lambda run: ask_locally(run, loaded)
-
-    return load

@@ -53,7 +53,7 @@ def test_each_value_is_shown(name: str, fields: dict[str, Any]) -> None:
         ),
         (
             {"step": "pack", "size": [64, 32], "fit": "pad"},
-            "Packing. The images were resized to 64x32 pixels (pad) and packed into archives.",
+            "Packing. The images were resized to 64x32 pixels (fit: pad) and packed into archives.",
         ),
         ({"step": "crop", "drop": 0.1, "size": 8, "seed": 0}, "Crop. Drop: 0.1; size: 8x8 pixels; seed: 0."),
         (
@@ -73,12 +73,14 @@ def test_sentences(step: dict[str, Any], text: str) -> None:
 
 def test_runs_are_summarized() -> None:
     runs = [
-        {"started": "2026-01-02", "ended": "2026-01-03", "hardware": "A", "versions": {"torch": "2.5"}},
-        {"started": "2026-01-01", "ended": "2026-01-01", "hardware": "B", "versions": {"torch": "2.5"}},
-        {"hardware": "A"},
+        {"started": "2026-01-02", "ended": "2026-01-03", "images": 1000, "hardware": "A", "versions": {"torch": "2.5"}},
+        {"started": "2026-01-01", "ended": "2026-01-01", "images": 2, "hardware": "B", "versions": {"torch": "2.5"}},
+        {"started": "2026-01-02", "ended": None, "images": 2, "hardware": "A"},
     ]
     assert span_of({"step": "generate", "runs": runs}) == ("2026-01-01", "2026-01-03")
-    shown = "Runs: 3; started: 2026-01-01; ended: 2026-01-03; hardware: A or B; versions: torch 2.5."
+    shown = (
+        "Runs: 3; started: 2026-01-01; ended: 2026-01-03; images: 1,000 + 2 + 2; hardware: A or B; versions: torch 2.5."
+    )
     assert describe_step({"step": "generate", "runs": runs}).more == shown
     assert span_of({"step": "generate", "runs": [{"started": 5}, "x"]}) == ("", "")
     assert describe_step({"step": "generate", "runs": "two"}).more == "Runs: two."

@@ -1,0 +1,1 @@
+"""Prompts to images, with a text-to-image model."""

@@ -1,0 +1,80 @@
+"""Functions for `--callable`: models that need no packages, and models that fail."""
+
+import random
+import time
+
+import PIL.Image
+
+PIXELS = 8
+
+
+def draw(prompts: list[str], seeds: list[int]) -> list[PIL.Image.Image]:
+    """Draws noise, which depends on the prompt and the seed alone."""
+    return [_noise(f"{prompt} {seed}") for prompt, seed in zip(prompts, seeds)]
+
+
+def draw_slowly(prompts: list[str], seeds: list[int]) -> list[PIL.Image.Image]:
+    """Draws the same, in 5 ms each."""
+    time.sleep(0.005 * len(prompts))
+    return draw(prompts, seeds)
+
+
+def in_other_words(prompts: list[str], seeds: list[int]) -> list[PIL.Image.Image]:
+    """Draws something else."""
+    return [_noise(f"other {prompt} {seed}") for prompt, seed in zip(prompts, seeds)]
+
+
+def black_for_edema(prompts: list[str], seeds: list[int]) -> list[PIL.Image.Image]:
+    """Draws a black image for some prompts, as an overflow or a safety checker does."""
+    black = PIL.Image.new("RGB", (PIXELS, PIXELS))
+    return [black if "edema" in prompt else image for prompt, image in zip(prompts, draw(prompts, seeds))]
+
+
+def raise_for_edema(prompts: list[str], seeds: list[int]) -> list[PIL.Image.Image]:
+    """Fails for some prompts."""
+    if any("edema" in prompt for prompt in prompts):
+        raise ValueError("no edema,\nplease")
+    return draw(prompts, seeds)
+
+
+def transparent(prompts: list[str], seeds: list[int]) -> list[PIL.Image.Image]:
+    """Draws images that a radiograph cannot be."""
+    return [image.convert("RGBA") for image in draw(prompts, seeds)]
+
+
+def nothing(prompts: list[str], seeds: list[int]) -> list[None]:
+    """Returns no images."""
+    return [None] * len(prompts)
+
+
+def one_too_few(prompts: list[str], seeds: list[int]) -> list[PIL.Image.Image]:
+    """Loses an image."""
+    return draw(prompts, seeds)[1:]
+
+
+def with_little_memory(prompts: list[str], seeds: list[int]) -> list[PIL.Image.Image]:
+    """Draws at most three images at once."""
+    if len(prompts) > 3:
+        raise MemoryError("three at most")
+    return draw(prompts, seeds)
+
+
+class OutOfMemoryError(RuntimeError):
+    """As torch has one."""
+
+
+def with_no_memory(prompts: list[str], seeds: list[int]) -> list[PIL.Image.Image]:
+    """Fails, in a way that hides the reason."""
+    try:
+        raise OutOfMemoryError("0 bytes are free")
+    except OutOfMemoryError:
+        raise UnboundLocalError("image") from None
+
+
+def judge(images: list[PIL.Image.Image], questions: list[str]) -> list[str]:
+    """Judges images by their prompts."""
+    return ["Low Quality" if "edema" in question else "High Quality" for question in questions]
+
+
+def _noise(text: str) -> PIL.Image.Image:
+    return PIL.Image.frombytes("RGB", (PIXELS, PIXELS), random.Random(text).randbytes(3 * PIXELS**2))
