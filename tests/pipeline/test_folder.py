@@ -253,3 +253,27 @@ def test_remote_source_keeps_its_address(source: str) -> None:
 def test_local_source_is_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert {local_source(path) for path in ("a", "./a/", tmp_path / "b/../a")} == {str(tmp_path / "a")}
+
+
+def test_editable_file_is_written_until_somebody_edits_it(tmp_path: Path) -> None:
+    path = tmp_path / "o"
+
+    def finish(contents: dict[str, bytes], editable: tuple[str, ...] = ("facts.json",)) -> None:
+        with OutputFolder(path, "README.md", REQUEST, editable=editable) as folder:
+            folder.finish({"README.md": b"", **contents})
+
+    finish({"facts.json": b"1"})
+    finish({"facts.json": b"2"})
+    assert (path / "facts.json").read_bytes() == b"2"
+    (path / "facts.json").write_bytes(b"mine")
+    finish({"facts.json": b"3"})
+    finish({})
+    assert (path / "facts.json").read_bytes() == b"mine"
+    with pytest.raises(StepError, match="contains 1 file that this program did not write .*: facts.json"):
+        finish({}, editable=())
+    with OutputFolder(path, "README.md", REQUEST, editable=("facts.json",)) as folder:
+        folder.clear()
+    assert (path / "facts.json").read_bytes() == b"mine"
+    (path / "facts.json").unlink()
+    finish({"facts.json": b"4"})
+    assert (path / "facts.json").read_bytes() == b"4"
