@@ -269,7 +269,7 @@ def test_editable_file_is_written_until_somebody_edits_it(tmp_path: Path) -> Non
     finish({"facts.json": b"3"})
     finish({})
     assert (path / "facts.json").read_bytes() == b"mine"
-    with pytest.raises(StepError, match="contains 1 file that this program did not write .*: facts.json"):
+    with pytest.raises(StepError, match=r"contains 1 file that this program did not write .*: facts\.json"):
         finish({}, editable=())
     with OutputFolder(path, "README.md", REQUEST, editable=("facts.json",)) as folder:
         folder.clear()
