@@ -4,6 +4,7 @@ OUTPUT_DIR is a SOURCE from the first image on:
   data/NAME.png      the images; NAME is the prompt's file name, id or line; NAME_1.png, … are further ones
   metadata.csv       file name, prompt, 14 raw labels (empty where PROMPTS_CSV has none), seed of the image
   provenance.json    model, revision or hash of its weights, options, versions, hardware, times
+  failed.csv         file names of images that failed, and why; only if there are any
   .manifest.jsonl    fingerprint and SHA-256 of each finished file
 
 The seed of an image is a hash of --seed, what names the prompt, and the number of the image. So the same request gives
@@ -16,10 +17,11 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from pipeline.cli import exit_code, local_folder, make_parser, positive, start
+from pipeline.cli import exit_code, finite, local_folder, make_parser, positive, start
 from pipeline.engine import ENGINES
 from pipeline.generate.generate import generate
-from pipeline.generate.models import DTYPES, INSTRUCTIONS
+from pipeline.generate.models import DTYPES
+from pipeline.generate.options import INSTRUCTIONS
 from pipeline.generate.presets import PRESETS
 
 PRESET_LINES = "\n".join(
@@ -68,7 +70,7 @@ def parser() -> argparse.ArgumentParser:
     add("--size", type=positive, metavar="PIXELS", help="width and height (default: that of the preset, else 512)")
     add("--steps", type=positive, metavar="N", help="denoising steps (default: of the preset, else of the pipeline)")
     guidance = "scale of classifier-free guidance (default: of the preset, else of the pipeline)"
-    add("--guidance", type=float, metavar="X", help=guidance)
+    add("--guidance", type=finite, metavar="X", help=guidance)
     instruction = "the text that Sana puts before each prompt; CheXGenBench used the default"
     add("--complex-human-instruction", choices=INSTRUCTIONS, help=instruction)
     add("--images-per-prompt", type=positive, metavar="N", help="images of each prompt")
@@ -78,8 +80,9 @@ def parser() -> argparse.ArgumentParser:
     add("--batch-size", type=positive, metavar="N", help="images at once; halved when memory runs out")
     dtypes = "auto: bf16 on a GPU that has it, fp16 on others, fp32 without a GPU"
     add("--dtype", choices=["auto", *DTYPES], help=dtypes)
-    add("--engine", choices=ENGINES, help="generate in this process, or in workers of Ray, one for each GPU")
-    add("--workers", type=positive, metavar="N", help="processes that generate, with --engine ray")
+    add("--engine", choices=ENGINES, help="generate in this process, or in workers of Ray")
+    of_ray = "processes that generate, with --engine ray; each uses a GPU if there are any"
+    add("--workers", type=positive, metavar="N", help=of_ray)
     add("--limit", type=positive, metavar="N", help="generate at most N more images (default: all)")
     add("--overwrite", action="store_true", help="replace finished images of another model or other options")
     return result

@@ -6,6 +6,7 @@ import time
 import PIL.Image
 
 PIXELS = 8
+_canvas = PIL.Image.new("RGB", (PIXELS, PIXELS))
 
 
 def draw(prompts: list[str], seeds: list[int]) -> list[PIL.Image.Image]:
@@ -69,6 +70,46 @@ def with_no_memory(prompts: list[str], seeds: list[int]) -> list[PIL.Image.Image
         raise OutOfMemoryError("0 bytes are free")
     except OutOfMemoryError:
         raise UnboundLocalError("image") from None
+
+
+def reuse_memory(prompts: list[str], seeds: list[int]) -> list[PIL.Image.Image]:
+    """Draws each image into the same memory."""
+    _canvas.paste(draw(prompts, seeds)[0])
+    return [_canvas]
+
+
+def lazily(prompts: list[str], seeds: list[int]) -> list[PIL.Image.Image]:
+    """Returns images that are read from a file when they are needed."""
+    draw(prompts, seeds)[0].save("lazy.png")
+    return [PIL.Image.open("lazy.png")]
+
+
+def too_large(prompts: list[str], seeds: list[int]) -> list[PIL.Image.Image]:
+    """Draws an image with more pixels than a SOURCE may have."""
+    return [PIL.Image.linear_gradient("L").resize((8200, 8200))] * len(prompts)
+
+
+def transparent_by_key(prompts: list[str], seeds: list[int]) -> list[PIL.Image.Image]:
+    """Draws images of which a color is transparent."""
+    images = draw(prompts, seeds)
+    for image in images:
+        image.info["transparency"] = (0, 0, 0)
+    return images
+
+
+def texts(prompts: list[str], seeds: list[int]) -> list[str]:
+    """Returns no images, but texts."""
+    return [""] * len(prompts)
+
+
+def pop(prompts: list[str], seeds: list[int]) -> list[PIL.Image.Image]:
+    """Empties the lists that it gets."""
+    return [draw([prompts.pop(0)], [seeds.pop(0)])[0] for _ in range(len(prompts))]
+
+
+def leave(prompts: list[str], seeds: list[int]) -> list[PIL.Image.Image]:
+    """Ends the program."""
+    raise SystemExit("the license has expired")
 
 
 def judge(images: list[PIL.Image.Image], questions: list[str]) -> list[str]:

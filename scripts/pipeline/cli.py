@@ -59,6 +59,8 @@ def start(main: Callable[[], int]) -> NoReturn:
         try:
             code = main()
         except SystemExit as exit_:
+            if isinstance(exit_.code, str):
+                print(exit_.code, file=sys.stderr)
             code = exit_.code if isinstance(exit_.code, int) else bool(exit_.code)
         sys.stdout.flush()
     except BrokenPipeError:
@@ -161,6 +163,13 @@ def file_size(text: str) -> int:
         return positive(str(convert_file_size_to_int(text)))
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def finite(text: str) -> float:
+    """Reads a finite number."""
+    if not math.isfinite(number := float(text)):
+        raise argparse.ArgumentTypeError(f"{text} is not finite")
+    return number
 
 
 def local_folder(text: str) -> Path:

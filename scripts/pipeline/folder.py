@@ -8,6 +8,7 @@ line has a CRC-32 of its own, so that damage to the manifest costs the files of 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import zlib
@@ -93,8 +94,8 @@ class OutputFolder:
             folder is complete.
         request: Source and options, as far as they decide what is written; local paths as `local_source` returns them.
         overwrite: Replace finished files of another request.
-        unchecked: Names of files at the top that the caller checks: they may have any content, from `begin` to `finish`
-            or where `finish` writes none of that name. If the marker is one of them, `begin` lets it be.
+        live: Names of files at the top that the caller writes and checks while the folder is not complete, and always
+            if `finish` gets none of that name. If the marker is one of them, it is never removed, only replaced.
         editable: Names of files that people may add or edit; then they are theirs, and stay as they are.
 
     Attributes:
@@ -111,11 +112,11 @@ class OutputFolder:
         marker: str,
         request: dict[str, Any],
         overwrite: bool = False,
-        unchecked: tuple[str, ...] = (),
+        live: tuple[str, ...] = (),
         editable: tuple[str, ...] = (),
     ) -> None:
         self.path, self.marker, self.request, self.overwrite = path, marker, request, overwrite
-        self._unchecked = unchecked
+        self._live = live
         if path.exists() and not path.is_dir():
             raise StepError(f"{path} is a file; name a folder")
         if any(isinstance(value, str) and _is_same(path, value) for value in request.values()):
@@ -124,6 +125,7 @@ class OutputFolder:
         try:
             manifest = read_manifest(path)
             self._previous_request, self.entries = manifest["request"], manifest["files"]
+            self._live_now = live if manifest["marker"] == marker else ()  # else they are somebody else's
             self._edited = {name for name in editable if (path / name).is_file() and not self._belongs(path / name)}
             for name in self._edited:
                 self.entries.pop(name, None)
@@ -195,13 +197,14 @@ class OutputFolder:
         """
         (self.path / DATA).mkdir(parents=True, exist_ok=True)
         marker = self.path / self.marker
-        if self.marker not in self._unchecked:
+        if self.marker not in self._live:
             remove([marker])
         outdated = [*outdated, *self.leftovers]
         remove(outdated)
-        for path in (marker, *(self.path / name for name in self._unchecked), *outdated):
+        for path in (marker, *(self.path / name for name in self._live), *outdated):
             self.entries.pop(self.name_of(path), None)
         self._save()
+        self._live_now = self._live
 
     def add(self, temporary: Path, path: Path, entry: Entry) -> None:
         """Adds a finished file: appends its entry to the manifest, then renames it into place.
@@ -219,12 +222,14 @@ class OutputFolder:
         Args:
             finished: Of each file, in one folder: its temporary path, fsynced; its final path; its entry.
         """
-        records = [{"path": self.name_of(path), **entry} for _, path, entry in finished]
-        append(self.path / MANIFEST, b"".join(map(_to_line, records)))
-        for (temporary, path, entry), record in zip(finished, records):
-            self.entries[record["path"]] = entry
+        self._add_entries({self.name_of(path): entry for _, path, entry in finished})
+        for temporary, path, _ in finished:
             os.replace(temporary, path)
         fsync_folder(finished[0][1].parent)
+
+    def _add_entries(self, entries: dict[str, Entry]) -> None:
+        append(self.path / MANIFEST, b"".join(_to_line({"path": name, **entry}) for name, entry in entries.items()))
+        self.entries |= entries
 
     def remove_leftovers(self) -> None:
         """Removes temporary files."""
@@ -240,7 +245,7 @@ class OutputFolder:
         unwanted = {name for name in self.entries if not name.startswith(f"{DATA}/")} - {*contents}
         changed = {name for name, content in contents.items() if not self._has(name, content)}
         if unwanted or changed:
-            self.begin(self.path / name for name in unwanted | changed)
+            self.begin(self.path / name for name in (unwanted | changed) - {*self._live})
             for name in (*sorted(changed - {self.marker}), self.marker):
                 self._write(self.path / name, contents[name])
         for folder in (self.path / name for name in SUBFOLDERS):
@@ -248,19 +253,18 @@ class OutputFolder:
                 folder.rmdir()
         self._save()
 
-    def clear(self) -> None:
-        """Removes everything that `begin` made, where no file was added: the unchecked files, the manifest, `data/`."""
-        remove([self.path / name for name in (*self._unchecked, MANIFEST)])
-        if (self.path / DATA).is_dir() and not any((self.path / DATA).iterdir()):
-            (self.path / DATA).rmdir()
-
     def _write(self, path: Path, content: bytes) -> None:
+        entry = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+        if path.name in self._live:  # in place first: without an entry it is live, with a wrong one it would be foreign
+            atomic_write(path, content)
+            self._add_entries({self.name_of(path): entry})
+            return
         path.parent.mkdir(exist_ok=True)
         temporary = temporary_path(path)
         with remove_on_error(temporary), filename_in_errors(path):
             temporary.write_bytes(content)
             fsync(temporary)
-            self.add(temporary, path, {"size": len(content), "sha256": sha256_of(temporary)})
+            self.add(temporary, path, entry)
 
     def _list(self) -> list[Path]:
         """Lists files and unknown folders. Hidden ones belong to git or a file manager, temporary files to a run."""
@@ -273,8 +277,8 @@ class OutputFolder:
         """True for a file of the manifest, unchanged; a data file may have flipped bits, not another size."""
         entry = self.entry_of(path)
         if entry is None:
-            is_unchecked = path.parent == self.path and path.name in self._unchecked and path.is_file()
-            return is_unchecked or TEMPORARY.fullmatch(path.name) is not None
+            is_live = path.parent == self.path and path.name in self._live_now and path.is_file()
+            return is_live or TEMPORARY.fullmatch(path.name) is not None
         if path.stat().st_size != entry["size"]:
             return False
         return path.parent.name == DATA or sha256_of(path) == entry["sha256"]

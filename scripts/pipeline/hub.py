@@ -110,6 +110,7 @@ class DatasetRepo:
         find_result: Callable[[], Result | None] | None = None,
         expected: tuple[type[Exception], ...] = (),
         kept: str = ": uploaded files are kept",
+        access: str = "write access to this repository",
     ) -> Result:
         """Makes a request, up to `MAX_TRIES` times where errors are transient.
 
@@ -119,6 +120,7 @@ class DatasetRepo:
                 may have been executed; returns its result if it was executed, else None.
             expected: Errors to raise as they are.
             kept: What to add to the advice to run the command again.
+            access: What the token needs, for the advice.
 
         Returns:
             What the request returns.
@@ -148,7 +150,7 @@ class DatasetRepo:
         except expected:
             raise
         except HANDLED as error:
-            raise HubError(f"{self.repo_id}: {self._describe(error)}{_advice(error, kept)}") from error
+            raise HubError(f"{self.repo_id}: {self._describe(error)}{_advice(error, kept, access)}") from error
 
     def _describe(self, error: BaseException) -> str:
         """Describes an error in one line."""
@@ -168,14 +170,20 @@ def model_commit(repo_id: str, revision: str | None) -> str:
         HubError: It does not exist, needs a login, or the Hub cannot be reached.
     """
     repo = DatasetRepo(repo_id)
+    access = "access to this model: accept its license on its page"
     try:
-        info = repo.request(lambda: repo.api.model_info(repo_id, revision=revision), expected=NOT_FOUND, kept="")
+        info: Any = repo.request(
+            lambda: repo.api.model_info(repo_id, revision=revision), expected=NOT_FOUND, kept="", access=access
+        )
     except NOT_FOUND as error:
         name = f"{repo_id}@{revision}" if revision else repo_id
         raise HubError(
             f"{name}: no such model or revision on the Hub, or it needs a login (`hf auth login`) and its license "
             f"accepted: {one_line(error)[:200]}"
         ) from error
+    except OSError as error:  # of the client's offline mode
+        advice = "without a network, name a folder, or pass the 40 digits of a commit as --revision"
+        raise HubError(f"{repo_id}: {one_line(error)[:200]}; {advice}") from error
     return str(info.sha)
 
 
@@ -216,10 +224,10 @@ def _is_transient(error: Exception) -> bool:
     return is_of_upload or is_no_json or _has_no_answer(error)
 
 
-def _advice(error: Exception, kept: str) -> str:
+def _advice(error: Exception, kept: str, access: str) -> str:
     advice = {
         401: "the token is not valid: run `hf auth login`, or set HF_TOKEN",
-        403: "the token may not do this: it needs write access to this repository",
+        403: f"the token may not do this: it needs {access}",
         **dict.fromkeys(CONFLICT, "the repository has changed meanwhile: run the command again"),
     }
     again = f"run the command again later{kept}"

@@ -7,6 +7,7 @@ import importlib.util
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from pipeline.errors import StepError, describe_error, one_line
@@ -14,22 +15,40 @@ from pipeline.errors import StepError, describe_error, one_line
 # What to install where `pip install` wants another text than the module's name.
 INSTALL = {"torch": "torch 'transformers>=5'", "transformers": "torch 'transformers>=5'"}
 INSTALL |= dict.fromkeys(["accelerate", "diffusers", "peft"], "torch diffusers 'transformers>=5' accelerate peft")
-OPTIONAL = {*INSTALL, "openai"}
 
 
-def check_installed(module: str) -> None:
-    """Checks that a module can be found, in the working directory too, without importing it.
+def check_installed(package: str) -> None:
+    """Checks that an optional package is installed, without importing it.
 
     Raises:
-        StepError: It cannot.
+        StepError: It is not.
     """
+    if not importlib.util.find_spec(package):
+        raise StepError(_missing(package))
+
+
+def find_module(name: str) -> Path | None:
+    """Returns the file of a function's module, without importing it; None where it has none.
+
+    Args:
+        name: `MODULE:FUNCTION`; the module is looked for in the working directory too.
+
+    Raises:
+        StepError: There is no such module, or the name is no such text.
+    """
+    module, _, function = name.partition(":")
+    if not module or not function:
+        raise StepError(f"--callable {name}: name a function as MODULE:FUNCTION")
     _add_working_directory()
     try:
-        found = importlib.util.find_spec(module)
-    except (ImportError, ValueError):
+        found = importlib.util.find_spec(module)  # which imports the packages that a module is in
+    except ModuleNotFoundError:
         found = None
+    except Exception as error:  # any package may raise anything
+        raise StepError(f"--callable {name}: {describe_error(error)}") from error
     if not found:
-        raise StepError(_missing(module))
+        raise StepError(f"--callable {name}: no module {module} in this folder or installed")
+    return Path(found.origin) if found.origin and Path(found.origin).is_file() else None
 
 
 def import_optional(package: str) -> Any:
@@ -64,9 +83,8 @@ def import_function(name: str) -> Callable[..., Any]:
     return function
 
 
-def _missing(module: str) -> str:
-    place = f": pip install {INSTALL.get(module, module)}" if module in OPTIONAL else " in this folder or installed"
-    return f"this model needs the Python module {module}{place}"
+def _missing(package: str) -> str:
+    return f"this model needs the Python module {package}: pip install {INSTALL.get(package, package)}"
 
 
 def _add_working_directory() -> None:

@@ -274,11 +274,3 @@ def test_editable_file_is_written_until_somebody_edits_it(tmp_path: Path) -> Non
     (path / "facts.json").unlink()
     finish({"facts.json": b"4"})
     assert (path / "facts.json").read_bytes() == b"4"
-
-
-def test_editable_file_stays_where_nothing_else_was_written(tmp_path: Path) -> None:
-    to_files(tmp_path, {"facts.json": b"mine"})
-    with OutputFolder(tmp_path, "README.md", REQUEST, editable=("facts.json",)) as folder:
-        folder.begin([])
-        folder.clear()
-    assert contents(tmp_path) == {"facts.json": b"mine"}

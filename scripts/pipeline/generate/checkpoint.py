@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -59,14 +60,21 @@ class Checkpoint(NamedTuple):
 
 
 def _sha256_of_all(path: Path) -> str:
-    """Returns one hash of all files of a folder, names included; of a file, its own."""
+    """Returns one hash of all files of a folder, names included, hidden ones not; of a file, its own."""
     if path.is_file():
         return sha256_of(path)
     content = hashlib.sha256()
-    for file in sorted(file for file in path.rglob("*") if file.is_file() and not _is_hidden(file.relative_to(path))):
+    for file in sorted(_walk(path, (path.resolve(),))):
         content.update(f"{file.relative_to(path).as_posix()}\n{sha256_of(file)}\n".encode())
     return content.hexdigest()
 
 
-def _is_hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)
+def _walk(folder: Path, above: tuple[Path, ...]) -> Iterator[Path]:
+    """Yields the files below a folder; links are followed, but not into a folder above them."""
+    for path in folder.iterdir():
+        if path.name.startswith("."):
+            continue
+        if path.is_file():
+            yield path
+        elif path.is_dir() and path.resolve() not in above:
+            yield from _walk(path, (*above, path.resolve()))

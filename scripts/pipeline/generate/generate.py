@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -13,9 +14,10 @@ from pipeline.engine import check_engine, start_engine
 from pipeline.errors import StepError, counted, listing
 from pipeline.files import sha256_of
 from pipeline.generate.ask import Batch, Generation
-from pipeline.generate.models import FunctionTask, ModelOptions, PipelineTask
-from pipeline.generate.output import GeneratedFolder
-from pipeline.generate.prompts import Request, read_prompts, request_images
+from pipeline.generate.models import FunctionTask, PipelineTask
+from pipeline.generate.options import ModelOptions
+from pipeline.generate.output import FAILED, GeneratedFolder
+from pipeline.generate.prompts import NAME_BY_LINE, Prompts, Request, read_prompts, request_images
 from pipeline.generate.tokens import cut_prompts
 from pipeline.jobs import available_cpus
 from pipeline.progress import notice, progress_bar, write_line
@@ -70,7 +72,8 @@ def generate(
         engine: `"local"`, or `"ray"` for Ray Data.
         workers: Processes of Ray; each has a model of its own.
         limit: Generate at most this number of images now.
-        overwrite: Replace finished images of another model, other prompts or other options.
+        overwrite: Replace finished images of another model, other prompts or other options; all of them are removed
+            when the first new one has come.
 
     Returns:
         The exit code: 0, 1 if an image failed.
@@ -80,35 +83,40 @@ def generate(
         WorkerDiedError: A process that checked finished files was killed.
         OSError: A file cannot be read or written.
     """
+    prompts_csv, folder_path = Path(os.path.abspath(prompts_csv)), Path(os.path.abspath(output))  # models may chdir
     options = ModelOptions(model, function, revision, lora, size, steps, guidance, dtype, complex_human_instruction)
     options.check()
     check_engine(engine)
+    if folder_path in prompts_csv.parents:
+        raise StepError(f"{prompts_csv} is in {output}, a folder for the result alone; move it elsewhere")
     prompts = read_prompts(prompts_csv, name_by)
     requests = request_images(prompts.rows, images_per_prompt, seed)
     task = options.resolve()
     about: dict[str, Any] = {"seed": seed, "images_per_prompt": images_per_prompt}
     about["prompts"] = {"name": prompts_csv.name, "sha256": sha256_of(prompts_csv), "rows": len(prompts.rows)}
-    with GeneratedFolder(output, requests, task.describe(), about, overwrite) as folder:
+    with GeneratedFolder(folder_path, requests, task.describe(), about, overwrite) as folder:
         missing = folder.find_missing(available_cpus())
-        failed: dict[str, str] = {}
-        start = time.monotonic()
+        before, failed, start = len(folder.finished), 0, time.monotonic()
         if not folder.is_done:
-            if not prompts.have_labels:
-                print(f"{prompts_csv} has no labels: metadata.csv has none (not mentioned)", file=sys.stderr)
+            _tell(prompts, prompts_csv)
             about["truncated_prompts"] = _count_cut(task, requests)
-            ask = start_engine(Generation(task, batch_size), engine, workers) if missing else None
-            start = time.monotonic()
-            failed = _fill(folder, ask(missing[:limit]) if ask else iter(()), len(requests))
-        seconds = time.monotonic() - start
-    made = min(len(missing), limit or len(missing)) - len(failed)
-    speed = f" in {seconds:.1f} s, {made / seconds:.2f} images/s" if made else ""
-    done = len(requests) - len(missing) + made
-    print(f"{output}: {done:,} of {len(requests):,} images, {made:,} generated{speed}")
-    print(f"load: synthchex_75k.load({str(output)!r})")
-    if failed:
-        reasons = listing([f"{name}: {why}" for name, why in failed.items()], separator="\n- ")
-        print(f"error: no image for {counted(len(failed), 'request')}:\n- {reasons}", file=sys.stderr)
-    return min(len(failed), 1)
+            if missing:
+                ask = start_engine(Generation(task, batch_size), engine, workers)
+                start = time.monotonic()
+                todo = missing[:limit]
+                failed = _write_all(ask(todo), folder, len(todo))
+            else:
+                folder.finish()
+        _report(output, folder, len(requests), len(folder.finished) - before, time.monotonic() - start)
+    return min(failed, 1)
+
+
+def _tell(prompts: Prompts, path: Path) -> None:
+    """Prints what the user may not expect of PROMPTS_CSV."""
+    if prompts.names_from == NAME_BY_LINE:
+        print(f"{path} names no images: they get the number of their line; see --name-by", file=sys.stderr)
+    if not prompts.have_labels:
+        print(f"{path} has no labels: metadata.csv has none (not mentioned)", file=sys.stderr)
 
 
 def _count_cut(task: PipelineTask | FunctionTask, requests: list[Request]) -> dict[str, int]:
@@ -122,35 +130,43 @@ def _count_cut(task: PipelineTask | FunctionTask, requests: list[Request]) -> di
     return {encoder: len(prompts) for encoder, prompts in cut.items()}
 
 
-def _fill(folder: GeneratedFolder, batches: Iterator[Batch], total: int) -> dict[str, str]:
-    """Writes batches as they come; returns why images failed, by file name."""
-    folder.begin()
-    try:
-        return _write(batches, folder, total)
-    finally:
-        folder.finish()
-
-
-def _write(batches: Iterator[Batch], folder: GeneratedFolder, total: int) -> dict[str, str]:
-    """Writes batches as they come, in a thread, while the model draws the next one; returns why images failed."""
+def _write_all(batches: Iterator[Batch], folder: GeneratedFolder, asked: int) -> int:
+    """Writes batches as they come, in a thread, while the model draws the next one; prints and counts failures."""
     failed: dict[str, str] = {}
-    failures = 0  # in a row
+    known = {*folder.failed}
+    in_a_row = 0  # of requests that did not fail before
     writing: Future[None] | None = None
-    with ThreadPoolExecutor(1) as thread, progress_bar("Generating", total, "img", initial=folder.count) as bar:
-        for batch in batches:
+    before = len(folder.finished)
+    try:
+        with ThreadPoolExecutor(1) as thread, progress_bar("Generating", before + asked, "img", initial=before) as bar:
+            for batch in batches:
+                if writing:
+                    writing.result()
+                writing = thread.submit(folder.add, batch)
+                if batch.note:
+                    write_line(batch.note)
+                for request, png, why in batch.images:
+                    failed |= {} if png else {request.filename: why}
+                    in_a_row = 0 if png else in_a_row + (request.filename not in known)
+                bar.set_postfix_str(f"failed {len(failed):,}" if failed else "", refresh=False)
+                bar.update(sum(bool(image.png) for image in batch.images))
+                if in_a_row >= MAX_CONSECUTIVE_FAILURES:
+                    name, why = [*failed.items()][-1]
+                    advice = "if other prompts may succeed, move them to the top of PROMPTS_CSV"
+                    raise StepError(f"{in_a_row} images in a row failed, the last one, {name}, with: {why}; {advice}")
             if writing:
                 writing.result()
-            writing = thread.submit(folder.add, batch)
-            if batch.note:
-                write_line(batch.note)
-            for image in batch.images:
-                failures = 0 if image.png else failures + 1
-                failed |= {image.request.filename: image.failure} if image.failure else {}
-            bar.set_postfix_str(f"failed {len(failed):,}" if failed else "", refresh=False)
-            bar.update(sum(bool(image.png) for image in batch.images))
-            if failures >= MAX_CONSECUTIVE_FAILURES:
-                name, why = list(failed.items())[-1]
-                raise StepError(f"{failures} images in a row failed, the last one, {name}, with: {why}")
-        if writing:
-            writing.result()
-    return failed
+    finally:
+        folder.finish()
+    if failed:
+        reasons = listing([f"{name}: {why}" for name, why in failed.items()], separator="\n- ")
+        more = f"; all are in {FAILED}" if len(failed) > 5 and folder.finished else ""
+        print(f"error: no image for {counted(len(failed), 'request')}{more}:\n- {reasons}", file=sys.stderr)
+    return len(failed)
+
+
+def _report(output: Path, folder: GeneratedFolder, asked: int, made: int, seconds: float) -> None:
+    speed = f" in {seconds:.1f} s, {made / seconds:.2f} images/s" if made else ""
+    print(f"{output}: {len(folder.finished):,} of {asked:,} images, {made:,} generated{speed}")
+    if folder.finished:
+        print(f"load: synthchex_75k.load({str(output)!r})")

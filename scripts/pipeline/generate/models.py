@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import importlib.util
 import inspect
 import json
+import platform
+import sys
+import traceback
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,22 +15,24 @@ from typing import Any, NamedTuple, Protocol
 
 import PIL.Image
 
-from pipeline.errors import StepError, describe_error
-from pipeline.files import sha256_of
+from pipeline.errors import StepError, describe_error, listing
 from pipeline.generate.checkpoint import Checkpoint
-from pipeline.generate.presets import COLLECTION, PRESETS, Part, Preset
-from pipeline.hub import NOT_FOUND, HubError
-from pipeline.imports import check_installed, import_function, import_optional
+from pipeline.generate.presets import Part
+from pipeline.imports import import_function, import_optional
 from pipeline.progress import notice
 
-DEFAULT_SIZE = 512  # pixels, where no preset has another
 DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
-INSTRUCTIONS = ("default", "none")
 # These overflow in fp16; diffusers' documentation of the pipeline keeps them in bfloat16.
 KEPT_IN_BF16 = {"SanaPipeline": ("text_encoder", "vae")}
-# Of any pipeline that has such an argument: native sizes, not a rounded size that is scaled afterwards; and prompts as
-# they are, for the cleaning of captions depends on the packages that are installed.
-ALWAYS = {"use_resolution_binning": False, "clean_caption": False}
+
+
+class Failure(NamedTuple):
+    """Why there is no image."""
+
+    reason: str
+
+
+Drawn = PIL.Image.Image | Failure
 
 
 class OutOfMemoryError(Exception):
@@ -42,100 +45,14 @@ class Model(Protocol):
     device: str  # its name, for provenance
     dtype: str
 
-    def generate(self, prompts: list[str], seeds: list[int]) -> list[PIL.Image.Image | str]:
-        """Generates an image for each prompt; a text in its place tells why there is none.
+    def generate(self, prompts: list[str], seeds: list[int]) -> list[Drawn]:
+        """Generates an image for each prompt.
 
         Raises:
             OutOfMemoryError: The batch is too large.
+            StepError: No image will be generated.
             Exception: Whatever the model raises.
         """
-
-
-class ModelOptions(NamedTuple):
-    """Which model, and how it is asked; see `generate` for the fields."""
-
-    model: str | None
-    function: str | None
-    revision: str | None
-    lora: str | None
-    size: int | None
-    steps: int | None
-    guidance: float | None
-    dtype: str
-    complex_human_instruction: str
-
-    def check(self) -> None:
-        """Checks the options together, and that the packages are installed, before anything long starts.
-
-        Raises:
-            StepError: They do not go together, or one is missing.
-        """
-        if self.function:
-            of_pipelines = {name: value for name, value in self._asdict().items() if name not in ("model", "function")}
-            given = [name for name, value in of_pipelines.items() if value not in (None, "auto", "default")]
-            if given:
-                names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
-                raise StepError(f"{names}: a function of --callable decides that itself")
-            check_installed(self.function.partition(":")[0])
-        elif not self.model:
-            raise StepError("name a model with --model, or a function with --callable")
-        else:
-            for package in ["torch", "transformers", "diffusers", *(["peft"] if self._lora else [])]:
-                check_installed(package)
-
-    def resolve(self) -> PipelineTask | FunctionTask:
-        """Finds out what the model is: weights are pinned, and defaults become values.
-
-        Raises:
-            StepError: It does not exist, or an option is not one of this pipeline.
-        """
-        if self.function:
-            found = importlib.util.find_spec(self.function.partition(":")[0])
-            module = found.origin if found else None
-            sha256 = sha256_of(Path(module)) if module and Path(module).is_file() else None
-            return FunctionTask(self.model or self.function, self.function, sha256)
-        preset = PRESETS.get(self.model or "", Preset("", 0, 0, DEFAULT_SIZE, 0, self.model or ""))
-        checkpoint = Checkpoint(preset.checkpoint, self.revision) if preset.checkpoint else None
-        if not checkpoint and self.revision:
-            raise StepError(f"--revision: {self.model} consists of parts of several repositories")
-        with _advice_for_presets(self.model or ""):
-            checkpoint = checkpoint and checkpoint.pin()
-            lora = self._lora and self._lora._replace(checkpoint=self._lora.checkpoint.pin())
-            parts = {name: _pin_part(part) for name, part in preset.parts.items()}
-        pipeline = _class_of(checkpoint) if checkpoint else preset.pipeline
-        call = self._call(pipeline, preset)
-        return PipelineTask(self.model or "", pipeline, checkpoint, lora, parts, preset.load, call, self.dtype)
-
-    @property
-    def _lora(self) -> Lora | None:
-        preset = PRESETS.get(self.model or "")
-        if self.lora:
-            path = Path(self.lora)
-            folder, file = (str(path.parent), path.name) if path.is_file() else (self.lora, "")
-            return Lora(Checkpoint(folder if not file else self.lora), file)
-        return Lora(Checkpoint(preset.lora[0]), preset.lora[1]) if preset and preset.lora else None
-
-    def _call(self, pipeline: str, preset: Preset) -> dict[str, Any]:
-        """Returns the arguments of a call, prompts and generators apart."""
-        parameters = parameters_of(pipeline)
-        if not {"prompt", "generator", "output_type"} <= {*parameters}:
-            raise StepError(f"{pipeline} is no text-to-image pipeline; use --callable")
-        size = self.size or preset.size
-        wanted: dict[str, Any] = {"height": size, "width": size, **ALWAYS, **preset.call}
-        wanted |= {"max_sequence_length": preset.max_tokens} if preset.max_tokens else {}
-        wanted |= {"num_inference_steps": preset.steps, "guidance_scale": preset.guidance} if preset.steps else {}
-        wanted = {name: value for name, value in wanted.items() if name in parameters}
-        given = {"num_inference_steps": self.steps, "guidance_scale": self.guidance}
-        if self.complex_human_instruction == "none":
-            given["complex_human_instruction"] = False
-        for name, value in given.items():
-            if value is not None and name not in parameters:
-                raise StepError(f"{pipeline} has no {name.replace('_', ' ')}; leave out the option")
-            wanted |= {} if value is None else {name: value}
-        for name in ("num_inference_steps", "guidance_scale", "max_sequence_length"):
-            if name in parameters:
-                wanted.setdefault(name, parameters[name].default)
-        return wanted
 
 
 class Lora(NamedTuple):
@@ -173,10 +90,9 @@ class PipelineTask(NamedTuple):
         weights = self.checkpoint.describe() if self.checkpoint else {"name": self.name}
         about: dict[str, Any] = {"model": weights.pop("name"), **weights}
         if self.parts:
-            about["parts"] = {name: _describe_part(part) for name, part in self.parts.items()}
+            about["parts"] = {name: part.describe() for name, part in self.parts.items()}
         if self.lora:
-            lora = self.lora.checkpoint.describe()
-            about["lora"] = lora if self.lora.file in ("", lora["name"]) else {**lora, "file": self.lora.file}
+            about["lora"] = self.lora.checkpoint.describe() | ({"file": self.lora.file} if self.lora.file else {})
         call = dict(self.call)
         about |= {"pipeline": self.pipeline, "steps": call.pop("num_inference_steps", None)}
         about |= {"guidance": call.pop("guidance_scale", None), "size": [call.pop("width"), call.pop("height")]}
@@ -220,12 +136,12 @@ class FunctionModel:
 
     def __init__(self, name: str) -> None:
         self._function, self._name = import_function(name), name
-        self.device = _describe_device("cuda")
+        self.device = _name_of("cuda")
 
-    def generate(self, prompts: list[str], seeds: list[int]) -> list[PIL.Image.Image | str]:
+    def generate(self, prompts: list[str], seeds: list[int]) -> list[Drawn]:
         """See `Model`."""
         with _memory_errors():
-            images: list[PIL.Image.Image | str] = [*self._function(prompts, seeds)]
+            images: list[Drawn] = [*self._function([*prompts], [*seeds])]
         if len(images) != len(prompts):
             raise StepError(f"--callable {self._name} returned {len(images)} images for {len(prompts)} prompts")
         return images
@@ -250,8 +166,8 @@ class DiffusersModel:
         has_mps = torch.backends.mps.is_available()
         device = "cuda" if torch.cuda.is_available() else "mps" if has_mps else "cpu"
         self.dtype = task.dtype if task.dtype != "auto" else _best_dtype(torch, device)
-        self.device = _describe_device(device)
-        self._call, self._draws_each_alone = task.call, device == "cpu"
+        self.device = _name_of(device)
+        self._task, self._draws_each_alone = task, device == "cpu"
         try:
             with notice(f"loading {task.name} …"):
                 self._pipeline = _load_pipeline(task, getattr(torch, DTYPES[self.dtype]))
@@ -265,23 +181,23 @@ class DiffusersModel:
             raise StepError(f"--model {task.name} cannot be loaded: {describe_error(error)}") from error
         self._pipeline.set_progress_bar_config(disable=True)
 
-    def generate(self, prompts: list[str], seeds: list[int]) -> list[PIL.Image.Image | str]:
+    def generate(self, prompts: list[str], seeds: list[int]) -> list[Drawn]:
         """See `Model`."""
         if self._draws_each_alone and len(prompts) > 1:
             return [image for one in zip(prompts, seeds) for image in self.generate([one[0]], [one[1]])]
         np = import_optional("numpy")
         generators = [self._torch.Generator("cpu").manual_seed(seed) for seed in seeds]
-        with _memory_errors(), warnings.catch_warnings():
+        with _memory_errors(), _input_errors(self._task.pipeline), warnings.catch_warnings():
             # Some pipelines turn a lack of memory into a warning, and fail later for another reason.
             warnings.filterwarnings("error", message="(?s).*VAE tiling")
-            result = self._pipeline(prompt=prompts, generator=generators, output_type="np", **self._call)
+            result = self._pipeline(prompt=prompts, generator=generators, output_type="np", **self._task.call)
         flagged = getattr(result, "nsfw_content_detected", None) or [False] * len(prompts)
-        images: list[PIL.Image.Image | str] = []
+        images: list[Drawn] = []
         for pixels, is_flagged in zip(result.images, flagged, strict=True):
             if is_flagged:
-                images.append("the pipeline's safety checker made it black")
+                images.append(Failure("the pipeline's safety checker made it black"))
             elif not np.isfinite(pixels).all():
-                images.append(f"it has NaN pixels, in {self.dtype}; try --dtype bf16 or fp32")
+                images.append(Failure(f"it has NaN pixels, in {self.dtype}; try --dtype bf16 or fp32"))
             else:
                 images.append(PIL.Image.fromarray((pixels * 255).round().astype("uint8")))
         return images
@@ -297,6 +213,30 @@ def parameters_of(pipeline: str) -> dict[str, inspect.Parameter]:
     if found is None:
         raise StepError(f"diffusers has no {pipeline}; update it, or use --callable")
     return dict(inspect.signature(found.__call__).parameters)
+
+
+def class_of(checkpoint: Checkpoint) -> str:
+    """Returns the class of a pipeline.
+
+    Raises:
+        StepError: The checkpoint is no pipeline, or cannot be downloaded.
+    """
+    return str(pipeline_index(checkpoint)["_class_name"])
+
+
+def pipeline_index(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Returns the `model_index.json` of a pipeline: class names by component, and `_class_name`.
+
+    Raises:
+        StepError: The checkpoint is no pipeline, or cannot be downloaded.
+    """
+    path = model_files(checkpoint, "model_index.json") / "model_index.json"
+    try:
+        index: dict[str, Any] = json.loads(path.read_bytes())
+        index["_class_name"] += ""
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StepError(f"--model {checkpoint.name} is no pipeline of diffusers: {describe_error(error)}") from None
+    return index
 
 
 def model_files(checkpoint: Checkpoint, *patterns: str) -> Path:
@@ -322,14 +262,6 @@ def model_files(checkpoint: Checkpoint, *patterns: str) -> Path:
     return Path(found)
 
 
-def _class_of(checkpoint: Checkpoint) -> str:
-    index = model_files(checkpoint, "model_index.json") / "model_index.json"
-    try:
-        return str(json.loads(index.read_bytes())["_class_name"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise StepError(f"--model {checkpoint.name} is no pipeline of diffusers: {describe_error(error)}") from None
-
-
 def _load_pipeline(task: PipelineTask, dtype: Any) -> Any:
     diffusers = import_optional("diffusers")
     for library in (diffusers, import_optional("transformers")):
@@ -342,10 +274,7 @@ def _load_pipeline(task: PipelineTask, dtype: Any) -> Any:
         no_checker = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
         pipeline = getattr(diffusers, task.pipeline)(**parts, **no_checker)
     if task.lora:
-        name, revision, _ = task.lora.checkpoint
-        name = str(Path(name).parent) if Path(name).is_file() else name
-        options = {"weight_name": task.lora.file} if task.lora.file else {}
-        pipeline.load_lora_weights(name, revision=revision, use_safetensors=True, **options)
+        _add_lora(pipeline, task.lora)
     return pipeline
 
 
@@ -353,34 +282,32 @@ def _load_part(part: Part, dtype: Any) -> Any:
     kind = getattr(import_optional(part.library), part.class_name)
     if not part.checkpoint:
         return kind(**part.options)
-    options = {**part.options, **({"subfolder": part.subfolder} if part.subfolder else {})}
-    if "okenizer" not in part.class_name:
-        options["dtype"] = dtype
+    options = {**part.options, "revision": part.revision}
+    options |= {"subfolder": part.subfolder} if part.subfolder else {}
+    options |= {} if part.class_name.endswith("Tokenizer") else {"dtype": dtype}
     return kind.from_pretrained(part.checkpoint, **options)
 
 
-def _pin_part(part: Part) -> Part:
-    if not part.checkpoint:
-        return part
-    checkpoint = Checkpoint(part.checkpoint).pin()
-    options = {**part.options, "revision": checkpoint.revision}
-    return dataclasses.replace(part, checkpoint=checkpoint.name, options=options)
-
-
-def _describe_part(part: Part) -> dict[str, Any]:
-    about = {"class": part.class_name, **part.options}
-    return {"model": part.checkpoint, **about} if part.checkpoint else about
+def _add_lora(pipeline: Any, lora: Lora) -> None:
+    path = model_files(lora.checkpoint, "*.safetensors")
+    files = [path] if path.is_file() else sorted(path.glob(lora.file or "*.safetensors"))
+    if len(files) != 1:
+        found = f"{len(files)} files ({listing([file.name for file in files])})" if files else "no file"
+        raise StepError(f"--lora {lora.checkpoint.name} has {found} that may be the LoRA; name one .safetensors file")
+    pipeline.load_lora_weights(str(files[0].parent), weight_name=files[0].name, use_safetensors=True)
+    if not any(pipeline.get_list_adapters().values()):  # diffusers only logs that
+        raise StepError(f"--lora {lora.checkpoint.name} has no weights for any part of {type(pipeline).__name__}")
 
 
 @contextlib.contextmanager
-def _advice_for_presets(model: str) -> Iterator[None]:
-    """Adds to an error of the Hub where the names of the benchmark's models are."""
+def _input_errors(pipeline: str) -> Iterator[None]:
+    """Turns what a pipeline's check of its arguments raises into an error that ends the run."""
     try:
         yield
-    except HubError as error:
-        if model not in PRESETS or not isinstance(error.__cause__, NOT_FOUND):
-            raise
-        raise StepError(f"{error}; look the name up in {COLLECTION} and pass it as --model") from error
+    except ValueError as error:
+        if any(frame.name == "check_inputs" for frame in traceback.extract_tb(error.__traceback__)):
+            raise StepError(f"{pipeline}: {error}") from error
+        raise
 
 
 @contextlib.contextmanager
@@ -404,11 +331,8 @@ def _best_dtype(torch: Any, device: str) -> str:
     return "fp32"
 
 
-def _describe_device(device: str) -> str:
+def _name_of(device: str) -> str:
     """Returns the name of the GPU, if torch is loaded and has one, or of the processor."""
-    import platform
-    import sys
-
     torch = sys.modules.get("torch")
     if device == "cuda" and torch and torch.cuda.is_available():
         return str(torch.cuda.get_device_name())

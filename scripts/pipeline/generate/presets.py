@@ -24,6 +24,8 @@ class Part:
         checkpoint: Folder, or name on the Hub; None: made from `options` alone.
         subfolder: Of the checkpoint.
         options: More for `from_pretrained`, or for the class.
+        revision: Commit on the Hub, once it is pinned.
+        sha256: Of a folder, once it is pinned.
     """
 
     library: str
@@ -31,6 +33,14 @@ class Part:
     checkpoint: str | None
     subfolder: str = ""
     options: dict[str, Any] = field(default_factory=dict)
+    revision: str | None = None
+    sha256: str | None = None
+
+    def describe(self) -> dict[str, Any]:
+        """Returns what decides what it computes, as provenance has it."""
+        weights = {"model": self.checkpoint, "revision": self.revision, "weights_sha256": self.sha256}
+        known = {name: value for name, value in weights.items() if value}
+        return {**known, "class": self.class_name, **self.options}
 
 
 @dataclass(frozen=True)
@@ -97,18 +107,33 @@ PRESETS = {
     "sd-v2": _stable_diffusion("SDV-2"),  # not seen
     "sd-v2-1": _stable_diffusion("SDV-2-1"),
     "sd-v3-5": Preset(
-        *("StableDiffusion3Pipeline", 40, 4.5, 1024, 512, "stabilityai/stable-diffusion-3.5-medium"),
+        pipeline="StableDiffusion3Pipeline",
+        steps=40,
+        guidance=4.5,
+        size=1024,
+        max_tokens=512,
+        checkpoint="stabilityai/stable-diffusion-3.5-medium",
         lora=(f"{CHECKPOINTS}SDV3-5", "sd3-5_medium_lora.safetensors"),
     ),
     "radedit": Preset("StableDiffusionPipeline", 100, 7.5, 512, 128, parts=RADEDIT),
     "lumina-2": Preset(
-        *("Lumina2Pipeline", 50, 4.0, 1024, 256, "Alpha-VLLM/Lumina-Image-2.0"),
+        pipeline="Lumina2Pipeline",
+        steps=50,
+        guidance=4.0,
+        size=1024,
+        max_tokens=256,
+        checkpoint="Alpha-VLLM/Lumina-Image-2.0",
         lora=(f"{CHECKPOINTS}Lumina2", "lumina2_lora.safetensors"),
         call={"cfg_trunc_ratio": 0.25, "cfg_normalization": True},
     ),
     # The benchmark's code has no loader for it: steps and guidance are the pipeline's own.
     "flux-1-dev": Preset(
-        *("FluxPipeline", 28, 3.5, 1024, 512, "black-forest-labs/FLUX.1-dev"),
+        pipeline="FluxPipeline",
+        steps=28,
+        guidance=3.5,
+        size=1024,
+        max_tokens=512,
+        checkpoint="black-forest-labs/FLUX.1-dev",
         lora=(f"{CHECKPOINTS}SDV-Flux", ""),
     ),
 }

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import os
 import re
+import unicodedata
 import urllib.parse
 from collections import Counter, defaultdict
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from typing import IO, NamedTuple
 
 from pipeline.errors import StepError, counted, listing
 from pipeline.table import csv_bytes
-from synthchex_75k import COLUMNS, LABELS, read_csv, read_lines
+from synthchex_75k import COLUMNS, LABELS, MAX_CSV_BYTES, MAX_MEMBERS, MAX_ROWS, read_csv, read_lines
 
 NAME_BY_LINE = "line"
 ID = "id"
@@ -47,10 +47,17 @@ class Request(NamedTuple):
 
 
 class Prompts(NamedTuple):
-    """The rows of PROMPTS_CSV, and whether it has labels."""
+    """The rows of PROMPTS_CSV.
+
+    Attributes:
+        rows: The rows.
+        have_labels: Whether it has labels.
+        names_from: The column that names the images, or `line`; "" for that of the file names.
+    """
 
     rows: list[Prompt]
     have_labels: bool
+    names_from: str
 
 
 def read_prompts(path: Path, name_by: str | None = None) -> Prompts:
@@ -68,7 +75,7 @@ def read_prompts(path: Path, name_by: str | None = None) -> Prompts:
         OSError: It cannot be read.
     """
     if not path.is_file():
-        raise StepError(f"{path}: no such file")
+        raise StepError(f"{path}: " + ("not a regular file" if path.exists() else "no such file"))
     problems: dict[str, list[str]] = defaultdict(list)
     tables: dict[str, dict[str, tuple[int, str, tuple[int | None, ...]]]] = {}
     with open(path, "rb") as file:
@@ -81,7 +88,7 @@ def read_prompts(path: Path, name_by: str | None = None) -> Prompts:
     rows = [Prompt(IMAGE_SUFFIX.sub("", name), text, labels) for name, (_, text, labels) in tables[str(path)].items()]
     if not rows:
         raise StepError(f"{path} has no row")
-    return Prompts(rows, table.has_labels)
+    return Prompts(rows, table.has_labels, table.names_from)
 
 
 class _Table:
@@ -116,8 +123,8 @@ class _Table:
         if self._name_by is None and {*header} & {*COLUMNS["filename"]}:
             return None
         wanted = self._name_by or (ID if ID in header else NAME_BY_LINE)
-        if wanted != NAME_BY_LINE and wanted not in header:
-            raise csv.Error(f"no column {wanted!r}, which --name-by names; there are {', '.join(header)}")
+        if wanted != NAME_BY_LINE and header.count(wanted) != 1:
+            raise StepError(f"{header.count(wanted)} columns {wanted!r}; the columns are {', '.join(header)}")
         self.names_from = wanted
         return -1 if wanted == NAME_BY_LINE else header.index(wanted)
 
@@ -137,7 +144,7 @@ def request_images(prompts: list[Prompt], images_per_prompt: int, seed: int) -> 
         seed: Seed of the run.
 
     Raises:
-        StepError: Two images would have one name, or a disk cannot hold a name.
+        StepError: Two images would have one name, a disk cannot hold a name, or a SOURCE so many images.
     """
     requests = [
         Request(_filename(prompt.name, number), prompt.text, prompt.labels, seed_of(seed, prompt.name, number))
@@ -145,6 +152,11 @@ def request_images(prompts: list[Prompt], images_per_prompt: int, seed: int) -> 
         for number in range(images_per_prompt)
     ]
     _check_names([request.filename for request in requests])
+    lines = sum(request.prompt.count("\n") + 1 for request in requests)
+    size = sum(len(request.prompt) + MAX_NAME for request in requests)
+    if len(requests) > MAX_ROWS or lines >= MAX_MEMBERS or size > MAX_CSV_BYTES:
+        bounds = f"{MAX_ROWS:,} rows, {MAX_MEMBERS:,} lines or {MAX_CSV_BYTES:,} bytes"
+        raise StepError(f"{len(requests):,} images are too many for one SOURCE, of at most {bounds}; split PROMPTS_CSV")
     return requests
 
 
@@ -168,11 +180,16 @@ def _filename(name: str, number: int) -> str:
 
 
 def _check_names(names: list[str]) -> None:
-    counts = Counter(name.casefold() for name in names)  # some disks do not tell a from A
-    _fail([name for name in names if counts[name.casefold()] > 1], "would have the name of another")
+    counts = Counter(map(_folded, names))
+    _fail([name for name in names if counts[_folded(name)] > 1], "would have the name of another")
     _fail([name for name in names if name.startswith(".")], "would be hidden, since the name starts with a dot")
     _fail([name for name in names if not name.isprintable()], "would have a name that cannot be printed")
-    _fail([name for name in names if len(os.fsencode(name)) > MAX_NAME], f"would have a name over {MAX_NAME} bytes")
+    _fail([name for name in names if len(name.encode()) > MAX_NAME], f"would have a name over {MAX_NAME} bytes")
+
+
+def _folded(name: str) -> str:
+    """Returns a name as disks see it that ignore case, or how an accent is encoded."""
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def _fail(names: list[str], problem: str) -> None:

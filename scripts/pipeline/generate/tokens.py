@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from pipeline.generate.models import PipelineTask, model_files
+from pipeline.errors import StepError, describe_error
+from pipeline.generate.models import PipelineTask, model_files, pipeline_index
+from pipeline.generate.presets import Part
 from pipeline.generate.prompts import Request
 from pipeline.imports import import_optional
 
@@ -43,15 +45,20 @@ def cut_prompts(task: PipelineTask, requests: list[Request]) -> dict[str, list[s
 
 
 def _tokenizers(task: PipelineTask) -> Iterator[tuple[str, Any]]:
+    """Yields name and tokenizer of each text encoder."""
     transformers = import_optional("transformers")
-    if not task.checkpoint:
-        part = task.parts["tokenizer"]
-        yield "tokenizer", getattr(transformers, part.class_name).from_pretrained(part.checkpoint, **part.options)
-        return
-    folder = model_files(task.checkpoint, "tokenizer*/*")
-    for path in sorted(folder.glob("tokenizer*")):
-        if path.is_dir():
-            yield path.name, transformers.AutoTokenizer.from_pretrained(str(path))
+    if task.checkpoint:
+        index, folder = pipeline_index(task.checkpoint), model_files(task.checkpoint, "tokenizer*/*")
+        names = [name for name in sorted(index) if name.startswith("tokenizer") and index[name][1]]
+        found = {name: Part("transformers", index[name][1], str(folder / name)) for name in names}
+    else:
+        found = {name: part for name, part in task.parts.items() if name.startswith("tokenizer")}
+    for name, part in found.items():
+        options = {**part.options, "revision": part.revision, "trust_remote_code": False}
+        try:
+            yield name, getattr(transformers, part.class_name).from_pretrained(part.checkpoint, **options)
+        except Exception as error:  # of a damaged file, transformers raises errors of any class
+            raise StepError(f"--model {task.name}: its {name} cannot be loaded: {describe_error(error)}") from error
 
 
 def _limit(task: PipelineTask, tokenizer: Any) -> int:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol
 import PIL.Image
 
 from pipeline.errors import StepError, describe_error, one_line
-from pipeline.imports import check_installed, import_function, import_optional
+from pipeline.imports import check_installed, find_module, import_function, import_optional
 from pipeline.quality.server_client import ResponseError, make_client
 from pipeline.retry import TRANSIENT_STATUS, backoff, with_retry
 from pipeline.rows import decode, to_rgb
@@ -76,9 +76,11 @@ class JudgeOptions(NamedTuple):
         Raises:
             StepError: One is not.
         """
-        modules = ["openai"] if self.base_url else ["torch", "transformers"]
-        for module in [self.function.partition(":")[0]] if self.function else modules:
-            check_installed(module)
+        if self.function:
+            find_module(self.function)
+            return
+        for package in ["openai"] if self.base_url else ["torch", "transformers"]:
+            check_installed(package)
 
     def make(self) -> Judge:
         """Makes the judge.

@@ -144,7 +144,9 @@ def test_names_come_from_file_names_ids_or_lines(run: Run, tmp_path: Path) -> No
         ([{"id": "", "prompt": "1"}], (), "empty file name"),
         ([{"id": "a", "prompt": " "}], (), "empty prompt"),
         ([{"id": "a", "text": "1"}], (), "has no prompt"),
-        ([{"id": "a", "prompt": "1"}], ("--name-by", "dicom"), "no column 'dicom', which --name-by names"),
+        ([{"filename": "\u00e9", "prompt": "1"}, {"filename": "e\u0301", "prompt": "2"}], (), "the name of another"),
+        (b"id,id,prompt\na,b,1\n", (), "2 columns 'id'; the columns are id, id, prompt"),
+        ([{"id": "a", "prompt": "1"}], ("--name-by", "dicom"), "0 columns 'dicom'; the columns are id, prompt"),
         ([{"id": "a", "prompt": "1", "Edema": "1"}], (), "has no Atelectasis"),
         ([{"id": "a", "prompt": "1", "labels_dict": "{}"}], (), "bad labels"),
         (b"", (), "has no prompt"),
@@ -209,6 +211,10 @@ def test_more_prompts_and_more_images_are_added(run: Run, tmp_path: Path, table:
     code, output, _ = run("--images-per-prompt", "2")
     assert (code, "24 of 24 images, 20 generated" in output) == (0, True)
     assert {path: path.stat().st_mtime_ns for path in before} == before
+    run("--images-per-prompt", "2", to="at_once")
+    assert images_of(tmp_path / "out") == images_of(tmp_path / "at_once")
+    for name in ("out", "at_once"):
+        assert len(plan(tmp_path / name)) == 24
 
 
 def test_new_labels_need_no_new_image(run: Run, tmp_path: Path, table: Rows) -> None:
@@ -219,6 +225,52 @@ def test_new_labels_need_no_new_image(run: Run, tmp_path: Path, table: Rows) -> 
 
 
 # Resuming
+
+
+CRASHING = """
+import os, runpy, sys
+left = int(sys.argv.pop(1))
+def crash_before(function):
+    def call(*arguments, **options):
+        global left
+        left -= 1
+        if left < 0:
+            os._exit(9)
+        return function(*arguments, **options)
+    return call
+for name in ("replace", "unlink", "truncate", "fsync", "rmdir"):
+    setattr(os, name, crash_before(getattr(os, name)))
+sys.argv[0] = sys.argv.pop(1)
+sys.path.insert(0, os.path.dirname(sys.argv[0]))
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("prepared", ["a part", "another seed"])
+def test_crashes_at_any_point(prepared: str, run: Run, tmp_path: Path) -> None:
+    rows = many(4)
+    run(rows=rows, to="whole")
+    environment = {**os.environ, "PYTHONPATH": str(Path(drawing.__file__).parent)}
+    code, point = 9, 0
+    while code == 9:
+        if prepared == "a part":
+            run("--limit", "2", rows=rows, to=str(point))
+        else:
+            run("--seed", "1", rows=rows, to=str(point))
+        folder = tmp_path / str(point)
+        program = [str(ROOT / "scripts/generate_images.py"), str(tmp_path / "prompts.csv"), str(folder)]
+        options = ["--callable", "drawing:draw", "--batch-size", "2", "--overwrite"]
+        command = [sys.executable, "-c", CRASHING, str(point), *program, *options]
+        code = subprocess.run(command, env=environment, capture_output=True).returncode
+        if prepared == "a part":
+            assert len(plan(folder, "skip")) >= 2, "what was finished stays readable"
+        assert run("--overwrite", rows=rows, to=str(point))[0] == 0
+        for name in ("metadata.csv", *(f"data/{name}" for name in images_of(tmp_path / "whole"))):
+            assert (folder / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), (point, name)
+        point += 1
+    assert (code, point > 15) == (0, True)
 
 
 def test_limit(run: Run, tmp_path: Path) -> None:
@@ -304,6 +356,57 @@ def test_edited_metadata_is_never_replaced(complete: bool, run: Run, tmp_path: P
     assert code == 1
     assert "metadata.csv" in error
     assert path.read_bytes() == edited
+
+
+def test_a_row_added_by_hand_is_refused(run: Run, tmp_path: Path) -> None:
+    run("--limit", "5")
+    path = tmp_path / "out/metadata.csv"
+    for added in (b"mine.png,My own row", b"mine.png,My own row\n", b'"'):
+        whole = path.read_bytes()
+        path.write_bytes(whole + added)
+        code, _, error = run()
+        assert (code, "was not written by this program; move the file away" in error) == (1, True), error
+        assert path.read_bytes() == whole + added
+        path.write_bytes(whole)
+
+
+def test_what_people_add_to_the_provenance_stays(run: Run, tmp_path: Path) -> None:
+    run("--limit", "5")
+    path = tmp_path / "out/provenance.json"
+    about = json.loads(path.read_bytes())
+    about["steps"][0]["about"] = "A note."
+    about["steps"].append({"step": "look", "by": "Alice"})
+    path.write_text(json.dumps(about))
+    run()
+    first, second = json.loads(path.read_bytes())["steps"]
+    assert (first["about"], first["images"], len(first["runs"])) == ("A note.", 12, 2)
+    assert second == {"step": "look", "by": "Alice"}
+    path.write_text("[]")
+    code, _, error = run("--images-per-prompt", "2")
+    assert (code, str(path) in error) == (1, True)
+
+
+@pytest.mark.parametrize("name", ["provenance.json", "metadata.csv", "failed.csv"])
+def test_files_that_were_there_first_are_refused(name: str, run: Run, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / name).write_bytes(b"mine")
+    code, _, error = run()
+    assert (code, name in error) == (1, True)
+    assert (tmp_path / "out" / name).read_bytes() == b"mine"
+
+
+def test_prompts_in_the_output_are_refused(run: Run, tmp_path: Path, table: Rows) -> None:
+    prompts = tmp_path / "out/prompts.csv"
+    prompts.parent.mkdir()
+    prompts.write_bytes(to_csv(table))
+    assert main([str(prompts), str(tmp_path / "out"), "--callable", "drawing:draw"]) == 1
+    assert [path.name for path in prompts.parent.iterdir()] == ["prompts.csv"]
+
+
+def test_too_many_images_for_a_source(run: Run, tmp_path: Path) -> None:
+    code, _, error = run("--images-per-prompt", "90000")
+    assert (code, "1,080,000 images are too many for one SOURCE" in error) == (1, True)
+    assert not (tmp_path / "out").exists()
 
 
 def test_foreign_files_are_refused(run: Run, tmp_path: Path) -> None:
@@ -398,8 +501,11 @@ def test_a_failing_image_is_named_and_never_a_row(
 @pytest.mark.parametrize(
     ("function", "message"),
     [
-        ("transparent", "the model returned an image of mode RGBA; it must be L, RGB, I;16"),
+        ("transparent", "the model returned an image of mode RGBA; it must be plain L, RGB, I;16"),
         ("nothing", "the model returned no PIL image but NoneType"),
+        ("texts", "the model returned no PIL image but str"),
+        ("too_large", "it has 8,200 x 8,200 pixels; make it one of 1 to 67,108,864 pixels"),
+        ("transparent_by_key", "the model returned an image with transparency or a color profile"),
     ],
 )
 def test_a_model_that_always_fails_leaves_nothing(function: str, message: str, run: Run, tmp_path: Path) -> None:
@@ -408,7 +514,84 @@ def test_a_model_that_always_fails_leaves_nothing(function: str, message: str, r
     assert not (tmp_path / "out").exists()
     code, _, error = run(function=f"drawing:{function}", rows=many(30))
     assert (code, "error: 24 images in a row failed, the last one, x023.png, with: " in error) == (1, True), error
+    assert "load:" not in error
     assert not (tmp_path / "out").exists()
+
+
+def test_failing_prompts_do_not_block_others(run: Run, tmp_path: Path) -> None:
+    rows = [{"id": f"x{n:02}", "prompt": f"{'edema' if 2 <= n < 28 else 'clear'} {n}"} for n in range(32)]
+    function = "drawing:raise_for_edema"
+    code, _, error = run("--batch-size", "1", function=function, rows=rows)
+    assert (code, "20 images in a row failed" in error) == (1, True), error
+    assert len(plan(tmp_path / "out")) == 2
+    code, _, error = run("--batch-size", "1", function=function, rows=rows)
+    assert (code, "error: no image for 26 requests; all are in failed.csv:" in error) == (1, True), error
+    assert len(plan(tmp_path / "out")) == 6
+
+
+def test_images_that_failed_before_come_last(run: Run, tmp_path: Path) -> None:
+    rows = [{"id": f"x{n:02}", "prompt": f"{'edema' if n % 2 else 'clear'} {n}"} for n in range(60)]
+    for done in (5, 10, 15):
+        code, output, _ = run("--limit", "10", function="drawing:raise_for_edema", rows=rows)
+        assert (code, f"{done} of 60 images" in output) == (1, True)
+    code, _, error = run(function="drawing:raise_for_edema", rows=rows)
+    assert (code, "error: no image for 30 requests; all are in failed.csv:" in error) == (1, True)
+    with open(tmp_path / "out/failed.csv", newline="", encoding="utf-8") as file:
+        failed = {row["filename"]: row["reason"] for row in csv.DictReader(file)}
+    assert {*failed} == {f"x{n:02}.png" for n in range(1, 60, 2)}
+    assert all(reason.startswith("ValueError: no edema, please (") for reason in failed.values())
+    assert run(function="drawing:raise_for_edema", rows=rows)[0] == 1, "30 known failures do not end the run"
+    assert len(plan(tmp_path / "out")) == 30
+    mended = [{**row, "prompt": row["prompt"].replace("edema", "haze")} for row in rows]
+    assert run(function="drawing:raise_for_edema", rows=mended)[0] == 0
+    assert not (tmp_path / "out/failed.csv").exists()
+    assert len(plan(tmp_path / "out")) == 60
+
+
+def test_a_failing_model_changes_nothing(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/dataset.json").write_bytes(b"{}")
+    assert run(function="drawing:nothing")[0] == 1
+    assert contents(tmp_path / "out") == {"dataset.json": b"{}"}
+    run()
+    before = contents(tmp_path / "out")
+    assert run("--overwrite", function="drawing:nothing")[0] == 1
+    assert contents(tmp_path / "out") == before
+
+
+@pytest.mark.parametrize("function", ["reuse_memory", "lazily"])
+def test_images_that_share_memory(function: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run("--batch-size", "1", function=f"drawing:{function}")[0] == 0
+    run(to="other")
+    assert images_of(tmp_path / "out") == images_of(tmp_path / "other")
+
+
+def test_a_function_that_empties_its_lists(run: Run, tmp_path: Path) -> None:
+    assert run(function="drawing:pop")[0] == 0
+    run(to="other")
+    assert images_of(tmp_path / "out") == images_of(tmp_path / "other")
+
+
+def test_a_function_that_ends_the_program(tmp_path: Path, table: Rows) -> None:
+    (tmp_path / "prompts.csv").write_bytes(to_csv(table))
+    command = [sys.executable, str(ROOT / "scripts/generate_images.py"), "prompts.csv", "out"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(drawing.__file__).parent)}
+    run = subprocess.run(
+        [*command, "--callable", "drawing:leave"], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert (run.returncode, run.stderr) == (1, "the license has expired\n")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_module_that_changes_the_working_directory(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "wanders.py").write_text("import os\nfrom drawing import draw\nos.chdir('elsewhere')\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "prompts.csv").write_bytes(to_csv(many(3)))
+    assert main(["prompts.csv", "out", "--callable", "wanders:draw"]) == 0
+    assert len(plan(tmp_path / "out")) == 3
 
 
 def test_one_image_too_few(run: Run, tmp_path: Path) -> None:
@@ -435,10 +618,10 @@ def test_out_of_memory_with_one_image(run: Run, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("function", "message"),
     [
-        ("nowhere:draw", "this model needs the Python module nowhere in this folder or installed"),
+        ("nowhere:draw", "--callable nowhere:draw: no module nowhere in this folder or installed"),
         ("drawing:paint", "--callable drawing:paint: AttributeError: "),
         ("drawing:PIXELS", "--callable drawing:PIXELS: not a function"),
-        ("drawing", "--callable drawing: "),
+        ("drawing", "--callable drawing: name a function as MODULE:FUNCTION"),
     ],
 )
 def test_no_such_function(function: str, message: str, run: Run, tmp_path: Path) -> None:

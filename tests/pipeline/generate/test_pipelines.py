@@ -15,6 +15,7 @@ from typing import Any
 import PIL.Image
 import psutil
 import pytest
+import safetensors.torch
 import torch
 from diffusers import DiffusionPipeline, UNet2DConditionModel
 from transformers import BertConfig, BertForMaskedLM, BertTokenizer
@@ -176,6 +177,59 @@ def test_lora(run: Run, tmp_path: Path) -> None:
     assert about == {"name": "chest.safetensors", "weights_sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
 
 
+def test_a_lora_that_fits_nothing(run: Run, tmp_path: Path) -> None:
+    lora = tmp_path / "lora"
+    lora.mkdir()
+    weights = {f"transformer.block.to_q.lora_{side}.weight": torch.ones(2, 2) for side in "AB"}
+    safetensors.torch.save_file(weights, lora / "a.safetensors")
+    code, _, error = run("stable-diffusion", "--lora", str(lora))
+    assert (code, f"--lora {lora} " in error or "cannot be loaded" in error) == (1, True), error
+    shutil.copy(lora / "a.safetensors", lora / "b.safetensors")
+    code, _, error = run("stable-diffusion", "--lora", str(lora))
+    assert (code, "has 2 files (a.safetensors; b.safetensors) that may be the LoRA" in error) == (1, True), error
+    assert not (tmp_path / "out").exists()
+
+
+def test_code_of_a_model_is_never_executed(models: Path, run: Run, tmp_path: Path, monkeypatch: Any) -> None:
+    shutil.copytree(models / "stable-diffusion", tmp_path / "model")
+    config = tmp_path / "model/tokenizer/tokenizer_config.json"
+    told = json.loads(config.read_bytes()) | {"auto_map": {"AutoTokenizer": [None, "evil.Evil"]}}
+    config.write_text(json.dumps({**told, "tokenizer_class": "Evil"}))
+    for folder in (tmp_path / "model/tokenizer", tmp_path):
+        (folder / "evil.py").write_text(f"open({str(tmp_path / 'executed')!r}, 'w')\nclass Evil: pass\n")
+    (tmp_path / "accelerate.py").write_text(f"open({str(tmp_path / 'executed')!r}, 'w')\n")
+    monkeypatch.chdir(tmp_path)
+    run(str(tmp_path / "model"))
+    assert not (tmp_path / "executed").exists()
+
+
+def test_a_damaged_tokenizer(models: Path, run: Run, tmp_path: Path) -> None:
+    shutil.copytree(models / "pixart", tmp_path / "model")
+    (tmp_path / "model/tokenizer/tokenizer.json").write_text("{")
+    code, _, error = run(str(tmp_path / "model"))
+    assert (code, f"error: --model {tmp_path / 'model'}: its tokenizer cannot be loaded: " in error) == (1, True), error
+
+
+def test_linked_weights_are_part_of_the_hash(models: Path, run: Run, tmp_path: Path) -> None:
+    shutil.copytree(models / "pixart", tmp_path / "model")
+    (tmp_path / "model/transformer").rename(tmp_path / "weights")
+    (tmp_path / "model/transformer").symlink_to(tmp_path / "weights")
+    (tmp_path / "weights/circle").symlink_to(tmp_path / "model")
+    assert run(str(tmp_path / "model"), "--limit", "2")[0] == 0
+    weights = next((tmp_path / "weights").glob("*.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
+    code, _, error = run(str(tmp_path / "model"))
+    assert (code, "weights_sha256 was " in error) == (1, True), error
+
+
+def test_the_name_of_a_folder_is_not_part_of_the_image(models: Path, run: Run, tmp_path: Path) -> None:
+    shutil.copytree(models / "pixart", tmp_path / "one")
+    run(str(tmp_path / "one"))
+    (tmp_path / "one").rename(tmp_path / "two")
+    code, output, _ = run(str(tmp_path / "two"))
+    assert (code, "0 generated" in output) == (0, True)
+
+
 def test_other_weights_need_overwrite(models: Path, run: Run, tmp_path: Path) -> None:
     shutil.copytree(models / "pixart", tmp_path / "model")
     assert run(str(tmp_path / "model"))[0] == 0
@@ -234,14 +288,28 @@ def test_out_of_memory_within_a_pipeline(run: Run, monkeypatch: Any, tmp_path: P
         (("--model", "{models}/pixart", "--lora", "nowhere"), "nowhere: no such folder"),
         (("--model", "{models}/pixart", "--complex-human-instruction", "none"), "has no complex human instruction"),
         (("--model", "alice/nothing"), "alice/nothing: no such model or revision on the Hub"),
+        (
+            ("--model", "pixart-sigma"),
+            "--model pixart-sigma is a preset and a folder; for the folder pass ./pixart-sigma",
+        ),
+        (("--model", "radedit", "--revision", "main"), "radedit consists of parts of several repositories"),
         (("--model", "sd-v1-4"), "look the name up in https://huggingface.co/collections/raman07/"),
     ],
 )
 def test_models_that_are_refused(
-    options: tuple[str, ...], message: str, hub: Hub, models: Path, tmp_path: Path, table: Rows, capsys: Any
+    options: tuple[str, ...],
+    message: str,
+    hub: Hub,
+    models: Path,
+    tmp_path: Path,
+    table: Rows,
+    capsys: Any,
+    monkeypatch: Any,
 ) -> None:
     (tmp_path / "prompts.csv").write_bytes(to_csv(table))
     (tmp_path / "empty").mkdir()
+    (tmp_path / "pixart-sigma").mkdir()
+    monkeypatch.chdir(tmp_path)
     given = [option.format(models=models, empty=tmp_path / "empty") for option in options]
     assert main([str(tmp_path / "prompts.csv"), str(tmp_path / "out"), *given]) == 1
     assert message in capsys.readouterr().err
@@ -250,7 +318,8 @@ def test_models_that_are_refused(
 
 def test_a_size_that_the_pipeline_refuses(run: Run, tmp_path: Path) -> None:
     code, _, error = run("stable-diffusion", size=33)
-    assert (code, "`height` and `width` have to be divisible by 8 but are 33 and 33" in error) == (1, True)
+    line = "error: StableDiffusionPipeline: `height` and `width` have to be divisible by 8 but are 33 and 33.\n"
+    assert (code, error.endswith(line)) == (1, True), error
     assert not (tmp_path / "out").exists()
 
 
