@@ -290,7 +290,7 @@ def test_out_of_memory_within_a_pipeline(run: Run, monkeypatch: Any, tmp_path: P
         (("--model", "alice/nothing"), "alice/nothing: no such model or revision on the Hub"),
         (
             ("--model", "pixart-sigma"),
-            "--model pixart-sigma is a preset and a folder; for the folder pass ./pixart-sigma",
+            "pixart-sigma is a preset and a folder; for the folder pass ./",
         ),
         (("--model", "radedit", "--revision", "main"), "radedit consists of parts of several repositories"),
         (("--model", "sd-v1-4"), "look the name up in https://huggingface.co/collections/raman07/"),
