@@ -144,7 +144,7 @@ def request_images(prompts: list[Prompt], images_per_prompt: int, seed: int) -> 
         seed: Seed of the run.
 
     Raises:
-        StepError: Two images would have one name, a disk cannot hold a name, or a SOURCE so many images.
+        StepError: Two images would have one name, a disk cannot hold a name, or a SOURCE cannot have as many images.
     """
     requests = [
         Request(_filename(prompt.name, number), prompt.text, prompt.labels, seed_of(seed, prompt.name, number))
