@@ -218,7 +218,8 @@ def documented_commands() -> list[list[str]]:
     """Returns the commands of the one block of the manual that labels and applies, after the one that packs."""
     text = (ROOT / "scripts/README.md").read_text(encoding="utf-8")
     blocks = [python_commands(block) for block in re.findall(r"^```sh\n(.*?)^```", text, re.DOTALL | re.MULTILINE)]
-    (quality,) = (block for block in blocks if {"label", "apply"} <= {command[2] for command in block})
+    steps = {"label", "report", "apply"}
+    (quality,) = (block for block in blocks if steps <= {command[2] for command in block})
     if any("pack_shards" in command[1] for command in quality):
         return quality
     source = quality[0][3]
