@@ -216,18 +216,19 @@ class GeneratedFolder:
         if METADATA in self._folder.entries or not path.is_file():
             return
         known = {_row_hash(HEADER), *(row for entry in self._folder.entries.values() for row in entry.get("rows", []))}
-        content, written = path.read_bytes(), b""
+        content, written = path.read_bytes(), []
         rows = csv.reader(io.StringIO(content.decode("utf-8", "replace"), newline=""))
         try:
             for row in rows:
                 if _row_hash(row) not in known:
                     break
-                written += csv_bytes([row])
+                written.append(csv_bytes([row]))
         except (csv.Error, ValueError):  # it was edited, or cut off within quotes
             pass
-        rest = content[len(written) :]
-        is_ours = content.startswith(written)
-        if rest and not (is_ours and any(csv_bytes([_fields(one)]).startswith(rest) for one in self._requests)):
+        ours = b"".join(written)
+        rest = content[len(ours) :]
+        is_half = rest and any(csv_bytes([_fields(request)]).startswith(rest) for request in self._requests)
+        if not content.startswith(ours) or (rest and not is_half):
             raise StepError(f"{path} line {rows.line_num} was not written by this program; move the file away")
 
     def _read_provenance(self) -> None:
