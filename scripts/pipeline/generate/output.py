@@ -228,7 +228,8 @@ class GeneratedFolder:
         ours = b"".join(written)
         rest = content[len(ours) :]
         is_half = rest and any(csv_bytes([_fields(request)]).startswith(rest) for request in self._requests)
-        if not content.startswith(ours) or (rest and not is_half):
+        is_ours = content.startswith(ours) or content + b"\n" == ours
+        if not is_ours or (rest and not is_half):
             raise StepError(f"{path} line {rows.line_num} was not written by this program; move the file away")
 
     def _read_provenance(self) -> None:
