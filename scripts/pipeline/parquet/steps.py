@@ -96,14 +96,15 @@ def _lead(step: Step) -> tuple[str, set[str]]:
     model, address = _text(step.get("model", "")), step.get("model_url")
     model += f" ({_text(address)})" if model and address else ""
     of_model = {"model", "model_url"} if model else set()
-    if step["step"] == "generate":
+    name = step.get("step", "")
+    if name == "generate":
         return f"{model} generated the images" if model else "", of_model
-    if step["step"] == "filter":
+    if name == "filter":
         return f"{model} judged each image" if model else "", of_model | ({"drop"} & {*step})
-    if step["step"] == "pack" and "size" in step:
+    if name == "pack" and "size" in step:
         fit = f" (fit: {_text(step['fit'])})" if "fit" in step else ""
         return f"The images were resized to {_size(step['size'])}{fit} and packed into archives", {"size", "fit"}
-    if step["step"] == "pack" and step.get("program") == PROGRAMS["pack"]:
+    if name == "pack" and step.get("program") == PROGRAMS["pack"]:
         return "The image files were packed into archives, byte for byte", set()
     return model, of_model
 
