@@ -1,0 +1,423 @@
+"""Precision, recall, density, coverage and nearest neighbours, exact, from tiles of float32 products."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from pipeline.evaluate.estimate import (
+    Estimate,
+    count_groups,
+    mean_variance,
+    normal_estimate,
+    proportion_estimate,
+    refused,
+)
+from pipeline.evaluate.features import check_groups
+from pipeline.evaluate.pairs import ALL, Side, Subset, Tile, Visitor, all_subsets, exact_squares, sweep, two_sides
+
+SAMPLE = 1024  # columns that bound each row's k-th distance from above before the pass
+
+
+class Nearest(NamedTuple):
+    """The nearest neighbour of each row.
+
+    Attributes:
+        distances: Euclidean distances, of shape (n,); infinite without any neighbour.
+        indices: Rows of the other set, of shape (n,); -1 without any neighbour. Among equally near ones, any.
+    """
+
+    distances: np.ndarray
+    indices: np.ndarray
+
+
+class Neighbours(NamedTuple):
+    """Who lies in whose ball, for the rows of one subset.
+
+    The ball of a row reaches to its k-th nearest neighbour in its own set, the row itself left out; a point lies in it
+    if its distance is strictly smaller. A set of k or fewer rows has no balls; its radii are NaN.
+
+    Attributes:
+        ks: The numbers of neighbours, ascending; the last axis below.
+        real_radii: Radius of each real row, of shape (n, k's).
+        synthetic_radii: Radius of each synthetic row, of shape (m, k's).
+        in_real_balls: For each synthetic row, the number of real balls it lies in, of shape (m, k's).
+        held_by_real: For each real row, the number of synthetic rows in its ball, of shape (n, k's).
+        in_synthetic_balls: For each real row, the number of synthetic balls it lies in, of shape (n, k's).
+        nearest: For the set of all rows: "real to real", "synthetic to synthetic", "real to synthetic" and
+            "synthetic to real"; empty for other subsets.
+    """
+
+    ks: tuple[int, ...]
+    real_radii: np.ndarray
+    synthetic_radii: np.ndarray
+    in_real_balls: np.ndarray
+    held_by_real: np.ndarray
+    in_synthetic_balls: np.ndarray
+    nearest: dict[str, Nearest]
+
+
+def neighbours(
+    real: np.ndarray,
+    synthetic: np.ndarray,
+    ks: Sequence[int] = (5,),
+    subsets: Mapping[str, tuple[np.ndarray, np.ndarray]] | None = None,
+) -> dict[str, Neighbours]:
+    """Finds the neighbours of all rows, and of the rows of each subset among themselves, in one pass.
+
+    Distances are bounded in the type of the features with the error of their sums. Where the bound leaves open who is
+    nearer, the distance is computed from the features in float64. So duplicates and ties are right: a copy lies at
+    distance 0, and two equal distances are equal.
+
+    Args:
+        real: Real features, of shape (n, d).
+        synthetic: Synthetic features, of shape (m, d).
+        ks: Numbers of neighbours; several cost no more products than one.
+        subsets: For each name, the real and the synthetic rows as indices or as masks.
+
+    Returns:
+        The neighbours for each name, and those of all rows under ''.
+
+    Example:
+        >>> line = np.arange(8.0)[:, None]
+        >>> found = neighbours(line, line[:4] + 0.25, ks=(1,))[""]
+        >>> found.real_radii[:, 0].tolist(), found.in_real_balls[:, 0].tolist()
+        ([1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0], [2, 2, 2, 2])
+        >>> found.nearest["synthetic to real"].distances.tolist()
+        [0.25, 0.25, 0.25, 0.25]
+    """
+    sides = two_sides(real, synthetic)
+    visitor = NeighbourVisitor(*sides, ks, all_subsets(*sides, subsets))
+    sweep(*sides, [visitor])
+    return visitor.results()
+
+
+class NeighbourVisitor(Visitor):
+    """Finds neighbours while tiles pass."""
+
+    def __init__(self, real: Side, synthetic: Side, ks: Sequence[int], subsets: Mapping[str, Subset]) -> None:
+        self.ks = tuple(sorted({*ks}))
+        self.scratch = np.empty(0, real.features.dtype)
+        self.subsets = subsets
+        most = self.ks[-1]
+        self.real = {name: _Closest(real, real, rows.real, rows.real, most) for name, rows in subsets.items()}
+        self.synthetic = {
+            name: _Closest(synthetic, synthetic, rows.synthetic, rows.synthetic, most) for name, rows in subsets.items()
+        }
+        everything = subsets[ALL]
+        self.to_synthetic = _Closest(real, synthetic, everything.real, everything.synthetic, 1)
+        self.to_real = _Closest(synthetic, real, everything.synthetic, everything.real, 1)
+        self.balls: dict[str, _Balls] = {}
+
+    def within(self, tile: Tile, is_real: bool) -> None:
+        """Sees pairs within one set."""
+        low = self._lower_bounds(tile)
+        for closest in (self.real if is_real else self.synthetic).values():
+            closest.offer(tile, low)
+
+    def between(self, tile: Tile) -> None:
+        """Sees real x synthetic pairs."""
+        if not self.balls:
+            self.balls = {
+                name: _Balls(rows, self.real[name].radii(self.ks), self.synthetic[name].radii(self.ks))
+                for name, rows in self.subsets.items()
+            }
+        low = self._lower_bounds(tile)
+        self.to_synthetic.offer(tile, low)
+        self.to_real.offer(tile, low)
+        for balls in self.balls.values():
+            balls.offer(tile, low)
+
+    def results(self) -> dict[str, Neighbours]:
+        """Returns what was found, when all tiles have passed."""
+        nearest = {
+            "real to real": self.real[ALL].nearest(),
+            "synthetic to synthetic": self.synthetic[ALL].nearest(),
+            "real to synthetic": self.to_synthetic.nearest(),
+            "synthetic to real": self.to_real.nearest(),
+        }
+        return {
+            name: Neighbours(
+                self.ks,
+                np.sqrt(balls.real_squares),
+                np.sqrt(balls.synthetic_squares),
+                balls.in_real_balls,
+                balls.held_by_real,
+                balls.in_synthetic_balls,
+                nearest if name == ALL else {},
+            )
+            for name, balls in self.balls.items()
+        }
+
+    def _lower_bounds(self, tile: Tile) -> np.ndarray:
+        """Returns what the squared distances of a tile are at least, in a buffer that is used again.
+
+        The sum of d products in floating point is off by at most d/2 eps |x||y|, and |x||y| <= (|x|² + |y|²) / 2.
+        """
+        count = tile.products.size
+        if len(self.scratch) < count:
+            self.scratch = np.empty(count, tile.products.dtype)
+        low = self.scratch[:count].reshape(tile.products.shape)
+        share = 1 - _slack(tile.one)
+        np.multiply(tile.products, -2, out=low)
+        low += (share * tile.one.squares[tile.rows]).astype(low.dtype)[:, None]
+        low += (share * tile.two.squares[tile.columns]).astype(low.dtype)
+        return low
+
+
+def _slack(side: Side) -> float:
+    """Returns the error of a squared distance in the features' type, as a share of |x|² + |y|²."""
+    return float((side.features.shape[1] / 2 + 8) * np.finfo(side.features.dtype).eps)
+
+
+def _rounded_up(values: np.ndarray, kind: np.dtype) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        return np.nextafter(values.astype(kind), np.array(np.inf, kind))
+
+
+class _Place(NamedTuple):
+    """The part of a tile that belongs to a subset."""
+
+    low: np.ndarray
+    rows: slice  # positions in the subset's first list
+    columns: slice  # positions in its second
+
+
+def _place(tile: Tile, low: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> _Place | None:
+    first = slice(*np.searchsorted(rows, (tile.rows.start, tile.rows.stop)))
+    second = slice(*np.searchsorted(columns, (tile.columns.start, tile.columns.stop)))
+    mine, theirs = rows[first] - tile.rows.start, columns[second] - tile.columns.start
+    if not len(mine) or not len(theirs):
+        return None
+    if len(mine) < low.shape[0]:
+        low = low.take(mine, axis=0)
+    if len(theirs) < low.shape[1]:
+        low = low.take(theirs, axis=1)
+    return _Place(low, first, second)
+
+
+class _Closest:
+    """The exact k smallest distances of each row of one list to the rows of another."""
+
+    def __init__(self, one: Side, two: Side, rows: np.ndarray, columns: np.ndarray, k: int) -> None:
+        self.one, self.two, self.rows, self.columns = one, two, rows, columns
+        self.squares = np.full((len(rows), k), np.inf)  # ascending
+        self.indices = np.full((len(rows), k), -1, np.intp)
+        self.bounds = self._first_bounds(k)
+
+    def _first_bounds(self, k: int) -> np.ndarray:
+        """Returns upper bounds of the k-th smallest squared distances, from distances to a sample of the columns."""
+        kind = self.one.features.dtype
+        bounds = np.full(len(self.rows), np.inf)
+        sample = self.columns[:: max(1, len(self.columns) // SAMPLE)][:SAMPLE]
+        skip = 1 if self.one is self.two else 0  # the row itself may be in the sample
+        if len(sample) < k + skip:
+            return _rounded_up(bounds, kind)
+        share = 1 + _slack(self.one)
+        y = self.two.features[sample] - self.two.centre
+        for start in range(0, len(self.rows), SAMPLE):
+            rows = self.rows[start : start + SAMPLE]
+            high = (self.one.features[rows] - self.one.centre) @ y.T
+            high *= -2
+            high += (share * self.one.squares[rows]).astype(kind)[:, None]
+            high += (share * self.two.squares[sample]).astype(kind)
+            high.partition(k + skip - 1, axis=1)
+            bounds[start : start + len(rows)] = np.maximum(high[:, k + skip - 1], 0)
+        # A distance that equals its bound must pass the strict comparison, after one more rounding.
+        return _rounded_up(bounds * (1 + 4 * np.finfo(kind).eps) + np.finfo(kind).tiny, kind)
+
+    def offer(self, tile: Tile, low: np.ndarray) -> None:
+        """Takes what is nearer than what was known."""
+        turned = tile.one is not self.one
+        if turned:
+            place = _place(tile, low, self.columns, self.rows)
+            if place is not None:
+                self._take(place.low < self.bounds[place.columns], place.columns.start, place.rows.start, turned=True)
+            return
+        place = _place(tile, low, self.rows, self.columns)
+        if place is None:
+            return
+        hits = place.low < self.bounds[place.rows, None]
+        if tile.diagonal:
+            np.fill_diagonal(hits, False)
+        self._take(hits, place.rows.start, place.columns.start)
+        if tile.within and not tile.diagonal:
+            hits = place.low < self.bounds[place.columns]
+            self._take(hits, place.columns.start, place.rows.start, turned=True)
+
+    def _take(self, hits: np.ndarray, first_row: int, first_column: int, turned: bool = False) -> None:
+        rows, columns = np.divmod(np.flatnonzero(hits), hits.shape[1])
+        if turned:
+            order = np.argsort(columns, kind="stable")
+            rows, columns = columns[order], rows[order]
+        if not len(rows):
+            return
+        rows, columns = self.rows[rows + first_row], self.columns[columns + first_column]
+        self._merge(rows, columns, exact_squares(self.one, self.two, rows, columns))
+
+    def _merge(self, rows: np.ndarray, columns: np.ndarray, squares: np.ndarray) -> None:
+        """Merges pairs, sorted by row, into the k best of each row."""
+        k = self.squares.shape[1]
+        touched, starts, counts = np.unique(rows, return_index=True, return_counts=True)
+        places = np.searchsorted(self.rows, touched)
+        nth = np.arange(len(rows)) - np.repeat(starts, counts)
+        width = k + int(counts.max())
+        known = np.full((len(touched), width), np.inf)
+        indices = np.full((len(touched), width), -1, np.intp)
+        known[:, :k], indices[:, :k] = self.squares[places], self.indices[places]
+        line = np.repeat(np.arange(len(touched)), counts)
+        known[line, k + nth], indices[line, k + nth] = squares, columns
+        order = np.argsort(known, axis=1, kind="stable")[:, :k]
+        self.squares[places] = best = np.take_along_axis(known, order, axis=1)
+        self.indices[places] = np.take_along_axis(indices, order, axis=1)
+        last = _rounded_up(best[:, -1], self.bounds.dtype)
+        last[best[:, -1] == 0] = -np.inf  # nothing is nearer than a copy
+        self.bounds[places] = np.minimum(self.bounds[places], last)
+
+    def radii(self, ks: Sequence[int]) -> np.ndarray:
+        """Returns the squared distances to the k-th neighbours; NaN where there are fewer."""
+        found = self.squares[:, [k - 1 for k in ks]]
+        return np.where(np.isfinite(found), found, np.nan)
+
+    def nearest(self) -> Nearest:
+        return Nearest(np.sqrt(self.squares[:, 0]), self.indices[:, 0])
+
+
+class _Balls:
+    """Counts the points in the balls of one subset."""
+
+    def __init__(self, rows: Subset, real_squares: np.ndarray, synthetic_squares: np.ndarray) -> None:
+        self.rows, self.real_squares, self.synthetic_squares = rows, real_squares, synthetic_squares
+        self.in_real_balls = np.zeros(synthetic_squares.shape, np.int64)
+        self.held_by_real = np.zeros(real_squares.shape, np.int64)
+        self.in_synthetic_balls = np.zeros(real_squares.shape, np.int64)
+
+    def offer(self, tile: Tile, low: np.ndarray) -> None:
+        """Counts the pairs of a real x synthetic tile."""
+        place = _place(tile, low, self.rows.real, self.rows.synthetic)
+        if place is None:
+            return
+        i, j, inside = self._inside(tile, place, self.real_squares[place.rows], 0)
+        _count(self.held_by_real, place.rows, i, inside)
+        _count(self.in_real_balls, place.columns, j, inside)
+        i, j, inside = self._inside(tile, place, self.synthetic_squares[place.columns], 1)
+        _count(self.in_synthetic_balls, place.rows, i, inside)
+
+    def _inside(
+        self, tile: Tile, place: _Place, squares: np.ndarray, axis: int
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Returns the pairs that may lie in a ball, and whether they do for each k."""
+        largest = _rounded_up(squares[:, -1], place.low.dtype)
+        hits = place.low < (largest[:, None] if axis == 0 else largest)
+        found = np.flatnonzero(hits)
+        i, j = np.divmod(found, hits.shape[1])
+        rows, columns = self.rows.real[i + place.rows.start], self.rows.synthetic[j + place.columns.start]
+        below = place.low.ravel()[found].astype(np.float64)
+        above = below + 3 * _slack(tile.one) * (tile.one.squares[rows] + tile.two.squares[columns])
+        limits = squares[i if axis == 0 else j]
+        open_ = ((below[:, None] < limits) & (above[:, None] >= limits)).any(axis=1)
+        above[open_] = exact_squares(tile.one, tile.two, rows[open_], columns[open_])
+        return i, j, above[:, None] < limits
+
+
+def _count(counts: np.ndarray, part: slice, places: np.ndarray, inside: np.ndarray) -> None:
+    for column in range(counts.shape[1]):
+        counts[part, column] += np.bincount(places[inside[:, column]], minlength=part.stop - part.start)
+
+
+def precision(found: Neighbours, k: int = 5, synthetic_groups: np.ndarray | None = None) -> Estimate:
+    """Returns the share of synthetic rows that lie in a real ball (Kynkäänniemi et al. 2019).
+
+    precision = mean_j [any_i |r_i - s_j| < radius_k(r_i)]. One real outlier with a large ball raises it; compare with
+    density. It depends on the sizes of both sets: compare only values of equal sizes, and with the floor.
+
+    Args:
+        found: Neighbours of a subset.
+        k: One of `found.ks`.
+        synthetic_groups: The unit of each synthetic row, such as its prompt, of shape (m,).
+
+    Returns:
+        The share, with the binomial standard error for new synthetic rows and a fixed real set.
+    """
+    return _share(found, k, found.in_real_balls, synthetic_groups, "over synthetic rows, real set fixed")
+
+
+def recall(found: Neighbours, k: int = 5, real_groups: np.ndarray | None = None) -> Estimate:
+    """Returns the share of real rows that lie in a synthetic ball (Kynkäänniemi et al. 2019).
+
+    recall = mean_i [any_j |r_i - s_j| < radius_k(s_j)]. Outliers of the synthetic set raise it; compare with coverage.
+
+    Args:
+        found: Neighbours of a subset.
+        k: One of `found.ks`.
+        real_groups: The unit of each real row, such as its patient, of shape (n,).
+
+    Returns:
+        The share, with the standard error over real groups for a fixed synthetic set.
+    """
+    return _share(found, k, found.in_synthetic_balls, real_groups, "over real rows, synthetic set fixed")
+
+
+def coverage(found: Neighbours, k: int = 5, real_groups: np.ndarray | None = None) -> Estimate:
+    """Returns the share of real rows whose ball holds a synthetic row (Naeem et al. 2020).
+
+    coverage = mean_i [min_j |r_i - s_j| < radius_k(r_i)]. Of two samples of one distribution and of one size it is
+    about 1 - 2^-k, not 1.
+
+    Args:
+        found: Neighbours of a subset.
+        k: One of `found.ks`.
+        real_groups: The unit of each real row, such as its patient, of shape (n,).
+
+    Returns:
+        The share, with the standard error over real groups for a fixed synthetic set.
+    """
+    return _share(found, k, found.held_by_real, real_groups, "over real rows, synthetic set fixed")
+
+
+def density(found: Neighbours, k: int = 5, real_groups: np.ndarray | None = None) -> Estimate:
+    """Returns the mean number of real balls that a synthetic row lies in, over k (Naeem et al. 2020).
+
+    density = 1 / (k m) Σ_j Σ_i [|r_i - s_j| < radius_k(r_i)]. It is about 1 for two samples of one distribution, and
+    exceeds 1 where synthetic rows crowd in dense places, as a model without diversity makes them.
+
+    Args:
+        found: Neighbours of a subset.
+        k: One of `found.ks`.
+        real_groups: The unit of each real row, such as its patient, of shape (n,).
+
+    Returns:
+        The density, with the standard error of a two-sample U-statistic whose radii are fixed.
+    """
+    n, m = len(found.real_radii), len(found.synthetic_radii)
+    groups = check_groups(real_groups, n)
+    reason = _refusal(found, k)
+    if reason:
+        return refused(n, m, reason)
+    column = found.ks.index(k)
+    by_synthetic = found.in_real_balls[:, column] / k
+    by_real = found.held_by_real[:, column] * (n / (k * m))
+    se = np.sqrt(mean_variance(by_synthetic) + mean_variance(by_real, groups))
+    notes = ("standard error: U-statistic, radii fixed",)
+    return normal_estimate(float(by_synthetic.mean()), float(se), n, m, notes, (0, np.inf))
+
+
+def _share(found: Neighbours, k: int, counts: np.ndarray, groups: np.ndarray | None, method: str) -> Estimate:
+    n, m = len(found.real_radii), len(found.synthetic_radii)
+    groups = check_groups(groups, len(counts))
+    reason = _refusal(found, k)
+    if reason:
+        return refused(n, m, reason)
+    hits = (counts[:, found.ks.index(k)] > 0).astype(np.float64)
+    se = float(np.sqrt(mean_variance(hits, groups)))
+    units = count_groups(len(hits), groups)
+    return proportion_estimate(float(hits.mean()), se, units, n, m, (f"standard error: {method}",))
+
+
+def _refusal(found: Neighbours, k: int) -> str:
+    n, m = len(found.real_radii), len(found.synthetic_radii)
+    if k not in found.ks:
+        raise ValueError(f"neighbours were found for k in {found.ks}, not for {k}")
+    return "" if min(n, m) > k + 1 else f"needs more than {k + 1} rows a side"
