@@ -8,7 +8,7 @@ import numpy as np
 
 from pipeline.errors import StepError
 
-BLOCK_BYTES = 1 << 24  # of a block of rows in float64
+BLOCK_BYTES = 1 << 23  # of a block of rows in float64
 
 
 def check_features(*sets: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -50,7 +50,7 @@ def check_groups(groups: np.ndarray | None, rows: int) -> np.ndarray | None:
 
 
 def row_blocks(features: np.ndarray, rows: np.ndarray | None = None) -> Iterator[tuple[int, np.ndarray]]:
-    """Yields the rows of an array in blocks whose float64 copies have at most 16 MiB.
+    """Yields the rows of an array in blocks whose float64 copies have at most 8 MiB.
 
     Args:
         features: An array of shape (n, d).

@@ -187,7 +187,8 @@ def cmmd(
     with other features, name them. Verified in the authors' code (google-research, cmmd): sigma, the factor, the
     kernel and the encoder. That code averages over all pairs including each row with itself (see `cmmd_biased`), which
     adds a positive bias of about 1000 (1 - mean k) (1/n + 1/m). Not verified: that their CLIP features come with length
-    1; here rows are scaled to it. On the unit sphere this kernel is nearly linear, so CMMD is close to 10 |mean x - mean y|².
+    1; here rows are scaled to it. On the unit sphere this kernel is nearly linear: CMMD is close to
+    10 |mean x - mean y|².
 
     Args:
         sums: What `kernel_sums` returns for "cmmd".

@@ -18,7 +18,7 @@ from pipeline.evaluate.estimate import (
 from pipeline.evaluate.features import check_groups
 from pipeline.evaluate.pairs import ALL, Side, Subset, Tile, Visitor, all_subsets, exact_squares, sweep, two_sides
 
-SAMPLE = 1024  # columns that bound each row's k-th distance from above before the pass
+WAITING = 1 << 20  # pairs of one subset that wait for their distance: 12 MiB
 
 
 class Nearest(NamedTuple):
@@ -199,90 +199,126 @@ def _place(tile: Tile, low: np.ndarray, rows: np.ndarray, columns: np.ndarray) -
 
 
 class _Closest:
-    """The exact k smallest distances of each row of one list to the rows of another."""
+    """The exact k smallest distances of each row of one list to the rows of another.
+
+    A pair whose lower bound exceeds the k-th smallest upper bound of its row cannot be among the k. The others wait,
+    and most of them are dropped as the bounds fall; the distances of those that remain are computed in float64.
+    """
 
     def __init__(self, one: Side, two: Side, rows: np.ndarray, columns: np.ndarray, k: int) -> None:
         self.one, self.two, self.rows, self.columns = one, two, rows, columns
-        self.squares = np.full((len(rows), k), np.inf)  # ascending
+        self.kind = one.features.dtype
+        self.squares = np.full((len(rows), k), np.inf)  # exact, ascending
         self.indices = np.full((len(rows), k), -1, np.intp)
-        self.bounds = self._first_bounds(k)
-
-    def _first_bounds(self, k: int) -> np.ndarray:
-        """Returns upper bounds of the k-th smallest squared distances, from distances to a sample of the columns."""
-        kind = self.one.features.dtype
-        bounds = np.full(len(self.rows), np.inf)
-        sample = self.columns[:: max(1, len(self.columns) // SAMPLE)][:SAMPLE]
-        skip = 1 if self.one is self.two else 0  # the row itself may be in the sample
-        if len(sample) < k + skip:
-            return _rounded_up(bounds, kind)
-        share = 1 + _slack(self.one)
-        y = self.two.features[sample] - self.two.centre
-        for start in range(0, len(self.rows), SAMPLE):
-            rows = self.rows[start : start + SAMPLE]
-            high = (self.one.features[rows] - self.one.centre) @ y.T
-            high *= -2
-            high += (share * self.one.squares[rows]).astype(kind)[:, None]
-            high += (share * self.two.squares[sample]).astype(kind)
-            high.partition(k + skip - 1, axis=1)
-            bounds[start : start + len(rows)] = np.maximum(high[:, k + skip - 1], 0)
-        # A distance that equals its bound must pass the strict comparison, after one more rounding.
-        return _rounded_up(bounds * (1 + 4 * np.finfo(kind).eps) + np.finfo(kind).tiny, kind)
+        self.highs = np.full((len(rows), k), np.inf, self.kind)  # the k smallest upper bounds, ascending
+        self.bounds = np.full(len(rows), np.inf, self.kind)  # a pair must have a smaller lower bound
+        self.waiting: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []  # rows, columns, lower bounds
+        self.count = 0
 
     def offer(self, tile: Tile, low: np.ndarray) -> None:
-        """Takes what is nearer than what was known."""
-        turned = tile.one is not self.one
-        if turned:
-            place = _place(tile, low, self.columns, self.rows)
-            if place is not None:
-                self._take(place.low < self.bounds[place.columns], place.columns.start, place.rows.start, turned=True)
-            return
-        place = _place(tile, low, self.rows, self.columns)
+        """Takes the pairs of a tile that may be among the nearest."""
+        if tile.one is self.one:
+            self._offer(tile, low, turned=False)
+        if tile.two is self.one and not tile.diagonal:
+            self._offer(tile, low, turned=True)
+
+    def _offer(self, tile: Tile, low: np.ndarray, turned: bool) -> None:
+        place = _place(tile, low, *((self.columns, self.rows) if turned else (self.rows, self.columns)))
         if place is None:
             return
-        hits = place.low < self.bounds[place.rows, None]
+        mine, theirs = (place.columns, place.rows) if turned else (place.rows, place.columns)
+        if np.isinf(self.bounds[mine]).any():
+            self._first_bounds(place.low.T if turned else place.low, mine, theirs, tile.diagonal)
+        limits = self.bounds[mine]
+        hits = place.low < (limits if turned else limits[:, None])
         if tile.diagonal:
             np.fill_diagonal(hits, False)
-        self._take(hits, place.rows.start, place.columns.start)
-        if tile.within and not tile.diagonal:
-            hits = place.low < self.bounds[place.columns]
-            self._take(hits, place.columns.start, place.rows.start, turned=True)
-
-    def _take(self, hits: np.ndarray, first_row: int, first_column: int, turned: bool = False) -> None:
-        rows, columns = np.divmod(np.flatnonzero(hits), hits.shape[1])
-        if turned:
-            order = np.argsort(columns, kind="stable")
-            rows, columns = columns[order], rows[order]
-        if not len(rows):
+        found = np.flatnonzero(hits)
+        if not len(found):
             return
-        rows, columns = self.rows[rows + first_row], self.columns[columns + first_column]
-        self._merge(rows, columns, exact_squares(self.one, self.two, rows, columns))
+        i, j = np.divmod(found, hits.shape[1])
+        lows = place.low.ravel()[found]
+        if turned:
+            order = np.argsort(j, kind="stable")
+            i, j, lows = j[order], i[order], lows[order]
+        i, j = i + mine.start, j + theirs.start
+        self._lower(i, _rounded_up(lows + self._width(i, j), self.kind))
+        self.waiting.append((i.astype(np.int32), j.astype(np.int32), lows))
+        self.count += len(i)
+        if self.count > WAITING:
+            self._settle()
 
-    def _merge(self, rows: np.ndarray, columns: np.ndarray, squares: np.ndarray) -> None:
-        """Merges pairs, sorted by row, into the k best of each row."""
+    def _first_bounds(self, low: np.ndarray, mine: slice, theirs: slice, diagonal: bool) -> None:
+        """Bounds the k-th distance of rows that have no bound yet, by those of one tile."""
         k = self.squares.shape[1]
-        touched, starts, counts = np.unique(rows, return_index=True, return_counts=True)
-        places = np.searchsorted(self.rows, touched)
-        nth = np.arange(len(rows)) - np.repeat(starts, counts)
-        width = k + int(counts.max())
-        known = np.full((len(touched), width), np.inf)
-        indices = np.full((len(touched), width), -1, np.intp)
-        known[:, :k], indices[:, :k] = self.squares[places], self.indices[places]
-        line = np.repeat(np.arange(len(touched)), counts)
-        known[line, k + nth], indices[line, k + nth] = squares, columns
-        order = np.argsort(known, axis=1, kind="stable")[:, :k]
-        self.squares[places] = best = np.take_along_axis(known, order, axis=1)
-        self.indices[places] = np.take_along_axis(indices, order, axis=1)
-        last = _rounded_up(best[:, -1], self.bounds.dtype)
-        last[best[:, -1] == 0] = -np.inf  # nothing is nearer than a copy
-        self.bounds[places] = np.minimum(self.bounds[places], last)
+        if low.shape[1] < k + diagonal:
+            return
+        values = low.copy(order="C")
+        if diagonal:
+            np.fill_diagonal(values, np.inf)
+        values.partition(k - 1, axis=1)
+        squares = self.two.squares[self.columns[theirs]].max() + self.one.squares[self.rows[mine]]
+        bounds = _rounded_up(values[:, k - 1] + 3 * _slack(self.one) * squares, self.kind)
+        self.bounds[mine] = np.minimum(self.bounds[mine], np.maximum(bounds, np.finfo(self.kind).tiny))
+
+    def _width(self, i: np.ndarray, j: np.ndarray) -> np.ndarray:
+        """Returns how far the upper bound of a squared distance lies above the lower one, at most."""
+        return 3 * _slack(self.one) * (self.one.squares[self.rows[i]] + self.two.squares[self.columns[j]])
+
+    def _lower(self, i: np.ndarray, highs: np.ndarray) -> None:
+        """Lowers the bounds of rows by the upper bounds of pairs, sorted by row."""
+        touched, line, place = _lines(i)
+        k = self.highs.shape[1]
+        table = np.full((len(touched), k + int(place.max()) + 1), np.inf, self.kind)
+        table[:, :k] = self.highs[touched]
+        table[line, k + place] = highs
+        table.partition(k - 1, axis=1)
+        self.highs[touched] = table[:, :k]
+        # A distance that equals the bound must pass the strict comparison.
+        limits = np.maximum(_rounded_up(table[:, k - 1], self.kind), np.finfo(self.kind).tiny)
+        self.bounds[touched] = np.minimum(self.bounds[touched], limits)
+
+    def _settle(self) -> None:
+        """Computes the distances of the pairs that still may be among the nearest."""
+        if not self.waiting:
+            return
+        i, j, lows = (np.concatenate(part) for part in zip(*self.waiting))
+        self.waiting, self.count = [], 0
+        kept = np.flatnonzero(lows < self.bounds[i])
+        kept = kept[np.argsort(i[kept], kind="stable")]
+        i, j = i[kept], j[kept]
+        if not len(i):
+            return
+        squares = exact_squares(self.one, self.two, self.rows[i], self.columns[j])
+        touched, line, place = _lines(i)
+        k = self.squares.shape[1]
+        width = k + int(place.max()) + 1
+        table, indices = np.full((len(touched), width), np.inf), np.full((len(touched), width), -1, np.intp)
+        table[:, :k], indices[:, :k] = self.squares[touched], self.indices[touched]
+        table[line, k + place], indices[line, k + place] = squares, self.columns[j]
+        order = np.argsort(table, axis=1, kind="stable")[:, :k]
+        self.squares[touched] = best = np.take_along_axis(table, order, axis=1)
+        self.indices[touched] = np.take_along_axis(indices, order, axis=1)
+        limits = _rounded_up(best[:, -1], self.kind)
+        limits[best[:, -1] == 0] = -np.inf  # nothing is nearer than a copy
+        self.bounds[touched] = np.minimum(self.bounds[touched], limits)
 
     def radii(self, ks: Sequence[int]) -> np.ndarray:
         """Returns the squared distances to the k-th neighbours; NaN where there are fewer."""
+        self._settle()
         found = self.squares[:, [k - 1 for k in ks]]
         return np.where(np.isfinite(found), found, np.nan)
 
     def nearest(self) -> Nearest:
+        """Returns the nearest rows."""
+        self._settle()
         return Nearest(np.sqrt(self.squares[:, 0]), self.indices[:, 0])
+
+
+def _lines(i: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns the different values of sorted numbers, and for each number which value it is and how often it came."""
+    touched, starts, counts = np.unique(i, return_index=True, return_counts=True)
+    return touched, np.repeat(np.arange(len(touched)), counts), np.arange(len(i)) - np.repeat(starts, counts)
 
 
 class _Balls:

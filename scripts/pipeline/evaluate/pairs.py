@@ -13,10 +13,9 @@ from typing import NamedTuple
 import numpy as np
 
 from pipeline.errors import StepError
-from pipeline.evaluate.features import check_features, row_blocks
+from pipeline.evaluate.features import BLOCK_BYTES, check_features, row_blocks
 
 TILE_ROWS, TILE_COLUMNS = 1024, 2048  # 8 MiB in float32
-EXACT_PAIRS = 2048  # distances that are recomputed at once: 2,048 x d differences in float64
 ALL = ""  # the name of the subset of all rows
 
 
@@ -182,8 +181,9 @@ def exact_squares(one: Side, two: Side, i: np.ndarray, j: np.ndarray) -> np.ndar
         j: Rows of `two`, of shape (p,).
     """
     found = np.empty(len(i))
-    for start in range(0, len(i), EXACT_PAIRS):
-        part = slice(start, start + EXACT_PAIRS)
+    step = max(1, BLOCK_BYTES // (8 * one.features.shape[1]))
+    for start in range(0, len(i), step):
+        part = slice(start, start + step)
         difference = np.subtract(one.features[i[part]], two.features[j[part]], dtype=np.float64)
         found[part] = np.einsum("ij,ij->i", difference, difference)
     return found
