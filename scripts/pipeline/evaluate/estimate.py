@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 Z95 = 1.959963984540054  # the normal distribution's 97.5 % quantile
+UNKNOWN = "fewer than two rows or groups on a side: no standard error"
 
 
 class Estimate(NamedTuple):
@@ -46,6 +47,8 @@ def normal_estimate(
     bounds: tuple[float, float] = (-math.inf, math.inf),
 ) -> Estimate:
     """Returns an estimate with the interval value ± 1.96 se, cut at the bounds of the metric."""
+    if not math.isfinite(se):
+        return Estimate(float(value), None, None, None, n_real, n_synthetic, (*notes, UNKNOWN))
     low, high = (min(max(value + sign * Z95 * se, bounds[0]), bounds[1]) for sign in (-1, 1))
     return Estimate(float(value), float(se), float(low), float(high), n_real, n_synthetic, notes)
 
@@ -58,8 +61,8 @@ def proportion_estimate(
     Args:
         value: The proportion.
         se: Its standard error. With groups it exceeds the binomial one; the interval then is that of the effective
-            number of rows, value (1 - value) / se².
-        units: Number of independent units, the effective number of rows where `se` is 0.
+            number of rows, p (1 - p) / se² with p = (value units + 1) / (units + 2).
+        units: Number of independent units; the effective number is not greater.
         n_real: Number of real rows.
         n_synthetic: Number of synthetic rows.
         notes: Notes of the estimate.
@@ -72,7 +75,10 @@ def proportion_estimate(
         >>> zero.ci_low, round(zero.ci_high, 3)
         (0.0, 0.037)
     """
-    n = value * (1 - value) / se**2 if se > 0 else units
+    if not math.isfinite(se):
+        return Estimate(float(value), None, None, None, n_real, n_synthetic, (*notes, UNKNOWN))
+    smooth = (value * units + 1) / (units + 2)
+    n = min(units, smooth * (1 - smooth) / se**2) if se > 0 else units
     centre = (value + Z95**2 / (2 * n)) / (1 + Z95**2 / n)
     half = Z95 / (1 + Z95**2 / n) * math.sqrt(value * (1 - value) / n + Z95**2 / (4 * n * n))
     low, high = max(0.0, min(value, centre - half)), min(1.0, max(value, centre + half))

@@ -18,7 +18,7 @@ from pipeline.evaluate.estimate import (
 from pipeline.evaluate.features import check_groups
 from pipeline.evaluate.pairs import ALL, Side, Subset, Tile, Visitor, all_subsets, exact_squares, sweep, two_sides
 
-WAITING = 1 << 20  # pairs of one subset that wait for their distance: 12 MiB
+WAITING = 1 << 16  # pairs of a subset that may wait for their distance, at least; 12 bytes each
 
 
 class Nearest(NamedTuple):
@@ -115,11 +115,17 @@ class NeighbourVisitor(Visitor):
         everything = subsets[ALL]
         self.to_synthetic = _Closest(real, synthetic, everything.real, everything.synthetic, 1)
         self.to_real = _Closest(synthetic, real, everything.synthetic, everything.real, 1)
+        self.real_is_settled = False
         self.balls: dict[str, _Balls] = {}
+        self.own: dict[str, Nearest] = {}
 
     def within(self, tile: Tile, is_real: bool) -> None:
         """Sees pairs within one set."""
         low = self._lower_bounds(tile)
+        if not is_real and not self.real_is_settled:
+            self.real_is_settled = True
+            for closest in self.real.values():
+                closest.settle()
         for closest in (self.real if is_real else self.synthetic).values():
             closest.offer(tile, low)
 
@@ -130,6 +136,11 @@ class NeighbourVisitor(Visitor):
                 name: _Balls(rows, self.real[name].radii(self.ks), self.synthetic[name].radii(self.ks))
                 for name, rows in self.subsets.items()
             }
+            self.own = {
+                "real to real": self.real[ALL].nearest(),
+                "synthetic to synthetic": self.synthetic[ALL].nearest(),
+            }
+            self.real, self.synthetic = {}, {}
         low = self._lower_bounds(tile)
         self.to_synthetic.offer(tile, low)
         self.to_real.offer(tile, low)
@@ -139,8 +150,7 @@ class NeighbourVisitor(Visitor):
     def results(self) -> dict[str, Neighbours]:
         """Returns what was found, when all tiles have passed."""
         nearest = {
-            "real to real": self.real[ALL].nearest(),
-            "synthetic to synthetic": self.synthetic[ALL].nearest(),
+            **self.own,
             "real to synthetic": self.to_synthetic.nearest(),
             "synthetic to real": self.to_real.nearest(),
         }
@@ -218,11 +228,11 @@ class _Closest:
         self.one, self.two, self.rows, self.columns = one, two, rows, columns
         self.kind = one.features.dtype
         self.squares = np.full((len(rows), k), np.inf)  # exact, ascending
-        self.indices = np.full((len(rows), k), -1, np.intp)
+        self.indices = np.full((len(rows), k), -1, np.int32)
         self.highs = np.full((len(rows), k), np.inf, self.kind)  # the k smallest upper bounds, ascending
         self.bounds = np.full(len(rows), np.inf, self.kind)  # a pair must have a smaller lower bound
         self.waiting: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []  # rows, columns, lower bounds
-        self.count = 0
+        self.count, self.limit = 0, max(WAITING, 2 * k * len(rows))
 
     def offer(self, tile: Tile, low: np.ndarray) -> None:
         """Takes the pairs of a tile that may be among the nearest."""
@@ -254,8 +264,10 @@ class _Closest:
         self._lower(i, _rounded_up(lows + self._width(i, j), self.kind))
         self.waiting.append((i.astype(np.int32), j.astype(np.int32), lows))
         self.count += len(i)
-        if self.count > WAITING:
-            self._settle()
+        if self.count > self.limit:
+            self._drop()
+        if self.count > 0.75 * self.limit:
+            self.settle()
 
     def _first_bounds(self, low: np.ndarray, mine: slice, theirs: slice, diagonal: bool) -> None:
         """Bounds the k-th distance of rows that have no bound yet, by those of one tile."""
@@ -287,22 +299,29 @@ class _Closest:
         limits = np.maximum(_rounded_up(table[:, k - 1], self.kind), np.finfo(self.kind).tiny)
         self.bounds[touched] = np.minimum(self.bounds[touched], limits)
 
-    def _settle(self) -> None:
-        """Computes the distances of the pairs that still may be among the nearest."""
-        if not self.waiting:
-            return
+    def _drop(self) -> None:
+        """Drops the pairs that cannot be among the nearest any more."""
         i, j, lows = (np.concatenate(part) for part in zip(*self.waiting))
+        kept = lows < self.bounds[i]
+        self.waiting = [(i[kept], j[kept], lows[kept])]
+        self.count = len(self.waiting[0][0])
+
+    def settle(self) -> None:
+        """Computes the distances of the pairs that still may be among the nearest."""
+        if not self.count:
+            return
+        self._drop()
+        [(i, j, _)] = self.waiting
         self.waiting, self.count = [], 0
-        kept = np.flatnonzero(lows < self.bounds[i])
-        kept = kept[np.argsort(i[kept], kind="stable")]
-        i, j = i[kept], j[kept]
+        order = np.argsort(i, kind="stable")
+        i, j = i[order], j[order]
         if not len(i):
             return
         squares = exact_squares(self.one, self.two, self.rows[i], self.columns[j])
         touched, line, place = _lines(i)
         k = self.squares.shape[1]
         width = k + int(place.max()) + 1
-        table, indices = np.full((len(touched), width), np.inf), np.full((len(touched), width), -1, np.intp)
+        table, indices = np.full((len(touched), width), np.inf), np.full((len(touched), width), -1, np.int32)
         table[:, :k], indices[:, :k] = self.squares[touched], self.indices[touched]
         table[line, k + place], indices[line, k + place] = squares, self.columns[j]
         order = np.argsort(table, axis=1, kind="stable")[:, :k]
@@ -314,14 +333,14 @@ class _Closest:
 
     def radii(self, ks: Sequence[int]) -> np.ndarray:
         """Returns the squared distances to the k-th neighbours; NaN where there are fewer."""
-        self._settle()
+        self.settle()
         found = self.squares[:, [k - 1 for k in ks]]
         return np.where(np.isfinite(found), found, np.nan)
 
     def nearest(self) -> Nearest:
         """Returns the nearest rows."""
-        self._settle()
-        return Nearest(np.sqrt(self.squares[:, 0]), self.indices[:, 0])
+        self.settle()
+        return Nearest(np.sqrt(self.squares[:, 0]), self.indices[:, 0].copy())
 
 
 def _lines(i: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
