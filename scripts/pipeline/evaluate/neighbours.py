@@ -246,7 +246,7 @@ class _Closest:
         if place is None:
             return
         mine, theirs = (place.columns, place.rows) if turned else (place.rows, place.columns)
-        if np.isinf(self.bounds[mine]).any():
+        if np.isposinf(self.bounds[mine]).any():
             self._first_bounds(place.low.T if turned else place.low, mine, theirs, tile.diagonal)
         limits = self.bounds[mine]
         hits = place.low < (limits if turned else limits[:, None])
@@ -266,8 +266,8 @@ class _Closest:
         self.count += len(i)
         if self.count > self.limit:
             self._drop()
-        if self.count > 0.75 * self.limit:
-            self.settle()
+            if self.count > 0.75 * self.limit:
+                self.settle()
 
     def _first_bounds(self, low: np.ndarray, mine: slice, theirs: slice, diagonal: bool) -> None:
         """Bounds the k-th distance of rows that have no bound yet, by those of one tile."""
@@ -313,20 +313,21 @@ class _Closest:
         self._drop()
         [(i, j, _)] = self.waiting
         self.waiting, self.count = [], 0
-        order = np.argsort(i, kind="stable")
-        i, j = i[order], j[order]
         if not len(i):
             return
-        squares = exact_squares(self.one, self.two, self.rows[i], self.columns[j])
-        touched, line, place = _lines(i)
-        k = self.squares.shape[1]
-        width = k + int(place.max()) + 1
-        table, indices = np.full((len(touched), width), np.inf), np.full((len(touched), width), -1, np.int32)
-        table[:, :k], indices[:, :k] = self.squares[touched], self.indices[touched]
-        table[line, k + place], indices[line, k + place] = squares, self.columns[j]
-        order = np.argsort(table, axis=1, kind="stable")[:, :k]
-        self.squares[touched] = best = np.take_along_axis(table, order, axis=1)
-        self.indices[touched] = np.take_along_axis(indices, order, axis=1)
+        order = np.argsort(i, kind="stable")  # rows that are read together lie together
+        i, j = i[order], j[order]
+        new, k = exact_squares(self.one, self.two, self.rows[i], self.columns[j]), self.squares.shape[1]
+        touched = np.unique(i)
+        rows = np.concatenate([np.repeat(touched, k), i])
+        squares = np.concatenate([self.squares[touched].ravel(), new])
+        indices = np.concatenate([self.indices[touched].ravel(), self.columns[j]])
+        order = np.lexsort((squares, rows))
+        _, line, place = _lines(rows[order])
+        kept = place < k
+        at = touched[line[kept]], place[kept]
+        self.squares[at], self.indices[at] = squares[order[kept]], indices[order[kept]]
+        best = self.squares[touched]
         limits = _rounded_up(best[:, -1], self.kind)
         limits[best[:, -1] == 0] = -np.inf  # nothing is nearer than a copy
         self.bounds[touched] = np.minimum(self.bounds[touched], limits)
