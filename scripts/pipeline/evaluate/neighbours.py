@@ -107,50 +107,55 @@ class NeighbourVisitor(Visitor):
         self.ks = tuple(sorted({*ks}))
         self.scratch = np.empty(0, real.features.dtype)
         self.subsets = subsets
-        most = self.ks[-1]
-        self.real = {name: _Closest(real, real, rows.real, rows.real, most) for name, rows in subsets.items()}
-        self.synthetic = {
-            name: _Closest(synthetic, synthetic, rows.synthetic, rows.synthetic, most) for name, rows in subsets.items()
-        }
-        everything = subsets[ALL]
-        self.to_synthetic = _Closest(real, synthetic, everything.real, everything.synthetic, 1)
-        self.to_real = _Closest(synthetic, real, everything.synthetic, everything.real, 1)
-        self.real_is_settled = False
+        self.sides = {"real": real, "synthetic": synthetic}
+        self.closest: dict[str, _Closest] = {}  # of the set that passes
+        self.radii: dict[str, dict[str, np.ndarray]] = {}
+        self.nearest: dict[str, Nearest] = {}
         self.balls: dict[str, _Balls] = {}
-        self.own: dict[str, Nearest] = {}
 
     def within(self, tile: Tile, is_real: bool) -> None:
         """Sees pairs within one set."""
+        if not self.closest:
+            self._begin("real")
+        if not is_real and "real" not in self.radii:
+            self._finish("real")
+            self._begin("synthetic")
         low = self._lower_bounds(tile)
-        if not is_real and not self.real_is_settled:
-            self.real_is_settled = True
-            for closest in self.real.values():
-                closest.settle()
-        for closest in (self.real if is_real else self.synthetic).values():
+        for closest in self.closest.values():
             closest.offer(tile, low)
 
     def between(self, tile: Tile) -> None:
         """Sees real x synthetic pairs."""
         if not self.balls:
+            self._finish("synthetic")
             self.balls = {
-                name: _Balls(rows, self.real[name].radii(self.ks), self.synthetic[name].radii(self.ks))
+                name: _Balls(rows, self.radii["real"][name], self.radii["synthetic"][name])
                 for name, rows in self.subsets.items()
             }
-            self.own = {
-                "real to real": self.real[ALL].nearest(),
-                "synthetic to synthetic": self.synthetic[ALL].nearest(),
-            }
-            self.real, self.synthetic = {}, {}
+            rows = self.subsets[ALL]
+            self.to_synthetic = _Closest(tile.one, tile.two, rows.real, rows.synthetic, 1)
+            self.to_real = _Closest(tile.two, tile.one, rows.synthetic, rows.real, 1)
         low = self._lower_bounds(tile)
         self.to_synthetic.offer(tile, low)
         self.to_real.offer(tile, low)
         for balls in self.balls.values():
             balls.offer(tile, low)
 
+    def _begin(self, name: str) -> None:
+        side, k = self.sides[name], self.ks[-1]
+        for subset, both in self.subsets.items():
+            rows = both.real if name == "real" else both.synthetic
+            self.closest[subset] = _Closest(side, side, rows, rows, k)
+
+    def _finish(self, name: str) -> None:
+        self.radii[name] = {subset: closest.radii(self.ks) for subset, closest in self.closest.items()}
+        self.nearest[f"{name} to {name}"] = self.closest[ALL].nearest()
+        self.closest = {}
+
     def results(self) -> dict[str, Neighbours]:
         """Returns what was found, when all tiles have passed."""
         nearest = {
-            **self.own,
+            **self.nearest,
             "real to synthetic": self.to_synthetic.nearest(),
             "synthetic to real": self.to_real.nearest(),
         }
@@ -232,7 +237,7 @@ class _Closest:
         self.highs = np.full((len(rows), k), np.inf, self.kind)  # the k smallest upper bounds, ascending
         self.bounds = np.full(len(rows), np.inf, self.kind)  # a pair must have a smaller lower bound
         self.waiting: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []  # rows, columns, lower bounds
-        self.count, self.limit = 0, max(WAITING, 2 * k * len(rows))
+        self.count, self.limit = 0, max(WAITING, 3 * k * len(rows) // 2)
 
     def offer(self, tile: Tile, low: np.ndarray) -> None:
         """Takes the pairs of a tile that may be among the nearest."""
