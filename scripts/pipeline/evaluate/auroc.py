@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from pipeline.errors import StepError
-from pipeline.evaluate.estimate import Estimate, mean_variance, normal_estimate, refused
+from pipeline.evaluate.estimate import Estimate, mean_variance, normal_estimate, refused, size_notes
 from pipeline.evaluate.features import check_groups
 
 
@@ -61,7 +61,7 @@ def _auroc(scores: np.ndarray, targets: np.ndarray, groups: np.ndarray | None, r
     scores, positive = scores[kept], targets[kept] == 1
     positives, negatives = int(positive.sum()), int((~positive).sum())
     sides = (len(scores), 0) if real else (0, len(scores))
-    notes = (f"{positives:,} positive, {negatives:,} negative",)
+    notes: tuple[str, ...] = (f"{positives:,} positive, {negatives:,} negative",)
     if np.isnan(targets).sum() < len(targets) and not len(scores):
         return refused(*sides, "the classifier does not know this label")
     if not positives or not negatives:
@@ -71,6 +71,7 @@ def _auroc(scores: np.ndarray, targets: np.ndarray, groups: np.ndarray | None, r
     placements[positive] = (ranks[positive] - mid_ranks(scores[positive])) / negatives
     placements[~positive] = 1 - (ranks[~positive] - mid_ranks(scores[~positive])) / positives
     value = float(placements[positive].mean())
+    notes = (*notes, *size_notes(len(scores)))
     if min(positives, negatives) < 2:
         return Estimate(value, None, None, None, *sides, (*notes, "one row of a class: no standard error"))
     if groups is None:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 Z95 = 1.959963984540054  # the normal distribution's 97.5 % quantile
+FEW = 50
 UNKNOWN = "fewer than two rows or groups on a side: no standard error"
 
 
@@ -83,6 +84,16 @@ def proportion_estimate(
     half = Z95 / (1 + Z95**2 / n) * math.sqrt(value * (1 - value) / n + Z95**2 / (4 * n * n))
     low, high = max(0.0, min(value, centre - half)), min(1.0, max(value, centre + half))
     return Estimate(float(value), float(se), float(low), float(high), n_real, n_synthetic, notes)
+
+
+def size_notes(*sizes: int) -> tuple[str, ...]:
+    """Returns a warning if a set is so small that a standard error from its rows is a guess.
+
+    Example:
+        >>> size_notes(49, 500), size_notes(50)
+        (('fewer than 50 rows: value and interval are rough',), ())
+    """
+    return (f"fewer than {FEW} rows: value and interval are rough",) if min(sizes) < FEW else ()
 
 
 def mean_variance(influence: np.ndarray, groups: np.ndarray | None = None) -> float:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pipeline.errors import StepError
-from pipeline.evaluate.estimate import Estimate, mean_variance, normal_estimate, refused
+from pipeline.evaluate.estimate import Estimate, mean_variance, normal_estimate, refused, size_notes
 from pipeline.evaluate.features import check_features, check_groups
 from pipeline.evaluate.pairs import Side, Subset, Tile, Visitor, all_subsets, sweep, two_sides
 
@@ -225,7 +225,7 @@ def _mmd(
     of_real = 2 * (sums.real / (n - 1) - sums.real_synthetic / m)
     of_synthetic = 2 * (sums.synthetic / (m - 1) - sums.synthetic_real / n)
     se = math.sqrt(mean_variance(of_real, groups[0]) + mean_variance(of_synthetic, groups[1]))
-    return normal_estimate(scale * value, scale * se, n, m, ("standard error: U-statistic",))
+    return normal_estimate(scale * value, scale * se, n, m, (*size_notes(n, m), "standard error: U-statistic"))
 
 
 def polynomial_mmd(real: np.ndarray, synthetic: np.ndarray) -> float:
@@ -286,7 +286,7 @@ def kid_of_subsets(
         for _ in range(subsets)
     ]
     value, sd, smaller = float(np.mean(values)), float(np.std(values, ddof=1)), min(n, m)
-    notes = (f"{subsets} subsets of {size:,}",)
+    notes = (*size_notes(n, m), f"{subsets} subsets of {size:,}")
     if 2 * size > smaller:
         return Estimate(value, None, None, None, n, m, (*notes, "no standard error: subsets of most of the rows"))
     se = sd * math.sqrt(1 / subsets + size / (smaller - size))

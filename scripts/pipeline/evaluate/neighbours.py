@@ -14,6 +14,7 @@ from pipeline.evaluate.estimate import (
     normal_estimate,
     proportion_estimate,
     refused,
+    size_notes,
 )
 from pipeline.evaluate.features import check_groups
 from pipeline.evaluate.pairs import ALL, Side, Subset, Tile, Visitor, all_subsets, exact_squares, sweep, two_sides
@@ -504,7 +505,7 @@ def density(
     by_synthetic = found.in_real_balls[:, column] / k
     by_real = found.held_by_real[:, column] * (n / (k * m))
     se = np.sqrt(mean_variance(by_synthetic, groups[1]) + mean_variance(by_real, groups[0]))
-    notes = ("standard error: U-statistic, radii fixed",)
+    notes = (*size_notes(n, m), "standard error: U-statistic, radii fixed")
     return normal_estimate(float(by_synthetic.mean()), float(se), n, m, notes, (0, np.inf))
 
 
@@ -527,7 +528,7 @@ def _share(
     losses = only[:, column] * (sizes[other_side] / len(hits))
     variance = mean_variance(hits, checked[counted_side]) + mean_variance(losses, checked[other_side])
     units = count_groups(len(hits), checked[counted_side])
-    notes = ("standard error: jackknife over both sides, radii fixed",)
+    notes = (*size_notes(*sizes), "standard error: jackknife over both sides, radii fixed")
     return proportion_estimate(float(hits.mean()), float(np.sqrt(variance)), units, *sizes, notes)
 
 

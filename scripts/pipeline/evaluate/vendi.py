@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.evaluate.estimate import Estimate, mean_variance, normal_estimate, refused
+from pipeline.evaluate.estimate import Estimate, mean_variance, normal_estimate, refused, size_notes
 from pipeline.evaluate.features import check_features, check_groups, row_blocks, unit_rows
 
 NEGLIGIBLE = 1e-12  # an eigenvalue below this share of the largest counts as 0
@@ -96,6 +96,7 @@ def vendi(
         variance += mean_variance(score.influence, None if units is None else units[chosen])
     ratio = scores[1] / scores[0]
     notes: tuple[str, ...] = (
+        *size_notes(rows),
         f"{scores[1]:.4g} over {scores[0]:.4g}, at {rows:,} rows",
         "standard error: delta method",
     )

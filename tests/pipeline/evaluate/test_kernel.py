@@ -109,6 +109,11 @@ def test_subsets_are_seeded_and_agree_with_the_whole() -> None:
     assert abs(found.value - whole.value) < 2 * found.se
 
 
+def test_few_rows_are_marked() -> None:
+    few, enough = (kid(kernel_sums(drawn(n, 3), drawn(60, 3, 1))["kid"][""]) for n in (49, 50))
+    assert "rough" in few.notes[0] and "rough" not in enough.notes[0]
+
+
 def test_unknown_kernels_are_refused() -> None:
     with pytest.raises(ValueError, match="unknown kernels"):
         kernel_sums(drawn(3, 2), drawn(3, 2), ["rbf"])
