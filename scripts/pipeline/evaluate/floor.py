@@ -90,10 +90,11 @@ def real_floor(
 def affordable_splits(n: int, splits: int = SPLITS) -> int:
     """Returns how many splits a metric of all pairs should have, so that its floor costs less than its value.
 
-    All of them up to 10,000 rows, and then as many as cost the same, at least one.
+    All of them up to 4,000 rows a part, and then as many as cost the same, at least one. At such sizes one split tells
+    the floor well: its deviation falls as n^-1/2 at least.
 
     Example:
-        >>> affordable_splits(5_000), affordable_splits(20_000), affordable_splits(40_000)
+        >>> affordable_splits(3_000), affordable_splits(8_000), affordable_splits(40_000)
         (10, 2, 1)
     """
-    return max(1, min(splits, round(splits * (10_000 / max(n, 1)) ** 2)))
+    return max(1, min(splits, round(splits * (4_000 / max(n, 1)) ** 2)))

@@ -40,6 +40,6 @@ def test_a_refused_metric_has_no_floor() -> None:
 
 
 @given(st.integers(0, 10**6))
-def test_a_floor_of_pairs_costs_no_more_than_ten_splits_of_ten_thousand_rows(n: int) -> None:
+def test_a_floor_of_pairs_costs_no_more_than_ten_splits_of_four_thousand_rows(n: int) -> None:
     splits = affordable_splits(n)
-    assert 1 <= splits <= 10 and (splits == 1 or splits * n**2 <= 10 * 10_000**2 * 1.5)
+    assert 1 <= splits <= 10 and (splits == 1 or splits * n**2 <= 10 * 4_000**2 * 1.5)
