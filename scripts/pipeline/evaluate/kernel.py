@@ -75,7 +75,9 @@ class KernelVisitor(Visitor):
         self.sums = {
             kernel: {part: np.zeros((len(side), len(subsets))) for part, side in shapes.items()} for kernel in kernels
         }
-        self.shifts = {id(side): _shifts(side, kind) for side in (real, synthetic)}
+        # With z = x - c and w = y - c, x'y = z'w + z'c + w'c + c'c.
+        self.shifts = {id(side): side.shifts.astype(kind) for side in (real, synthetic)}
+        self.constant = float(np.square(real.centre, dtype=np.float64).sum())
         lengths = {id(side): np.where(side.lengths > 0, side.lengths, np.inf) for side in (real, synthetic)}
         self.scales = {key: (1 / found).astype(kind) for key, found in lengths.items()}
         self.buffers = [np.empty(0, kind), np.empty(0, kind)]
@@ -115,7 +117,7 @@ class KernelVisitor(Visitor):
         first, second = id(tile.one), id(tile.two)
         inner = self._buffer(0, tile)
         np.add(tile.products, self.shifts[first][tile.rows, None], out=inner)
-        inner += self.shifts[second][tile.columns] + _constant(tile.one)
+        inner += self.shifts[second][tile.columns] + self.constant
         found = []
         if "cmmd" in self.kernels:
             cosines = self._buffer(1, tile)
@@ -146,15 +148,6 @@ def _indicators(count: int, rows: Sequence[np.ndarray], kind: np.dtype) -> np.nd
     for column, members in enumerate(rows):
         found[members, column] = 1
     return found
-
-
-def _shifts(side: Side, kind: np.dtype) -> np.ndarray:
-    return side.shifts.astype(kind)
-
-
-def _constant(side: Side) -> float:
-    """Returns c'c: with z = x - c, x'y = z'w + z'c + w'c + c'c."""
-    return float(np.square(side.centre.astype(np.float64)).sum())
 
 
 def kid(

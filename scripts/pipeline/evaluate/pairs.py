@@ -107,6 +107,8 @@ def all_subsets(
         synthetic: The synthetic side.
         subsets: For each name, the real and the synthetic rows as indices or as a mask.
     """
+    if ALL in (subsets or {}):
+        raise ValueError("the name '' is that of the subset of all rows")
     found = {ALL: Subset(np.arange(len(real)), np.arange(len(synthetic)))}
     for name, pair in (subsets or {}).items():
         parts = []
