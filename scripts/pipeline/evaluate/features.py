@@ -49,6 +49,22 @@ def check_groups(groups: np.ndarray | None, rows: int) -> np.ndarray | None:
     return np.unique(groups, return_inverse=True)[1].ravel()
 
 
+def chosen_rows(
+    features: np.ndarray, groups: np.ndarray | None, rows: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Returns the indices of the rows to use, and their groups as integers.
+
+    Args:
+        features: An array of shape (n, d).
+        groups: The group of each row of the array, of shape (n,).
+        rows: Indices of the rows; all by default.
+    """
+    groups = check_groups(groups, len(features))
+    if rows is None:
+        return np.arange(len(features)), groups
+    return rows, None if groups is None else np.unique(groups[rows], return_inverse=True)[1].ravel()
+
+
 def row_blocks(features: np.ndarray, rows: np.ndarray | None = None) -> Iterator[tuple[int, np.ndarray]]:
     """Yields the rows of an array in blocks whose float64 copies have at most 8 MiB.
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pipeline.evaluate.estimate import Estimate, mean_variance, normal_estimate, refused
-from pipeline.evaluate.features import check_features, check_groups, row_blocks
+from pipeline.evaluate.features import check_features, chosen_rows, row_blocks
 from pipeline.evaluate.moments import Moments, moments_of
 
 MIN_ROWS = 50  # a side; below it FD is refused
@@ -61,6 +61,7 @@ def fd(
     real_groups: np.ndarray | None = None,
     synthetic_groups: np.ndarray | None = None,
     seed: int = 0,
+    rows: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> FrechetResult:
     """Returns FD between two sets of features, with standard error.
 
@@ -81,6 +82,8 @@ def fd(
         real_groups: The unit of each real row, such as its patient, of shape (n,); each row by default.
         synthetic_groups: The same of the synthetic rows.
         seed: Seeds the blocks of the jackknife.
+        rows: Indices of the real and of the synthetic rows to use, such as those of a label, without copies of large
+            sets; all by default.
 
     Returns:
         FD and the influence of each row.
@@ -95,16 +98,21 @@ def fd(
         (True, (2000,))
     """
     real, synthetic = check_features(real, synthetic)
-    groups = check_groups(real_groups, len(real)), check_groups(synthetic_groups, len(synthetic))
-    n, m, d = len(real), len(synthetic), real.shape[1]
+    of_real, of_synthetic = rows or (None, None)
+    real_rows, real_groups = chosen_rows(real, real_groups, of_real)
+    synthetic_rows, synthetic_groups = chosen_rows(synthetic, synthetic_groups, of_synthetic)
+    groups = real_groups, synthetic_groups
+    n, m, d = len(real_rows), len(synthetic_rows), real.shape[1]
     if min(n, m) < MIN_ROWS:
         return FrechetResult(refused(n, m, f"FD needs at least {MIN_ROWS} rows a side; use KID"), None, None)
     notes = _warnings(min(n, m), d)
     if min(n, m) >= DELTA_FROM * d:
-        value, influences = _delta(real, synthetic)
+        value, influences = _delta(real, synthetic, real_rows, synthetic_rows)
         se = math.sqrt(sum(mean_variance(part, group) for part, group in zip(influences, groups)))
         notes += ("standard error: delta method",)
         return FrechetResult(normal_estimate(value, se, n, m, notes, (0, math.inf)), *influences)
+    if rows is not None:
+        real, synthetic = real[real_rows], synthetic[synthetic_rows]
     value = fd_value(real, synthetic)
     rng = np.random.default_rng(seed)
     sides = ((real, synthetic, groups[0]), (synthetic, real, groups[1]))
@@ -113,15 +121,21 @@ def fd(
     return FrechetResult(normal_estimate(value, se, n, m, notes, (0, math.inf)), None, None)
 
 
-def fd_value(real: np.ndarray, synthetic: np.ndarray) -> float:
+def fd_value(real: np.ndarray, synthetic: np.ndarray, rows: tuple[np.ndarray, np.ndarray] | None = None) -> float:
     """Returns FD between two sets of features, of any size from two rows on, without standard error.
 
     Args:
         real: Real features, of shape (n, d).
         synthetic: Synthetic features, of shape (m, d).
+        rows: Indices of the real and of the synthetic rows to use, such as those of a label, without copies of large
+            sets; all by default.
     """
-    if min(len(real), len(synthetic)) >= real.shape[1]:
-        return frechet_distance(moments_of(real), moments_of(synthetic))
+    of_real, of_synthetic = rows or (None, None)
+    sizes = [len(all_rows if part is None else part) for all_rows, part in ((real, of_real), (synthetic, of_synthetic))]
+    if min(sizes) >= real.shape[1]:
+        return frechet_distance(moments_of(real, of_real), moments_of(synthetic, of_synthetic))
+    if rows is not None:
+        real, synthetic = real[rows[0]], synthetic[rows[1]]
     small, large = sorted((real, synthetic), key=len)
     few = _centred(small)
     roots = np.linalg.svd(few @ _factor(large), compute_uv=False).sum() / math.sqrt(len(small) - 1)
@@ -170,8 +184,10 @@ def _factor(features: np.ndarray) -> np.ndarray:
     return _root(moments_of(features).covariance)
 
 
-def _delta(real: np.ndarray, synthetic: np.ndarray) -> tuple[float, tuple[np.ndarray, np.ndarray]]:
-    one, two = moments_of(real), moments_of(synthetic)
+def _delta(
+    real: np.ndarray, synthetic: np.ndarray, real_rows: np.ndarray, synthetic_rows: np.ndarray
+) -> tuple[float, tuple[np.ndarray, np.ndarray]]:
+    one, two = moments_of(real, real_rows), moments_of(synthetic, synthetic_rows)
     values, vectors = np.linalg.eigh(one.covariance)
     root = (vectors * np.sqrt(np.clip(values, 0, None))) @ vectors.T
     inverse = (vectors * _inverse_root(values)) @ vectors.T
@@ -180,8 +196,8 @@ def _delta(real: np.ndarray, synthetic: np.ndarray) -> tuple[float, tuple[np.nda
     inner_inverse = (inner_vectors * _inverse_root(inner)) @ inner_vectors.T
     value = _distance(one, two, float(np.sqrt(np.clip(inner, 0, None)).sum()))
     identity = np.eye(len(values))
-    of_real = _influence(real, one.mean, two.mean, identity - inverse @ inner_root @ inverse)
-    of_synthetic = _influence(synthetic, two.mean, one.mean, identity - root @ inner_inverse @ root)
+    of_real = _influence(real, real_rows, one.mean, two.mean, identity - inverse @ inner_root @ inverse)
+    of_synthetic = _influence(synthetic, synthetic_rows, two.mean, one.mean, identity - root @ inner_inverse @ root)
     return value, (of_real, of_synthetic)
 
 
@@ -190,9 +206,11 @@ def _inverse_root(values: np.ndarray) -> np.ndarray:
     return np.where(kept, 1 / np.sqrt(np.where(kept, values, 1)), 0)
 
 
-def _influence(features: np.ndarray, mean: np.ndarray, other_mean: np.ndarray, form: np.ndarray) -> np.ndarray:
-    found = np.empty(len(features))
-    for start, block in row_blocks(features):
+def _influence(
+    features: np.ndarray, rows: np.ndarray, mean: np.ndarray, other_mean: np.ndarray, form: np.ndarray
+) -> np.ndarray:
+    found = np.empty(len(rows))
+    for start, block in row_blocks(features, rows):
         centred = block - mean
         linear = 2 * centred @ (mean - other_mean)
         found[start : start + len(block)] = linear + np.einsum("ij,ij->i", centred @ form, centred)

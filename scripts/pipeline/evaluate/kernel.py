@@ -247,7 +247,12 @@ def _cubes(one: np.ndarray, two: np.ndarray) -> np.ndarray:
 
 
 def kid_of_subsets(
-    real: np.ndarray, synthetic: np.ndarray, subsets: int = SUBSETS, size: int = SUBSET_SIZE, seed: int = 0
+    real: np.ndarray,
+    synthetic: np.ndarray,
+    subsets: int = SUBSETS,
+    size: int = SUBSET_SIZE,
+    seed: int = 0,
+    rows: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> Estimate:
     """Returns KID as the mean over random subsets, as it is usually reported (Bińkowski et al. 2018).
 
@@ -260,6 +265,8 @@ def kid_of_subsets(
         subsets: Number of subsets.
         size: Rows of a subset on each side; at most the smaller set.
         seed: Seeds the choice.
+        rows: Indices of the real and of the synthetic rows to use, such as those of a label, without copies of large
+            sets; all by default.
 
     Returns:
         KID, with the standard error sd (1/B + size / (n - size))^½ of B subsets with deviation sd and the smaller n:
@@ -267,7 +274,8 @@ def kid_of_subsets(
         rows as independent. With a size of more than n / 2 there is none: see `kid`.
     """
     real, synthetic = check_features(real, synthetic)
-    n, m = len(real), len(synthetic)
+    mine, theirs = rows or (np.arange(len(real)), np.arange(len(synthetic)))
+    n, m = len(mine), len(theirs)
     if subsets < 2:
         raise StepError(f"KID needs at least 2 subsets: {subsets}")
     size = min(size, n, m)
@@ -275,7 +283,7 @@ def kid_of_subsets(
         return refused(n, m, "needs at least 2 rows a side")
     rng = np.random.default_rng(seed)
     values = [
-        polynomial_mmd(real[rng.choice(n, size, replace=False)], synthetic[rng.choice(m, size, replace=False)])
+        polynomial_mmd(real[rng.choice(mine, size, replace=False)], synthetic[rng.choice(theirs, size, replace=False)])
         for _ in range(subsets)
     ]
     value, sd, smaller = float(np.mean(values)), float(np.std(values, ddof=1)), min(n, m)

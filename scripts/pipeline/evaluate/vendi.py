@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pipeline.evaluate.estimate import Estimate, mean_variance, normal_estimate, refused, size_notes
-from pipeline.evaluate.features import check_features, check_groups, row_blocks, unit_rows
+from pipeline.evaluate.features import check_features, chosen_rows, row_blocks, unit_rows
 
 NEGLIGIBLE = 1e-12  # an eigenvalue below this share of the largest counts as 0
 
@@ -25,7 +25,7 @@ class VendiScore(NamedTuple):
     influence: np.ndarray
 
 
-def vendi_score(features: np.ndarray) -> VendiScore:
+def vendi_score(features: np.ndarray, rows: np.ndarray | None = None) -> VendiScore:
     """Returns exp(-Σ l ln l) over the eigenvalues l of K/n, with the cosine kernel K (Friedman and Dieng 2023).
 
     The nonzero eigenvalues of K/n, n x n, are those of X'X/n, d x d, with rows of length 1; so the smaller is used. The
@@ -33,28 +33,29 @@ def vendi_score(features: np.ndarray) -> VendiScore:
 
     Args:
         features: Features of shape (n, d), with at least one row.
+        rows: Indices of the rows to use; all by default.
 
     Example:
         >>> round(vendi_score(np.eye(3)).value, 6), round(vendi_score(np.ones((5, 3))).value, 6)
         (3.0, 1.0)
     """
     features = check_features(features)[0]
-    count = len(features)
+    count = len(features) if rows is None else len(rows)
     if count < features.shape[1]:
-        unit = unit_rows(features.astype(np.float64))
+        unit = unit_rows((features if rows is None else features[rows]).astype(np.float64))
         values, vectors = np.linalg.eigh(unit @ unit.T / count)
         logs = _logarithms(values)
         # x' ln(C) x with C = X'X/n: row i of X ln(C) X' = n V (l ln l) V' for K/n = V l V'.
         quadratic = count * np.square(vectors) @ (np.clip(values, 0, None) * logs)
     else:
         gram = np.zeros((features.shape[1], features.shape[1]))
-        for _, block in row_blocks(features):
+        for _, block in row_blocks(features, rows):
             unit = unit_rows(block.astype(np.float64))
             gram += unit.T @ unit
         values, vectors = np.linalg.eigh(gram / count)
         logs = _logarithms(values)
         quadratic = np.concatenate(
-            [np.square(unit_rows(block.astype(np.float64)) @ vectors) @ logs for _, block in row_blocks(features)]
+            [np.square(unit_rows(block.astype(np.float64)) @ vectors) @ logs for _, block in row_blocks(features, rows)]
         )
     entropy = -float((np.clip(values, 0, None) * logs).sum())
     return VendiScore(math.exp(entropy), -quadratic - entropy)
@@ -66,6 +67,7 @@ def vendi(
     real_groups: np.ndarray | None = None,
     synthetic_groups: np.ndarray | None = None,
     seed: int = 0,
+    rows: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> Estimate:
     """Returns the Vendi score of the synthetic set over that of the real set, at one number of rows.
 
@@ -78,31 +80,41 @@ def vendi(
         real_groups: The unit of each real row, such as its patient, of shape (n,).
         synthetic_groups: The same of the synthetic rows.
         seed: Seeds which rows of the larger set are left out.
+        rows: Indices of the real and of the synthetic rows to use, such as those of a label, without copies of large
+            sets; all by default.
 
     Returns:
         The ratio, with the standard error of the delta method; the numbers of rows are those used.
     """
     real, synthetic = check_features(real, synthetic)
-    groups = check_groups(real_groups, len(real)), check_groups(synthetic_groups, len(synthetic))
-    rows = min(len(real), len(synthetic))
-    if rows < 2:
-        return refused(len(real), len(synthetic), "needs at least 2 rows a side")
+    of_real, of_synthetic = rows or (None, None)
+    sides = (
+        (real, *chosen_rows(real, real_groups, of_real)),
+        (
+            synthetic,
+            *chosen_rows(synthetic, synthetic_groups, of_synthetic),
+        ),
+    )
+    sizes = [len(part) for _, part, _ in sides]
+    count = min(sizes)
+    if count < 2:
+        return refused(sizes[0], sizes[1], "needs at least 2 rows a side")
     rng = np.random.default_rng(seed)
     scores, variance = [], 0.0
-    for features, units in zip((real, synthetic), groups):
-        chosen = np.sort(rng.choice(len(features), rows, replace=False))
-        score = vendi_score(features if len(features) == rows else features[chosen])
+    for features, part, units in sides:
+        chosen = np.sort(rng.choice(len(part), count, replace=False))
+        score = vendi_score(features, part[chosen])
         scores.append(score.value)
         variance += mean_variance(score.influence, None if units is None else units[chosen])
     ratio = scores[1] / scores[0]
     notes: tuple[str, ...] = (
-        *size_notes(rows),
-        f"{scores[1]:.4g} over {scores[0]:.4g}, at {rows:,} rows",
+        *size_notes(count),
+        f"{scores[1]:.4g} over {scores[0]:.4g}, at {count:,} rows",
         "standard error: delta method",
     )
-    if rows < real.shape[1]:
+    if count < real.shape[1]:
         notes += (f"fewer rows than features ({real.shape[1]}): the score is bounded by the number of rows",)
-    return normal_estimate(ratio, ratio * math.sqrt(variance), rows, rows, notes, (0, math.inf))
+    return normal_estimate(ratio, ratio * math.sqrt(variance), count, count, notes, (0, math.inf))
 
 
 def _logarithms(values: np.ndarray) -> np.ndarray:

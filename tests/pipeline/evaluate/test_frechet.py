@@ -124,6 +124,16 @@ def test_constant_features_are_no_trouble() -> None:
     assert padded.value == pytest.approx(plain.value, rel=1e-8) and padded.se == pytest.approx(plain.se, rel=1e-6)
 
 
+@pytest.mark.parametrize("d", [4, 30, 90])
+def test_chosen_rows_are_those_of_the_copies(d: int) -> None:
+    x, y, patients = drawn(200, d), drawn(150, d, 1), np.arange(200) // 3
+    rows = np.arange(0, 200, 2), np.arange(20, 100)
+    chosen, copied = fd(x, y, patients, rows=rows), fd(x[rows[0]], y[rows[1]], patients[rows[0]])
+    assert chosen.estimate == copied.estimate
+    assert fd_value(x, y, rows) == pytest.approx(copied.estimate.value, rel=1e-10)
+    assert (chosen.real is None) == (copied.real is None) == (d > 26)
+
+
 def test_wrong_groups_are_an_error() -> None:
     with pytest.raises(StepError, match="groups must have the shape"):
         fd(drawn(60, 3), drawn(60, 3, 1), np.arange(59))

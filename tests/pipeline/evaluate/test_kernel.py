@@ -104,6 +104,8 @@ def test_subsets_are_seeded_and_agree_with_the_whole() -> None:
     x, y = drawn(2000, 5), drawn(1500, 5, 1) + 0.2
     found = kid_of_subsets(x, y, size=100)
     assert found == kid_of_subsets(x, y, size=100) != kid_of_subsets(x, y, size=100, seed=1)
+    rows = np.arange(5, 1500), np.arange(900)
+    assert kid_of_subsets(x, y, size=100, rows=rows) == kid_of_subsets(x[rows[0]], y[rows[1]], size=100)
     whole = kid(kernel_sums(x, y)["kid"][""])
     assert found.se == pytest.approx(whole.se, rel=0.4) and found.se and found.value and whole.value
     assert abs(found.value - whole.value) < 2 * found.se

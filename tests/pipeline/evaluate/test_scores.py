@@ -52,6 +52,13 @@ def test_a_set_of_few_different_images_is_less_diverse_at_one_number_of_rows() -
     assert same.value == 1 and found == vendi(x, poor) and vendi(x[:1], x).value is None
 
 
+@pytest.mark.parametrize("d", [5, 60])
+def test_vendi_of_chosen_rows_is_that_of_the_copies(d: int) -> None:
+    x, y, patients = drawn(90, d), drawn(80, d, 1), np.arange(90) // 2
+    rows = np.arange(0, 90, 2), np.arange(30)
+    assert vendi(x, y, patients, rows=rows) == vendi(x[rows[0]], y[rows[1]], patients[rows[0]])
+
+
 # Inception Score
 
 
