@@ -29,6 +29,7 @@ and one package for each step:
     pack           a folder of images and a CSV to a SOURCE
     parquet        SOURCE to a Parquet dataset repository: convert, verify, card, croissant.json, publish
     quality        judge each image with a vision-language model, report and apply the answers
+    evaluate       metrics of synthetic images against real ones, from their features
     benchmark      the methods that `benchmark.py` compares
 
 A package of a step imports the ground floor and never another step; the ground floor imports no step.

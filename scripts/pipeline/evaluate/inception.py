@@ -1,0 +1,62 @@
+"""The Inception Score, from the logits of a classifier."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from pipeline.evaluate.estimate import Estimate, mean_variance, normal_estimate, refused
+from pipeline.evaluate.features import check_features, row_blocks
+
+SPLITS = 10
+
+
+def inception_score(logits: np.ndarray, splits: int = SPLITS, seed: int | None = 0) -> Estimate:
+    """Returns exp(mean_i KL(p(y|x_i) || p(y))), the mean over random splits (Salimans et al. 2016).
+
+    p(y|x) is the softmax of the classifier's logits, p(y) its mean over a split. The score uses no real image, grows
+    with the size of a split, and with Inception it tells how sure and how varied the classes of ImageNet are, which say
+    nothing of radiographs. Logits, not features before the last layer: see `chexgenbench.feature_inception_score`.
+
+    Args:
+        logits: Logits of the synthetic images, of shape (m, classes).
+        splits: Number of splits of about m / splits rows.
+        seed: Seeds the order of rows before they are split; None keeps their order.
+
+    Returns:
+        The score, from 1 to the number of classes, with the standard error of the delta method over all rows.
+
+    Example:
+        >>> round(inception_score(100 * np.eye(4)[np.arange(400) % 4], seed=None).value, 6)
+        4.0
+    """
+    logits = check_features(logits)[0]
+    m = len(logits)
+    if m < 2 * splits:
+        return refused(0, m, f"needs at least {2 * splits} rows for {splits} splits")
+    order = np.arange(m) if seed is None else np.random.default_rng(seed).permutation(m)
+    values = [math.exp(_divergences(logits, rows).mean()) for rows in np.array_split(order, splits)]
+    value = float(np.mean(values))
+    se = value * math.sqrt(mean_variance(_divergences(logits, np.arange(m))))
+    spread = float(np.std(values, ddof=1)) if splits > 1 else 0.0
+    notes = (f"mean of {splits} splits, whose standard deviation is {spread:.4g}", "standard error: delta method")
+    return normal_estimate(value, se, 0, m, notes, (1, logits.shape[1]))
+
+
+def _divergences(logits: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Returns KL(p(y|x_i) || p(y)) of each row, with p(y) the mean over these rows."""
+    total, negative_entropies = np.zeros(logits.shape[1]), np.empty(len(rows))
+    for start, block in row_blocks(logits, rows):
+        logs = _log_softmax(block)
+        total += np.exp(logs).sum(axis=0)
+        negative_entropies[start : start + len(block)] = (np.exp(logs) * logs).sum(axis=1)
+    marginal = np.log(np.maximum(total / len(rows), np.finfo(np.float64).tiny))
+    for start, block in row_blocks(logits, rows):
+        negative_entropies[start : start + len(block)] -= np.exp(_log_softmax(block)) @ marginal
+    return negative_entropies
+
+
+def _log_softmax(logits: np.ndarray) -> np.ndarray:
+    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
