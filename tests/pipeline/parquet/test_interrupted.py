@@ -21,7 +21,7 @@ import pytest
 import convert_to_parquet  # noqa: F401 - before a test changes the user
 import pipeline.parquet.shard
 from conftest import FIXTURE, ROOT, Source, contents, convert, files_of, loose, padded
-from pipeline.cli import end_on_signals
+from pipeline.cli import start
 from pipeline.errors import StepError
 from pipeline.folder import MANIFEST
 from pipeline.shards import check_space
@@ -85,8 +85,7 @@ class Run:
         with open(self.log, "w", buffering=1) as log:
             sys.stdout = sys.stderr = log
             prepare()
-            end_on_signals()
-            sys.exit(convert(source, self.output, *options))
+            start(lambda: convert(source, self.output, *options))
 
     def wait_for(self, files: int) -> None:
         """Waits until this number of files is finished; for 0, until the first was begun."""
