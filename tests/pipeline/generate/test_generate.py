@@ -455,7 +455,7 @@ def test_removed_prompts_need_overwrite(run: Run, tmp_path: Path, table: Rows) -
 
 
 def test_a_second_run_meanwhile_is_refused(run: Run, tmp_path: Path) -> None:
-    (tmp_path / "prompts.csv").write_bytes(to_csv(many(200)))
+    (tmp_path / "prompts.csv").write_bytes(to_csv(many(100)))
     arguments = [str(tmp_path / "prompts.csv"), str(tmp_path / "out"), "--callable", "drawing:draw_slowly"]
     environment = {**os.environ, "PYTHONPATH": str(Path(drawing.__file__).parent)}
     program = subprocess.Popen(
@@ -468,7 +468,7 @@ def test_a_second_run_meanwhile_is_refused(run: Run, tmp_path: Path) -> None:
         assert program.poll() is None
         time.sleep(0.01)
     program.send_signal(signal.SIGSTOP)
-    code, _, error = run(rows=many(200), function="drawing:draw_slowly")
+    code, _, error = run(rows=many(100), function="drawing:draw_slowly")
     program.send_signal(signal.SIGCONT)
     assert (code, f"another run is writing to {tmp_path / 'out'}: process {program.pid} " in error) == (1, True)
     program.communicate()

@@ -97,7 +97,7 @@ def test_killed_and_resumed(models: Path, run: Run, tmp_path: Path, table: Rows)
 @pytest.mark.xdist_group("ray")
 @pytest.mark.timeout(300)
 def test_two_workers_of_which_one_is_killed(models: Path, run: Run, tmp_path: Path, table: Rows) -> None:
-    rows = [{**row, "filename": f"{number}{row['filename']}"} for number in range(3) for row in table]
+    rows = [{**row, "filename": f"{number}{row['filename']}"} for number in range(8) for row in table]
     (tmp_path / "prompts.csv").write_bytes(to_csv(rows))
     options = ["--model", str(models / "sana"), "--steps", "2", "--size", "32", "--batch-size", "2"]
     one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}  # as Ray's workers: more threads change the last bit of pixels
@@ -106,15 +106,12 @@ def test_two_workers_of_which_one_is_killed(models: Path, run: Run, tmp_path: Pa
     command = [*PROGRAM, str(tmp_path / "prompts.csv"), str(tmp_path / "ray"), *options]
     command += ["--engine", "ray", "--workers", "2"]
     program = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    while len([*(tmp_path / "ray").glob("data/*.png")]) < 2:
+    workers: list[psutil.Process] = []
+    while len(workers) < 2 or len([*(tmp_path / "ray").glob("data/*.png")]) < 2:
         assert program.poll() is None, program.communicate()[0]
+        processes = psutil.process_iter(["cmdline"])
+        workers = [process for process in processes if "MapWorker" in " ".join(process.info["cmdline"] or [])]
         time.sleep(0.001)
-    workers = [
-        process
-        for process in psutil.process_iter(["cmdline"])
-        if "MapWorker" in " ".join(process.info["cmdline"] or [])
-    ]
-    assert len(workers) == 2
     workers[0].kill()
     output, _ = program.communicate(timeout=240)
     assert program.returncode == 0, output
