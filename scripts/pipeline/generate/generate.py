@@ -99,7 +99,7 @@ def generate(
         before, failed, start = len(folder.finished), 0, time.monotonic()
         if not folder.is_done:
             _tell(prompts, prompts_csv)
-            about["truncated_prompts"] = _count_cut(task, requests)
+            about["truncated_prompts"] = _count_cut(task, requests)  # for the provenance; no part of the request
             if missing:
                 ask = start_engine(Generation(task, batch_size), engine, workers)
                 start = time.monotonic()
