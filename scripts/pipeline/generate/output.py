@@ -27,10 +27,11 @@ from pipeline.generate.prompts import Request
 from pipeline.jobs import WorkerPool
 from pipeline.provenance import PROVENANCE, Step, new_step, parse_provenance, provenance_json
 from pipeline.shards import find_finished
+from pipeline.source_writer import METADATA
 from pipeline.table import csv_bytes
 from synthchex_75k import LABELS, Row
 
-METADATA, FAILED = "metadata.csv", "failed.csv"
+FAILED = "failed.csv"
 HEADER = ["filename", "prompt", *LABELS, "seed"]
 SAVE_INTERVAL = 60  # seconds between two writings of provenance.json and failed.csv
 STEP = "generate"
