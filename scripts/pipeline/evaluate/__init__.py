@@ -6,8 +6,9 @@
     frechet       FD, the Frechet distance of two Gaussians
     pairs         one pass over all pairs of rows, in tiles, for the two modules below
     kernel        KID and CMMD
-    neighbours    precision, recall, density, coverage; nearest neighbours
-    combined      both of these from one pass
+    neighbours    nearest neighbours, and who lies in whose ball
+    prdc          precision, recall, density, coverage
+    combined      kernels and neighbours from one pass
     vendi         the Vendi score
     inception     the Inception Score, from logits
     alignment     image-text alignment and retrieval

@@ -45,7 +45,7 @@ def pair_statistics(
 
     Example:
         >>> from pipeline.evaluate.kernel import kid
-        >>> from pipeline.evaluate.neighbours import coverage
+        >>> from pipeline.evaluate.prdc import coverage
         >>> rng = np.random.default_rng(0)
         >>> real, synthetic = rng.normal(size=(300, 4)), rng.normal(size=(200, 4))
         >>> found = pair_statistics(real, synthetic, subsets={"Edema": (real[:, 0] > 0, synthetic[:, 0] > 0)})

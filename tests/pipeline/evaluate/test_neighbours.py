@@ -10,7 +10,8 @@ from pipeline.errors import StepError
 from pipeline.evaluate import neighbours as module
 from pipeline.evaluate import pairs
 from pipeline.evaluate.combined import pair_statistics
-from pipeline.evaluate.neighbours import Neighbours, coverage, density, neighbours, precision, recall
+from pipeline.evaluate.neighbours import Neighbours, neighbours
+from pipeline.evaluate.prdc import coverage, density, precision, recall
 
 METRICS = (precision, recall, density, coverage)
 

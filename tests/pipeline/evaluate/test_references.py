@@ -16,7 +16,7 @@ from pipeline.evaluate.chexgenbench import feature_inception_score
 from pipeline.evaluate.combined import pair_statistics
 from pipeline.evaluate.frechet import fd_value
 from pipeline.evaluate.kernel import kid, polynomial_mmd
-from pipeline.evaluate.neighbours import coverage, density, precision, recall
+from pipeline.evaluate.prdc import coverage, density, precision, recall
 
 pytestmark = pytest.mark.slow
 

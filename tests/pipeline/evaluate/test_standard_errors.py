@@ -13,7 +13,7 @@ from pipeline.evaluate.combined import pair_statistics
 from pipeline.evaluate.estimate import Estimate
 from pipeline.evaluate.inception import inception_score
 from pipeline.evaluate.kernel import cmmd, kid, kid_of_subsets
-from pipeline.evaluate.neighbours import coverage, density, precision, recall
+from pipeline.evaluate.prdc import coverage, density, precision, recall
 from pipeline.evaluate.vendi import vendi
 
 DRAWS, ROWS, D = 200, 300, 6
