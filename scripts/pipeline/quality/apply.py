@@ -114,7 +114,7 @@ def _public_name(model: str) -> str:
     """Returns the name of a model; of a folder on this machine, only the last part.
 
     Example:
-        >>> _public_name("org/judge"), _public_name("/home/me/models/judge/")
+        >>> _public_name("org/judge"), _public_name("path/to/judge/")
         ('org/judge', 'judge')
     """
     parts = [part for part in model.replace("\\", "/").split("/") if part]
