@@ -50,7 +50,7 @@ collect_ignore = [] if TAKES_SCRIPTS else ["test_load_dataset.py"]
 if not importlib.util.find_spec("ray"):
     # These have an environment of their own.
     collect_ignore += ["pipeline/generate/test_pipelines.py", "tiny_pipelines.py"]
-    collect_ignore += ["pipeline/quality/test_heavy.py", "tiny_vlm.py", "pipeline/evaluate/test_references.py"]
+    collect_ignore += ["pipeline/quality/test_heavy.py", "tiny_vlm.py", "pipeline/evaluate/metrics/test_references.py"]
 
 
 def pytest_unconfigure() -> None:

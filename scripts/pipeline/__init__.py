@@ -17,6 +17,8 @@ The ground floor, modules that every step may use:
     jobs           worker processes
     progress       progress bars and log lines
     engine         a model over items: in this process, or in workers of Ray
+    machine        hardware and versions that a model runs on; errors for lack of memory
+    checkpoint     weights: a folder, a file or a name on the Hub, pinned
     imports        optional packages, and functions named MODULE:FUNCTION
     retry          retries with back-off that honour Retry-After
     hub            requests to the Hugging Face Hub
@@ -29,7 +31,7 @@ and one package for each step:
     pack           a folder of images and a CSV to a SOURCE
     parquet        SOURCE to a Parquet dataset repository: convert, verify, card, croissant.json, publish
     quality        judge each image with a vision-language model, report and apply the answers
-    evaluate       metrics of synthetic images against real ones, from their features
+    evaluate       features of images, and metrics of synthetic images against real ones from them
     benchmark      the methods that `benchmark.py` compares
 
 A package of a step imports the ground floor and never another step; the ground floor imports no step.

@@ -27,27 +27,28 @@ def check_installed(package: str) -> None:
         raise StepError(_missing(package))
 
 
-def find_module(name: str) -> Path | None:
+def find_module(name: str, option: str = "--callable") -> Path | None:
     """Returns the file of a function's module, without importing it; None where it has none.
 
     Args:
         name: `MODULE:FUNCTION`; the module is looked for in the working directory too.
+        option: That of the command line that named it, for messages.
 
     Raises:
         StepError: There is no such module, or the name is no such text.
     """
     module, _, function = name.partition(":")
     if not module or not function:
-        raise StepError(f"--callable {name}: name a function as MODULE:FUNCTION")
+        raise StepError(f"{option} {name}: name a function as MODULE:FUNCTION")
     _add_working_directory()
     try:
         found = importlib.util.find_spec(module)  # which imports the packages that a module is in
     except ModuleNotFoundError:
         found = None
     except Exception as error:  # any package may raise anything
-        raise StepError(f"--callable {name}: {describe_error(error)}") from error
+        raise StepError(f"{option} {name}: {describe_error(error)}") from error
     if not found:
-        raise StepError(f"--callable {name}: no module {module} in this folder or installed")
+        raise StepError(f"{option} {name}: no module {module} in this folder or installed")
     return Path(found.origin) if found.origin and Path(found.origin).is_file() else None
 
 
@@ -63,11 +64,12 @@ def import_optional(package: str) -> Any:
         raise StepError(f"{_missing(package)} ({one_line(error)})") from error
 
 
-def import_function(name: str) -> Callable[..., Any]:
+def import_function(name: str, option: str = "--callable") -> Callable[..., Any]:
     """Imports a function.
 
     Args:
         name: `MODULE:FUNCTION`; the module is looked for in the working directory too.
+        option: That of the command line that named it, for messages.
 
     Raises:
         StepError: It cannot be imported, or is no function.
@@ -77,9 +79,9 @@ def import_function(name: str) -> Callable[..., Any]:
     try:
         function: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
     except Exception as error:  # any module may raise anything
-        raise StepError(f"--callable {name}: {describe_error(error)}; name a function as MODULE:FUNCTION") from error
+        raise StepError(f"{option} {name}: {describe_error(error)}; name a function as MODULE:FUNCTION") from error
     if not callable(function):
-        raise StepError(f"--callable {name}: not a function; name one as MODULE:FUNCTION")
+        raise StepError(f"{option} {name}: not a function; name one as MODULE:FUNCTION")
     return function
 
 

@@ -1,20 +1,10 @@
-"""Metrics of synthetic images, as functions of features: numpy and the standard library only.
+"""From images to features, from features to metrics, from metrics to a page.
 
-    estimate      what each metric returns: value, standard error, interval, sample sizes, notes
-    features      checks of arrays; rows in blocks
-    moments       mean and covariance, merged from shards
-    frechet       FD, the Frechet distance of two Gaussians
-    pairs         one pass over all pairs of rows, in tiles, for the two modules below
-    kernel        KID and CMMD
-    neighbours    nearest neighbours, and who lies in whose ball
-    prdc          precision, recall, density, coverage
-    combined      kernels and neighbours from one pass
-    vendi         the Vendi score
-    inception     the Inception Score, from logits
-    alignment     image-text alignment and retrieval
-    auroc         AUROC for each label
-    floor         a metric between two halves of the real set
-    chexgenbench  the definitions of the CheXGenBench code
-
-A metric takes arrays and returns an `Estimate`. It reads no files and caches nothing.
+encoders/      networks and functions that turn images into features
+metrics/       metrics as functions of features: numpy and the standard library only
+embed          writes the features of a source that are missing
+features       FEATURES_DIR: files of features with what they depend on
+fidelity       all metrics of two FEATURES_DIRs, overall and for each label
+results        results.json: the schema, reading and writing it
+report         results as one page
 """

@@ -1,88 +1,101 @@
-"""Checks of arrays before the long work, and rows in blocks."""
+"""FEATURES_DIR: Parquet files of features, and `features.json`, which lists them with what they depend on.
+
+A file has the rows of some images and the outputs of one encoder:
+
+    filename    string
+    crc32       uint32: of the image file
+    width, height  int32: of the image, in pixels
+    prompt      string
+    patient     string; null where unknown
+    14 columns  int8, named as the labels: 1, 0, -1 (uncertain), null (not mentioned)
+    feature     float32, a list of fixed size; then the encoder's other outputs, such as logits or text
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from pipeline.errors import StepError
+FEATURES_JSON = "features.json"
+FORMAT = 1  # of the folder; another one is refused
 
-BLOCK_BYTES = 1 << 23  # of a block of rows in float64
+
+class EncodedWith(NamedTuple):
+    """One encoder of a FEATURES_DIR.
+
+    Attributes:
+        name: The encoder, such as `rad-dino`.
+        fingerprint: A hash of everything that its features depend on: that of `about`.
+        about: What `Encoder.describe` returned.
+        outputs: The width of each output by its name, `feature` first.
+        rows: Number of images.
+        source: Address of the source that was embedded; a local one as an absolute path.
+        source_rows: Number of images of that source; more than `rows` with a limit.
+        devices: Names of the processors that computed it.
+        files: Relative path, SHA-256 and number of rows of each file.
+    """
+
+    name: str
+    fingerprint: str
+    about: dict[str, Any]
+    outputs: dict[str, int]
+    rows: int
+    source: str
+    source_rows: int
+    devices: list[str]
+    files: list[tuple[str, str, int]]
 
 
-def check_features(*sets: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Returns feature arrays as they are, or in float32 if they have another type than float32 or float64.
+class Features(NamedTuple):
+    """The rows of one encoder, ordered by file name.
+
+    Attributes:
+        encoder: Which encoder.
+        filenames: File names, of shape (n,), of type str.
+        crc32: CRC-32 of the image files, of shape (n,), uint32.
+        sizes: Width and height: pixels, of shape (n, 2).
+        prompts: Prompts, of shape (n,), of type object.
+        patients: Patients, of shape (n,), of type object; None where no row has one.
+        labels: Raw labels in the order of `LABELS`, of shape (n, 14), float32; NaN: not mentioned.
+        outputs: Arrays of shape (n, width) by name of output.
+    """
+
+    encoder: EncodedWith
+    filenames: np.ndarray
+    crc32: np.ndarray
+    sizes: np.ndarray
+    prompts: np.ndarray
+    patients: np.ndarray | None
+    labels: np.ndarray
+    outputs: dict[str, np.ndarray]
+
+
+def read_index(folder: Path) -> dict[str, EncodedWith]:
+    """Reads `features.json`.
 
     Args:
-        sets: Arrays of shape (n, d), with one d.
+        folder: FEATURES_DIR.
 
     Returns:
-        The arrays, all of one type: float64 if one of them is.
+        The encoders by name, in order.
 
     Raises:
-        StepError: If an array has another shape, or holds NaN or infinity.
+        StepError: There is none, or it is damaged.
     """
-    for number, features in enumerate(sets, 1):
-        if features.ndim != 2 or features.shape[1] != sets[0].shape[1] or not features.shape[1]:
-            raise StepError(f"features must have the shape (rows, {sets[0].shape[-1]}): set {number}: {features.shape}")
-    kind = np.float64 if any(features.dtype == np.float64 for features in sets) else np.float32
-    checked = tuple(np.asarray(features, kind) for features in sets)
-    for number, features in enumerate(checked, 1):
-        for start, block in row_blocks(features):
-            if not np.isfinite(block).all():
-                row = start + int(np.flatnonzero(~np.isfinite(block).all(axis=1))[0])
-                raise StepError(f"features must be finite; embed the image once more: set {number}, row {row}")
-    return checked
+    raise NotImplementedError
 
 
-def check_groups(groups: np.ndarray | None, rows: int) -> np.ndarray | None:
-    """Returns groups as integers from 0.
+def read_features(folder: Path, encoder: EncodedWith, outputs: tuple[str, ...] | None = None) -> Features:
+    """Reads the features of one encoder, whose files are checked by their SHA-256.
+
+    Args:
+        folder: FEATURES_DIR.
+        encoder: One of `read_index`.
+        outputs: Which outputs to read. Default: all.
 
     Raises:
-        StepError: If there is not one for each row.
+        StepError: A file is missing, damaged or was replaced; embed again.
     """
-    if groups is None:
-        return None
-    if np.shape(groups) != (rows,):
-        raise StepError(f"groups must have the shape ({rows},): {np.shape(groups)}")
-    return np.unique(groups, return_inverse=True)[1].ravel()
-
-
-def chosen_rows(
-    features: np.ndarray, groups: np.ndarray | None, rows: np.ndarray | None
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """Returns the indices of the rows to use, and their groups as integers.
-
-    Args:
-        features: An array of shape (n, d).
-        groups: The group of each row of the array, of shape (n,).
-        rows: Indices of the rows; all by default.
-    """
-    groups = check_groups(groups, len(features))
-    if rows is None:
-        return np.arange(len(features)), groups
-    return rows, None if groups is None else np.unique(groups[rows], return_inverse=True)[1].ravel()
-
-
-def row_blocks(features: np.ndarray, rows: np.ndarray | None = None) -> Iterator[tuple[int, np.ndarray]]:
-    """Yields the rows of an array in blocks whose float64 copies have at most 8 MiB.
-
-    Args:
-        features: An array of shape (n, d).
-        rows: Indices of the rows; all by default.
-
-    Yields:
-        The position of the block's first row among the rows, and the block.
-    """
-    count = len(features) if rows is None else len(rows)
-    step = max(1, BLOCK_BYTES // (8 * features.shape[1]))
-    for start in range(0, count, step):
-        end = min(start + step, count)
-        yield start, features[start:end] if rows is None else features[rows[start:end]]
-
-
-def unit_rows(features: np.ndarray) -> np.ndarray:
-    """Returns rows divided by their length, in the type of the array; a row of zeros stays as it is."""
-    lengths = np.sqrt(np.einsum("ij,ij->i", features, features, dtype=np.float64))
-    return (features / np.where(lengths > 0, lengths, 1)[:, None]).astype(features.dtype, copy=False)
+    raise NotImplementedError

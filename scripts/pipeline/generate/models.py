@@ -5,20 +5,18 @@ from __future__ import annotations
 import contextlib
 import inspect
 import json
-import platform
-import sys
 import traceback
 import warnings
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import PIL.Image
 
+from pipeline.checkpoint import Checkpoint
 from pipeline.errors import StepError, describe_error, listing
-from pipeline.generate.checkpoint import Checkpoint
 from pipeline.generate.presets import Part
 from pipeline.imports import import_function, import_optional
+from pipeline.machine import device_name, memory_errors
 from pipeline.progress import notice
 
 DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
@@ -33,10 +31,6 @@ class Failure(NamedTuple):
 
 
 Drawn = PIL.Image.Image | Failure
-
-
-class OutOfMemoryError(Exception):
-    """The model had too little memory for a batch."""
 
 
 class Model(Protocol):
@@ -136,11 +130,11 @@ class FunctionModel:
 
     def __init__(self, name: str) -> None:
         self._function, self._name = import_function(name), name
-        self.device = _name_of("cuda")
+        self.device = device_name("cuda")
 
     def generate(self, prompts: list[str], seeds: list[int]) -> list[Drawn]:
         """See `Model`."""
-        with _memory_errors():
+        with memory_errors():
             images: list[Drawn] = [*self._function([*prompts], [*seeds])]
         if len(images) != len(prompts):
             raise StepError(f"--callable {self._name} returned {len(images)} images for {len(prompts)} prompts")
@@ -166,7 +160,7 @@ class DiffusersModel:
         has_mps = torch.backends.mps.is_available()
         device = "cuda" if torch.cuda.is_available() else "mps" if has_mps else "cpu"
         self.dtype = task.dtype if task.dtype != "auto" else _best_dtype(torch, device)
-        self.device = _name_of(device)
+        self.device = device_name(device)
         self._task, self._draws_each_alone = task, device == "cpu"
         try:
             with notice(f"loading {task.name} …"):
@@ -187,7 +181,7 @@ class DiffusersModel:
             return [image for one in zip(prompts, seeds) for image in self.generate([one[0]], [one[1]])]
         np = import_optional("numpy")
         generators = [self._torch.Generator("cpu").manual_seed(seed) for seed in seeds]
-        with _memory_errors(), _input_errors(self._task.pipeline), warnings.catch_warnings():
+        with memory_errors(), _input_errors(self._task.pipeline), warnings.catch_warnings():
             # Some pipelines turn a lack of memory into a warning, and fail later for another reason.
             warnings.filterwarnings("error", message="(?s).*VAE tiling")
             result = self._pipeline(prompt=prompts, generator=generators, output_type="np", **self._task.call)
@@ -230,36 +224,13 @@ def pipeline_index(checkpoint: Checkpoint) -> dict[str, Any]:
     Raises:
         StepError: The checkpoint is no pipeline, or cannot be downloaded.
     """
-    path = model_files(checkpoint, "model_index.json") / "model_index.json"
+    path = checkpoint.fetch("model_index.json") / "model_index.json"
     try:
         index: dict[str, Any] = json.loads(path.read_bytes())
         index["_class_name"] += ""
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StepError(f"--model {checkpoint.name} is no pipeline of diffusers: {describe_error(error)}") from None
     return index
-
-
-def model_files(checkpoint: Checkpoint, *patterns: str) -> Path:
-    """Returns a folder with files of a checkpoint; those of the Hub are downloaded.
-
-    Args:
-        checkpoint: The checkpoint, pinned.
-        *patterns: Of the files' paths.
-
-    Raises:
-        StepError: They cannot be downloaded.
-    """
-    if checkpoint.is_local:
-        return Path(checkpoint.name)
-    import huggingface_hub
-
-    try:
-        found = huggingface_hub.snapshot_download(
-            checkpoint.name, revision=checkpoint.revision, allow_patterns=[*patterns]
-        )
-    except Exception as error:  # each version has errors of its own
-        raise StepError(f"{checkpoint.name} cannot be downloaded: {describe_error(error)}") from error
-    return Path(found)
 
 
 def _load_pipeline(task: PipelineTask, dtype: Any) -> Any:
@@ -289,7 +260,7 @@ def _load_part(part: Part, dtype: Any) -> Any:
 
 
 def _add_lora(pipeline: Any, lora: Lora) -> None:
-    path = model_files(lora.checkpoint, "*.safetensors")
+    path = lora.checkpoint.fetch("*.safetensors")
     files = [path] if path.is_file() else sorted(path.glob(lora.file or "*.safetensors"))
     if len(files) != 1:
         found = f"{len(files)} files ({listing([file.name for file in files])})" if files else "no file"
@@ -310,30 +281,7 @@ def _input_errors(pipeline: str) -> Iterator[None]:
         raise
 
 
-@contextlib.contextmanager
-def _memory_errors() -> Iterator[None]:
-    """Turns an error for lack of memory, however wrapped, into an OutOfMemoryError."""
-    try:
-        yield
-    except Exception as error:
-        cause: BaseException | None = error
-        while cause:
-            # By name, since torch is optional: torch.OutOfMemoryError.
-            if isinstance(cause, MemoryError) or type(cause).__name__ == "OutOfMemoryError":
-                raise OutOfMemoryError(describe_error(cause)) from error
-            cause = cause.__cause__ or cause.__context__
-        raise
-
-
 def _best_dtype(torch: Any, device: str) -> str:
     if device == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
     return "fp32"
-
-
-def _name_of(device: str) -> str:
-    """Returns the name of the GPU, if torch is loaded and has one, or of the processor."""
-    torch = sys.modules.get("torch")
-    if device == "cuda" and torch and torch.cuda.is_available():
-        return str(torch.cuda.get_device_name())
-    return f"{device if device == 'mps' else 'CPU'} {platform.machine()}"

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pipeline.checkpoint import Checkpoint
 from pipeline.errors import StepError
 from pipeline.files import sha256_of
-from pipeline.generate.checkpoint import Checkpoint
 from pipeline.generate.models import FunctionTask, Lora, PipelineTask, class_of, parameters_of
 from pipeline.generate.presets import COLLECTION, PRESETS, Part, Preset
 from pipeline.hub import NOT_FOUND, HubError

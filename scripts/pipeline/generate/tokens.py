@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from pipeline.errors import StepError, describe_error
-from pipeline.generate.models import PipelineTask, model_files, pipeline_index
+from pipeline.generate.models import PipelineTask, pipeline_index
 from pipeline.generate.presets import Part
 from pipeline.generate.prompts import Request
 from pipeline.imports import import_optional
@@ -48,7 +48,7 @@ def _tokenizers(task: PipelineTask) -> Iterator[tuple[str, Any]]:
     """Yields name and tokenizer of each text encoder."""
     transformers = import_optional("transformers")
     if task.checkpoint:
-        index, folder = pipeline_index(task.checkpoint), model_files(task.checkpoint, "tokenizer*/*")
+        index, folder = pipeline_index(task.checkpoint), task.checkpoint.fetch("tokenizer*/*")
         names = [name for name in sorted(index) if name.startswith("tokenizer") and index[name][1]]
         found = {name: Part("transformers", index[name][1], str(folder / name)) for name in names}
     else:

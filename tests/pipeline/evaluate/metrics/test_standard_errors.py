@@ -6,15 +6,15 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from pipeline.evaluate import frechet
-from pipeline.evaluate.alignment import alignment, retrieval, shuffled_alignment
-from pipeline.evaluate.auroc import label_auroc
-from pipeline.evaluate.combined import pair_statistics
-from pipeline.evaluate.estimate import Estimate
-from pipeline.evaluate.inception import inception_score
-from pipeline.evaluate.kernel import cmmd, kid, kid_of_subsets
-from pipeline.evaluate.prdc import coverage, density, precision, recall
-from pipeline.evaluate.vendi import vendi
+from pipeline.evaluate.metrics import frechet
+from pipeline.evaluate.metrics.alignment import alignment, retrieval, shuffled_alignment
+from pipeline.evaluate.metrics.auroc import label_auroc
+from pipeline.evaluate.metrics.combined import pair_statistics
+from pipeline.evaluate.metrics.estimate import Estimate
+from pipeline.evaluate.metrics.inception import inception_score
+from pipeline.evaluate.metrics.kernel import cmmd, kid, kid_of_subsets
+from pipeline.evaluate.metrics.prdc import coverage, density, precision, recall
+from pipeline.evaluate.metrics.vendi import vendi
 
 DRAWS, ROWS, D = 200, 300, 6
 

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import StepError
-from pipeline.evaluate.frechet import fd, fd_value, frechet_distance
-from pipeline.evaluate.moments import Moments, moments_of
+from pipeline.evaluate.metrics.frechet import fd, fd_value, frechet_distance
+from pipeline.evaluate.metrics.moments import Moments, moments_of
 
 
 def drawn(n: int, d: int, seed: int = 0) -> np.ndarray:

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.evaluate.estimate import Estimate, mean_variance, normal_estimate, refused, size_notes
-from pipeline.evaluate.features import check_features, chosen_rows, row_blocks, unit_rows
+from pipeline.evaluate.metrics.estimate import Estimate, mean_variance, normal_estimate, refused, size_notes
+from pipeline.evaluate.metrics.features import check_features, chosen_rows, row_blocks, unit_rows
 
 NEGLIGIBLE = 1e-12  # an eigenvalue below this share of the largest counts as 0
 

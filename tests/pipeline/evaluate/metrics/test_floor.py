@@ -4,8 +4,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.evaluate.floor import affordable_splits, random_halves, real_floor
-from pipeline.evaluate.frechet import fd_value
+from pipeline.evaluate.metrics.floor import affordable_splits, random_halves, real_floor
+from pipeline.evaluate.metrics.frechet import fd_value
 
 
 @given(st.lists(st.integers(0, 8), max_size=60), st.integers(1, 40), st.booleans())

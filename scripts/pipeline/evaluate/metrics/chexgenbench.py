@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from pipeline.evaluate.estimate import Estimate, refused
-from pipeline.evaluate.features import check_features, unit_rows
-from pipeline.evaluate.frechet import fd_value
-from pipeline.evaluate.inception import inception_score
-from pipeline.evaluate.kernel import polynomial_mmd
+from pipeline.evaluate.metrics.estimate import Estimate, refused
+from pipeline.evaluate.metrics.features import check_features, unit_rows
+from pipeline.evaluate.metrics.frechet import fd_value
+from pipeline.evaluate.metrics.inception import inception_score
+from pipeline.evaluate.metrics.kernel import polynomial_mmd
 
 KID_SUBSETS = 100
 FD_SHARDS = 4

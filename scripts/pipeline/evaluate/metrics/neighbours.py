@@ -7,7 +7,17 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.evaluate.pairs import ALL, Side, Subset, Tile, Visitor, all_subsets, exact_squares, sweep, two_sides
+from pipeline.evaluate.metrics.pairs import (
+    ALL,
+    Side,
+    Subset,
+    Tile,
+    Visitor,
+    all_subsets,
+    exact_squares,
+    sweep,
+    two_sides,
+)
 
 WAITING = 1 << 16  # pairs of a subset that may wait for their distance, at least; 12 bytes each
 

@@ -7,11 +7,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from pipeline.errors import StepError
-from pipeline.evaluate import neighbours as module
-from pipeline.evaluate import pairs
-from pipeline.evaluate.combined import pair_statistics
-from pipeline.evaluate.neighbours import Neighbours, neighbours
-from pipeline.evaluate.prdc import coverage, density, precision, recall
+from pipeline.evaluate.metrics import neighbours as module
+from pipeline.evaluate.metrics import pairs
+from pipeline.evaluate.metrics.combined import pair_statistics
+from pipeline.evaluate.metrics.neighbours import Neighbours, neighbours
+from pipeline.evaluate.metrics.prdc import coverage, density, precision, recall
 
 METRICS = (precision, recall, density, coverage)
 

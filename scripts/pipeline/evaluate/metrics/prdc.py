@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pipeline.evaluate.estimate import (
+from pipeline.evaluate.metrics.estimate import (
     Estimate,
     count_groups,
     mean_variance,
@@ -13,8 +13,8 @@ from pipeline.evaluate.estimate import (
     refused,
     size_notes,
 )
-from pipeline.evaluate.features import check_groups
-from pipeline.evaluate.neighbours import Neighbours
+from pipeline.evaluate.metrics.features import check_groups
+from pipeline.evaluate.metrics.neighbours import Neighbours
 
 
 def precision(

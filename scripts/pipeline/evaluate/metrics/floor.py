@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.evaluate.features import check_groups
+from pipeline.evaluate.metrics.features import check_groups
 
 SPLITS = 10
 

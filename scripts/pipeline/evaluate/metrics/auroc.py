@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from pipeline.errors import StepError
-from pipeline.evaluate.estimate import Estimate, mean_variance, normal_estimate, refused, size_notes
-from pipeline.evaluate.features import check_groups
+from pipeline.evaluate.metrics.estimate import Estimate, mean_variance, normal_estimate, refused, size_notes
+from pipeline.evaluate.metrics.features import check_groups
 
 
 def label_auroc(

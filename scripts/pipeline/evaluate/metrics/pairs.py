@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pipeline.errors import StepError
-from pipeline.evaluate.features import BLOCK_BYTES, check_features, row_blocks
+from pipeline.evaluate.metrics.features import BLOCK_BYTES, check_features, row_blocks
 
 TILE_ROWS, TILE_COLUMNS = 1024, 2048  # 8 MiB in float32
 ALL = ""  # the name of the subset of all rows

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pipeline.errors import StepError
-from pipeline.evaluate.features import row_blocks
+from pipeline.evaluate.metrics.features import row_blocks
 
 
 class Moments(NamedTuple):

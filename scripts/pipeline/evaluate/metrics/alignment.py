@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from pipeline.errors import StepError
-from pipeline.evaluate.estimate import (
+from pipeline.evaluate.metrics.estimate import (
     Estimate,
     count_groups,
     mean_variance,
@@ -16,7 +16,7 @@ from pipeline.evaluate.estimate import (
     proportion_estimate,
     refused,
 )
-from pipeline.evaluate.features import check_features, check_groups, unit_rows
+from pipeline.evaluate.metrics.features import check_features, check_groups, unit_rows
 
 RANKS = (1, 5, 10)
 BLOCK = 1024  # images ranked at once

@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.evaluate.estimate import Estimate, mean_variance, normal_estimate, refused
-from pipeline.evaluate.features import check_features, chosen_rows, row_blocks
-from pipeline.evaluate.moments import Moments, moments_of
+from pipeline.evaluate.metrics.estimate import Estimate, mean_variance, normal_estimate, refused
+from pipeline.evaluate.metrics.features import check_features, chosen_rows, row_blocks
+from pipeline.evaluate.metrics.moments import Moments, moments_of
 
 MIN_ROWS = 50  # a side; below it FD is refused
 DELTA_FROM = 3  # times d: from here on the delta method holds, below it the jackknife is used

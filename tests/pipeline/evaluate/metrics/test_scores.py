@@ -6,11 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import StepError
-from pipeline.evaluate.alignment import alignment, retrieval, shuffled_alignment
-from pipeline.evaluate.auroc import label_auroc
-from pipeline.evaluate.estimate import Estimate, proportion_estimate
-from pipeline.evaluate.inception import inception_score
-from pipeline.evaluate.vendi import vendi, vendi_score
+from pipeline.evaluate.metrics.alignment import alignment, retrieval, shuffled_alignment
+from pipeline.evaluate.metrics.auroc import label_auroc
+from pipeline.evaluate.metrics.estimate import Estimate, proportion_estimate
+from pipeline.evaluate.metrics.inception import inception_score
+from pipeline.evaluate.metrics.vendi import vendi, vendi_score
 
 
 def drawn(n: int, d: int, seed: int = 0) -> np.ndarray:

@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.evaluate.kernel import KERNELS, KernelSums, KernelVisitor
-from pipeline.evaluate.neighbours import Neighbours, NeighbourVisitor
-from pipeline.evaluate.pairs import all_subsets, sweep, two_sides
+from pipeline.evaluate.metrics.kernel import KERNELS, KernelSums, KernelVisitor
+from pipeline.evaluate.metrics.neighbours import Neighbours, NeighbourVisitor
+from pipeline.evaluate.metrics.pairs import all_subsets, sweep, two_sides
 
 
 class PairStatistics(NamedTuple):
@@ -44,8 +44,8 @@ def pair_statistics(
         The same as `neighbours.neighbours` and `kernel.kernel_sums`.
 
     Example:
-        >>> from pipeline.evaluate.kernel import kid
-        >>> from pipeline.evaluate.prdc import coverage
+        >>> from pipeline.evaluate.metrics.kernel import kid
+        >>> from pipeline.evaluate.metrics.prdc import coverage
         >>> rng = np.random.default_rng(0)
         >>> real, synthetic = rng.normal(size=(300, 4)), rng.normal(size=(200, 4))
         >>> found = pair_statistics(real, synthetic, subsets={"Edema": (real[:, 0] > 0, synthetic[:, 0] > 0)})

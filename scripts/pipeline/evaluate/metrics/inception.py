@@ -6,8 +6,8 @@ import math
 
 import numpy as np
 
-from pipeline.evaluate.estimate import Estimate, mean_variance, normal_estimate, refused
-from pipeline.evaluate.features import check_features, row_blocks
+from pipeline.evaluate.metrics.estimate import Estimate, mean_variance, normal_estimate, refused
+from pipeline.evaluate.metrics.features import check_features, row_blocks
 
 SPLITS = 10
 

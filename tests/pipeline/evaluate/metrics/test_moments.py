@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import StepError
-from pipeline.evaluate import features
-from pipeline.evaluate.features import check_features
-from pipeline.evaluate.moments import Moments, merge_moments, moments_of
+from pipeline.evaluate.metrics import features
+from pipeline.evaluate.metrics.features import check_features
+from pipeline.evaluate.metrics.moments import Moments, merge_moments, moments_of
 
 
 def drawn(n: int, d: int, seed: int = 0) -> np.ndarray:

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from pipeline.evaluate.chexgenbench import feature_inception_score, rounded_alignment, sharded_fd, whole_kid
-from pipeline.evaluate.frechet import fd_value
+from pipeline.evaluate.metrics.chexgenbench import feature_inception_score, rounded_alignment, sharded_fd, whole_kid
+from pipeline.evaluate.metrics.frechet import fd_value
 
 
 def drawn(n: int, d: int, seed: int = 0) -> np.ndarray:

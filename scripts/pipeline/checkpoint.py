@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from pipeline.errors import StepError
+from pipeline.errors import StepError, describe_error
 from pipeline.files import sha256_of
 from pipeline.hub import model_commit
 from pipeline.progress import notice
@@ -51,6 +51,25 @@ class Checkpoint(NamedTuple):
         if self.revision and COMMIT.fullmatch(self.revision):
             return self
         return self._replace(revision=model_commit(self.name, self.revision))
+
+    def fetch(self, *patterns: str) -> Path:
+        """Returns the folder or file; of a checkpoint on the Hub, a folder with files of it, which are downloaded.
+
+        Args:
+            *patterns: Of the files' paths on the Hub.
+
+        Raises:
+            StepError: They cannot be downloaded.
+        """
+        if self.is_local:
+            return Path(self.name)
+        import huggingface_hub
+
+        try:
+            found = huggingface_hub.snapshot_download(self.name, revision=self.revision, allow_patterns=[*patterns])
+        except Exception as error:  # each version has errors of its own
+            raise StepError(f"{self.name} cannot be downloaded: {describe_error(error)}") from error
+        return Path(found)
 
     def describe(self) -> dict[str, str | None]:
         """Returns what identifies the weights, as provenance has it: of a path only its last part."""

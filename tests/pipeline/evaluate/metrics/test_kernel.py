@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.evaluate import pairs
-from pipeline.evaluate.kernel import cmmd, cmmd_biased, kernel_sums, kid, kid_of_subsets, polynomial_mmd
+from pipeline.evaluate.metrics import pairs
+from pipeline.evaluate.metrics.kernel import cmmd, cmmd_biased, kernel_sums, kid, kid_of_subsets, polynomial_mmd
 
 
 def drawn(n: int, d: int, seed: int = 0) -> np.ndarray:

@@ -9,9 +9,9 @@ from typing import NamedTuple
 import numpy as np
 
 from pipeline.errors import StepError
-from pipeline.evaluate.estimate import Estimate, mean_variance, normal_estimate, refused, size_notes
-from pipeline.evaluate.features import check_features, check_groups
-from pipeline.evaluate.pairs import Side, Subset, Tile, Visitor, all_subsets, sweep, two_sides
+from pipeline.evaluate.metrics.estimate import Estimate, mean_variance, normal_estimate, refused, size_notes
+from pipeline.evaluate.metrics.features import check_features, check_groups
+from pipeline.evaluate.metrics.pairs import Side, Subset, Tile, Visitor, all_subsets, sweep, two_sides
 
 KERNELS = ("kid", "cmmd")
 SIGMA = 10.0  # bandwidth of CMMD's Gaussian kernel, on rows of length 1

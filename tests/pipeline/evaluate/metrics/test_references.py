@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.evaluate.auroc import label_auroc
-from pipeline.evaluate.chexgenbench import feature_inception_score
-from pipeline.evaluate.combined import pair_statistics
-from pipeline.evaluate.frechet import fd_value
-from pipeline.evaluate.kernel import kid, polynomial_mmd
-from pipeline.evaluate.prdc import coverage, density, precision, recall
+from pipeline.evaluate.metrics.auroc import label_auroc
+from pipeline.evaluate.metrics.chexgenbench import feature_inception_score
+from pipeline.evaluate.metrics.combined import pair_statistics
+from pipeline.evaluate.metrics.frechet import fd_value
+from pipeline.evaluate.metrics.kernel import kid, polynomial_mmd
+from pipeline.evaluate.metrics.prdc import coverage, density, precision, recall
 
 pytestmark = pytest.mark.slow
 

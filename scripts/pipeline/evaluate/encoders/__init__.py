@@ -1,0 +1,4 @@
+"""Encoders: what turns images into features.
+
+encoder        what an encoder is
+"""

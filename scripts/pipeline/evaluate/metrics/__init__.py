@@ -1,0 +1,20 @@
+"""Metrics of synthetic images, as functions of features: numpy and the standard library only.
+
+    estimate      what each metric returns: value, standard error, interval, sample sizes, notes
+    features      checks of arrays; rows in blocks
+    moments       mean and covariance, merged from shards
+    frechet       FD, the Frechet distance of two Gaussians
+    pairs         one pass over all pairs of rows, in tiles, for the two modules below
+    kernel        KID and CMMD
+    neighbours    nearest neighbours, and who lies in whose ball
+    prdc          precision, recall, density, coverage
+    combined      kernels and neighbours from one pass
+    vendi         the Vendi score
+    inception     the Inception Score, from logits
+    alignment     image-text alignment and retrieval
+    auroc         AUROC for each label
+    floor         a metric between two halves of the real set
+    chexgenbench  the definitions of the CheXGenBench code
+
+A metric takes arrays and returns an `Estimate`. It reads no files and caches nothing.
+"""
