@@ -249,6 +249,9 @@ class FeaturesWriter:
             check_space(self._folder.path, row * sum(len(one.file.rows) for one in self._missing), 0)
             self._folder.begin([])
             self._has_begun = True
+        if file.path in self._outdated:  # what was known from it is in memory
+            self._folder.begin([file.path])
+            self._outdated.remove(file.path)
         temporary = temporary_path(file.path)
         with remove_on_error(temporary), filename_in_errors(file.path):
             write_features(temporary, file, images)
@@ -258,9 +261,6 @@ class FeaturesWriter:
             entry |= {"encoder": file.encoder, "encoder_fingerprint": file.encoder_fingerprint, "outputs": widths}
             copied = (self._devices[place[0]] for place in pending.known if place)
             entry |= {"devices": sorted(pending.devices.union(*copied))}
-            if file.path in self._outdated:
-                self._folder.begin([file.path])
-                self._outdated.remove(file.path)
             self._folder.add(temporary, file.path, entry)
 
     def _write_parts(self) -> None:
