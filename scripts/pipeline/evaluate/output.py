@@ -94,14 +94,18 @@ class _Pending:
             for row, place in zip(self.file.rows, self.known)
         ]
 
-    def part(self, path: Path) -> _Pending:
-        """Returns a file of the rows that were embedded so far."""
-        chosen = [number for number, row in enumerate(self.file.rows) if row.filename in self._embedded]
-        rows, patients = (
-            [self.file.rows[number] for number in chosen],
-            [self.file.patients[number] for number in chosen],
-        )
-        found = _Pending(self.file._replace(path=path, rows=rows, patients=patients), [None] * len(rows))
+    def forget(self) -> None:
+        """Frees the features, once they are written."""
+        self._embedded.clear()
+
+    def embedded_rows(self) -> tuple[list[Row], list[str | None]]:
+        """Returns the rows that were embedded so far, and their patients."""
+        pairs = [pair for pair in zip(self.file.rows, self.file.patients) if pair[0].filename in self._embedded]
+        return [row for row, _ in pairs], [patient for _, patient in pairs]
+
+    def part(self, file: FeatureFile) -> _Pending:
+        """Returns a complete file of the rows that were embedded so far."""
+        found = _Pending(file, [None] * len(file.rows))
         found.left, found.devices, found._embedded = {}, self.devices, self._embedded
         return found
 
@@ -262,14 +266,14 @@ class FeaturesWriter:
             copied = (self._devices[place[0]] for place in pending.known if place)
             entry |= {"devices": sorted(pending.devices.union(*copied))}
             self._folder.add(temporary, file.path, entry)
+        pending.forget()
 
     def _write_parts(self) -> None:
         """Writes the rows that were embedded of files that are not complete: the next run copies them."""
         for pending in self._missing:
             if pending.left and pending.devices:
-                part = pending.part(pending.file.path)
-                one = self._encoders[self._numbers[pending.file.encoder]]
-                self._write(pending.part(_file(self._folder.path, part.file.rows, part.file.patients, one).path))
+                encoder = self._encoders[self._numbers[pending.file.encoder]]
+                self._write(pending.part(_file(self._folder.path, *pending.embedded_rows(), encoder)))
 
     def _encoded_with(self, one: Resolved, source: str, source_rows: int) -> EncodedWith:
         paths = [file.path for file in self._files if file.encoder == one.name]
