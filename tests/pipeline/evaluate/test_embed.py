@@ -186,7 +186,7 @@ def test_a_new_image_moves_the_others(run: Run, tmp_path: Path, source: Path, ta
     assert contents(tmp_path / "out/data") == contents(tmp_path / "fresh/data")
 
 
-def test_prompts_and_labels_are_written_anew(run: Run, tmp_path: Path, source: Path, table: Rows) -> None:
+def test_new_prompts_and_labels_need_no_encoder(run: Run, tmp_path: Path, source: Path, table: Rows) -> None:
     run()
     rows = [{**row, "prompt": f"{row['prompt']} Again.", "Edema": "-1"} for row in table]
     (source / "metadata.csv").write_bytes(to_csv(rows))

@@ -46,12 +46,12 @@ class FunctionEncoder(NamedTuple):
             "versions": versions_of("numpy", "pillow"),
         }
 
-    def load(self) -> FunctionModel:
+    def load(self) -> ImageFunction:
         """See `Encoder`."""
-        return FunctionModel(self.function)
+        return ImageFunction(self.function)
 
 
-class FunctionModel:
+class ImageFunction:
     """An imported function.
 
     Args:
