@@ -1,6 +1,6 @@
 """Rows of a PARQUET REPO: the folder that `convert_to_parquet.py` writes, local or at an address, read like a SOURCE.
 
-`plan_parquet` reads the small columns and no image; `read_parquet` reads the images, some of a row group at a time.
+`plan_parquet` reads the small columns and no image; `read_parquet_rows` reads images, some of a row group at a time.
 A folder is read only if it is whole and has the columns of the loading script; further columns may be beside them.
 """
 
@@ -166,7 +166,7 @@ def plan_parquet(source: str) -> list[ParquetRow]:
     return rows
 
 
-def read_parquet(rows: Iterable[ParquetRow], uncertainty: str = "keep") -> Iterator[dict[str, Any]]:
+def read_parquet_rows(rows: Iterable[ParquetRow], uncertainty: str = "keep") -> Iterator[dict[str, Any]]:
     """Reads rows of `plan_parquet`, each when it is iterated over.
 
     Rows in their order read a row group once; a row before the last one reads its row group from the start again.

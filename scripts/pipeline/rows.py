@@ -14,7 +14,7 @@ import PIL.ImageOps
 
 import synthchex_75k
 from pipeline.errors import StepError, one_line
-from pipeline.parquet_source import ParquetRow, is_parquet_source, plan_parquet, read_parquet
+from pipeline.parquet_source import ParquetRow, is_parquet_source, plan_parquet, read_parquet_rows
 from pipeline.progress import notice
 from synthchex_75k import Row, SourceError
 
@@ -69,7 +69,7 @@ def read(rows: Sequence[AnyRow], uncertainty: str = "keep") -> Iterator[tuple[in
 
     Args:
         rows: The rows, all of one kind.
-        uncertainty: Label policy, a key of `synthchex_75k.UNCERTAINTY`; for a PARQUET REPO see `read_parquet`.
+        uncertainty: Label policy, a key of `synthchex_75k.UNCERTAINTY`; for a PARQUET REPO see `read_parquet_rows`.
 
     Yields:
         The CRC-32 of the image, which for an image in a zip is that of the zip's directory, checked while reading; and
@@ -93,7 +93,7 @@ def read(rows: Sequence[AnyRow], uncertainty: str = "keep") -> Iterator[tuple[in
 
 def _examples(rows: Sequence[AnyRow], uncertainty: str) -> Iterator[dict[str, Any]]:
     if rows and isinstance(rows[0], ParquetRow):
-        return read_parquet(cast("Sequence[ParquetRow]", rows), uncertainty)
+        return read_parquet_rows(cast("Sequence[ParquetRow]", rows), uncertainty)
     return synthchex_75k.examples(cast("Sequence[Row]", rows), uncertainty, read_ahead=READ_AHEAD)
 
 

@@ -32,7 +32,7 @@ from conftest import (
 )
 from pipeline.columns import read_columns
 from pipeline.errors import StepError
-from pipeline.parquet_source import MAX_GROUP_BYTES, ParquetRow, is_parquet_source, plan_parquet, read_parquet
+from pipeline.parquet_source import MAX_GROUP_BYTES, ParquetRow, is_parquet_source, plan_parquet, read_parquet_rows
 from pipeline.rows import AnyRow, iter_crc32, plan, plan_any, read, total_size
 from servers.local_hub import Hub
 from servers.range_server import serve, serve_plainly
@@ -490,7 +490,7 @@ def test_rows_in_order_read_each_row_group_once(small: Path, monkeypatch: pytest
 
     monkeypatch.setattr(pq.ParquetFile, "iter_batches", counted)
     rows = plan_any(str(small))
-    list(read_parquet([*map(parquet_row, rows)]))
+    list(read_parquet_rows([*map(parquet_row, rows)]))
     assert len(opened) == len({(row.path, row.group) for row in map(parquet_row, rows)}) > 4
 
 
