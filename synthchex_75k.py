@@ -139,7 +139,7 @@ def plan(source: str, on_mismatch: str = "error", options: Options = None, files
         found["archive"] += [file] * (kind_of(file) == "archive")
         with _remote_errors(info["name"]):
             try:
-                for row, csv_lines in _members(file, info, options):
+                for row, csv_lines in members_of(file, info, options):
                     if csv_lines is None:
                         found["image"].append(row)
                     elif read_csv(row.where, csv_lines, tables, problems):
@@ -455,8 +455,8 @@ class _Reader:
         return data
 
 
-def _members(file: str, info: dict[str, Any], options: Options) -> Iterator[tuple[Row, Iterator[str] | None]]:
-    """Yields the images and CSVs that a file is or contains: the place, and of a CSV the lines."""
+def members_of(file: str, info: dict[str, Any], options: Options = None) -> Iterator[tuple[Row, Iterator[str] | None]]:
+    """Yields the images and CSVs that a file of `list_files` is or contains: the place, and of a CSV the lines."""
     kind, size = kind_of(file), info["size"]
     row = Row(basename_of(file), info["name"], printable(file), 0, None, size)
     if kind == "image":
@@ -671,6 +671,16 @@ def _read_image(handle: Any, row: Row) -> bytes:
             raise SourceError(f"{row.where}: CRC error, the archive is damaged; get it again")
     if row.size not in (None, len(data)):
         raise SourceError(f"{row.where}: {len(data)} bytes instead of the planned {row.size}; it changed, start again")
+    check_image(data, row)
+    return data
+
+
+def check_image(data: bytes, row: Any) -> None:
+    """Checks that an image is a whole PNG or JPEG file, as the suffix of its row's `filename` has it.
+
+    Raises:
+        SourceError: It is not; the message begins with the row's `where`.
+    """
     named, other = ("PNG", "JPEG") if row.filename.lower().endswith(".png") else ("JPEG", "PNG")
     if data.startswith({"PNG": PNG, "JPEG": JPEG}[other]):
         raise SourceError(f"{row.where}: {other} file with the suffix of a {named}; rename it")
@@ -682,7 +692,6 @@ def _read_image(handle: Any, row: Row) -> bytes:
         raise SourceError(f"{row.where}: CRC error, the image is damaged; get it again")
     if not 0 < width * height <= MAX_PIXELS:
         raise SourceError(f"{row.where}: {width:,} x {height:,} pixels; make it one of 1 to {MAX_PIXELS:,} pixels")
-    return data
 
 
 def dimensions(image: bytes) -> tuple[int, int]:

@@ -171,7 +171,7 @@ def test_an_archive_that_disappears_while_a_stream_is_read_is_one_line(source: S
         assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("function", ["_members", "_read_image"])
+@pytest.mark.parametrize("function", ["members_of", "_read_image"])
 @pytest.mark.parametrize("error", [KeyError("x"), AttributeError("x"), AssertionError()], ids=repr)
 def test_mistakes_in_the_code_are_not_taken_for_errors_of_the_network(
     function: str, error: Exception, source: Source, monkeypatch: pytest.MonkeyPatch

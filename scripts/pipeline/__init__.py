@@ -8,7 +8,9 @@ The ground floor, modules that every step may use:
     provenance     provenance.json: how a SOURCE was made
     dataset_json   dataset.json: name, authors, license and citation of a dataset
     facts          what is known of a SOURCE; SynthCheX-75K's facts; meaning of each label
-    rows           plan and read the rows of a SOURCE
+    rows           plan and read the rows of a SOURCE or PARQUET REPO
+    columns        further columns of its metadata, such as patientID
+    parquet_source names of the files of a PARQUET REPO; plan and read its rows
     shards         cut rows into files; write only the files that are missing or out of date
     folder         an output folder and its manifest of fingerprints and checksums
     source_writer  rows to metadata.csv and images-*.zip

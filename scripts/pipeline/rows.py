@@ -1,11 +1,11 @@
-"""Rows of a SOURCE: plan and read them, with errors and progress for programs."""
+"""Rows of a SOURCE or PARQUET REPO: plan and read them, with errors and progress for programs."""
 
 from __future__ import annotations
 
 import io
 import zlib
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeAlias, cast
 
 import PIL.Image
 import PIL.ImageChops
@@ -14,6 +14,7 @@ import PIL.ImageOps
 
 import synthchex_75k
 from pipeline.errors import StepError, one_line
+from pipeline.parquet_source import ParquetRow, is_parquet_source, plan_parquet, read_parquet_rows
 from pipeline.progress import notice
 from synthchex_75k import Row, SourceError
 
@@ -23,6 +24,8 @@ READ_AHEAD = 16 << 20  # bytes of one request to a remote source: about 60 image
 # Pillow's unpackers for 16-bit colours take the high byte; with the other byte order, the low one.
 LOW_BYTES = {"RGB;16B": "RGB;16L", "RGBA;16B": "RGBA;16L"}
 SRGB_GAMMA, SRGB_CHROMATICITY = 0.45455, (0.3127, 0.329, 0.64, 0.33, 0.3, 0.6, 0.15, 0.06)
+
+AnyRow: TypeAlias = "Row | ParquetRow"
 
 
 def plan(source: str, on_mismatch: str = "error") -> list[Row]:
@@ -42,12 +45,31 @@ def plan(source: str, on_mismatch: str = "error") -> list[Row]:
         return synthchex_75k.plan(source, on_mismatch)
 
 
-def read(rows: list[Row], uncertainty: str = "keep") -> Iterator[tuple[int, dict[str, Any]]]:
+def plan_any(source: str, on_mismatch: str = "error") -> list[AnyRow]:
+    """Plans a SOURCE or a PARQUET REPO, and prints a line if that takes long.
+
+    Args:
+        source: The SOURCE, or what `is_parquet_source` is true for.
+        on_mismatch: `"error"` or `"skip"`. A PARQUET REPO has no mismatches.
+
+    Returns:
+        The rows in order, all of one kind.
+
+    Raises:
+        SourceError: It cannot be used.
+    """
+    with notice(f"checking {source} …"):
+        if is_parquet_source(source):
+            return [*plan_parquet(source)]
+        return [*synthchex_75k.plan(source, on_mismatch)]
+
+
+def read(rows: Sequence[AnyRow], uncertainty: str = "keep") -> Iterator[tuple[int, dict[str, Any]]]:
     """Reads rows of a plan.
 
     Args:
-        rows: The rows.
-        uncertainty: Label policy, a key of `synthchex_75k.UNCERTAINTY`.
+        rows: The rows, all of one kind.
+        uncertainty: Label policy, a key of `synthchex_75k.UNCERTAINTY`; for a PARQUET REPO see `read_parquet_rows`.
 
     Yields:
         The CRC-32 of the image, which for an image in a zip is that of the zip's directory, checked while reading; and
@@ -58,7 +80,7 @@ def read(rows: list[Row], uncertainty: str = "keep") -> Iterator[tuple[int, dict
         StepError: A remote source failed.
         OSError: A file cannot be read.
     """
-    examples = synthchex_75k.examples(rows, uncertainty, read_ahead=READ_AHEAD)
+    examples = _examples(rows, uncertainty)
     for row in rows:
         try:
             example = next(examples)
@@ -69,15 +91,21 @@ def read(rows: list[Row], uncertainty: str = "keep") -> Iterator[tuple[int, dict
         yield row.zipped[2] if row.zipped else zlib.crc32(example["image"]["bytes"]), example
 
 
-def iter_crc32(rows: list[Row]) -> Iterator[int]:
+def _examples(rows: Sequence[AnyRow], uncertainty: str) -> Iterator[dict[str, Any]]:
+    if rows and isinstance(rows[0], ParquetRow):
+        return read_parquet_rows(cast("Sequence[ParquetRow]", rows), uncertainty)
+    return synthchex_75k.examples(cast("Sequence[Row]", rows), uncertainty, read_ahead=READ_AHEAD)
+
+
+def iter_crc32(rows: Sequence[AnyRow]) -> Iterator[int]:
     """Yields the CRC-32 of each image: from the directory of a zip; other images are read."""
     loose = (crc for crc, _ in read([row for row in rows if not row.zipped]))
     return (row.zipped[2] if row.zipped else next(loose) for row in rows)
 
 
-def total_size(rows: list[Row]) -> int:
-    """Returns the size of the images, where it is known: bytes."""
-    return sum(row.size or 0 for row in rows)
+def total_size(rows: Sequence[AnyRow]) -> int:
+    """Returns the size of the images, where it is known: bytes. In a PARQUET REPO, it is the mean of a row group."""
+    return sum(row.mean_size if isinstance(row, ParquetRow) else row.size or 0 for row in rows)
 
 
 def image_size(row: Row) -> int:

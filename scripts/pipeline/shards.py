@@ -18,8 +18,7 @@ from pipeline.errors import StepError
 from pipeline.files import filename_in_errors, fsync, remove_on_error, sha256_of, temporary_path
 from pipeline.folder import DATA, Entry, OutputFolder
 from pipeline.jobs import WorkerPool, advance
-from pipeline.rows import iter_crc32, total_size
-from synthchex_75k import Row
+from pipeline.rows import AnyRow, iter_crc32, total_size
 
 
 class AnyFile(Protocol):
@@ -30,7 +29,7 @@ class AnyFile(Protocol):
         """Where it goes."""
 
     @property
-    def rows(self) -> list[Row]:
+    def rows(self) -> Sequence[AnyRow]:
         """The rows of a source that it is made of."""
 
     def fingerprint(self, crcs: Iterable[int]) -> str:

@@ -33,6 +33,13 @@ def pin_commit(source: str, rows: list[Row]) -> str:
     return f"hf://{at.repo_type}s/{at.repo_id}@{commit[1]}/{at.path_in_repo}".rstrip("/")
 
 
+def filesystem_of(address: str) -> tuple[Any, str]:
+    """Returns fsspec's file system of an address, and the path in it. Proxy variables are used."""
+    proxies = {"client_kwargs": {"trust_env": True}} if address.startswith("http") else {}
+    filesystem, path = fsspec.core.url_to_fs(address, **proxies)
+    return filesystem, path
+
+
 def address_in(source: str, name: str) -> str:
     """Returns the address of a file at the top of a SOURCE."""
     return f"{source.rstrip('/')}/{name}"
@@ -79,8 +86,7 @@ def _read(address: str) -> bytes:
     info = file_info(address)
     if info["type"] != "file":
         raise SourceError(f"{address}: not a regular file; remove it")
-    proxies = {"client_kwargs": {"trust_env": True}} if address.startswith("http") else {}  # as the loading script
-    filesystem, path = fsspec.core.url_to_fs(address, **proxies)
+    filesystem, path = filesystem_of(address)
     with filesystem.open(path, "rb", block_size=0) as file:  # 0: one request
         content: bytes = file.read(MAX_JSON_BYTES + 1)
     if len(content) > MAX_JSON_BYTES:

@@ -20,10 +20,10 @@ from pipeline.dataset_json import SYNTHETIC, is_web_address
 from pipeline.errors import counted
 from pipeline.facts import SourceFacts
 from pipeline.parquet.figures import Figure
-from pipeline.parquet.layout import DATA_FILES
 from pipeline.parquet.markdown import escape
 from pipeline.parquet.pixels import Pixels
 from pipeline.parquet.steps import StepText, describe_step, texts_of
+from pipeline.parquet_source import DATA_FILES
 from pipeline.provenance import Step
 from pipeline.rows import decode
 from synthchex_75k import FEATURES

@@ -17,8 +17,8 @@ from pipeline.dataset_json import is_web_address
 from pipeline.facts import LABEL_MEANINGS, VALUE_MEANINGS, SourceFacts
 from pipeline.parquet.card import CHEXPERT, NOT_FOR, Measured, biases_of, license_header, limits_of
 from pipeline.parquet.card_merge import license_of
-from pipeline.parquet.layout import DATA_FILES
 from pipeline.parquet.steps import agent_of, describe_step, span_of, texts_of
+from pipeline.parquet_source import DATA_FILES
 from pipeline.provenance import Step
 from synthchex_75k import LABELS
 

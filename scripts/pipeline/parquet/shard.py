@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 from pipeline.errors import StepError
 from pipeline.files import background_fsync
 from pipeline.jobs import advance
-from pipeline.parquet.layout import data_file
 from pipeline.parquet.pixels import Kind, kind_of_image, summarize
+from pipeline.parquet_source import data_file
 from pipeline.rows import image_size, read, total_size
 from pipeline.shards import cut
 from synthchex_75k import FEATURES, LABELS, Row

@@ -29,8 +29,9 @@ from pipeline.jobs import WorkerPool, advance
 from pipeline.parquet.card import LICENSE_LINE, Measured, dataset_info, show, size_category, write_card
 from pipeline.parquet.card_merge import sections_of
 from pipeline.parquet.croissant import FileObject, describe_dataset, read_files
-from pipeline.parquet.layout import CARD, CROISSANT, DATA_FILES, FIGURES, data_files
+from pipeline.parquet.layout import CARD, CROISSANT, FIGURES
 from pipeline.parquet.pixels import Kind, Pixels, kind_of_image, merge_pixels, summarize
+from pipeline.parquet_source import DATA_FILES, data_files
 from pipeline.rows import READ_AHEAD, plan, read, total_size
 from synthchex_75k import FEATURES, Row
 

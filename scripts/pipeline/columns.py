@@ -1,0 +1,104 @@
+"""Further columns of a SOURCE's metadata CSV, or of a PARQUET REPO, such as `patientID`: values by row."""
+
+from __future__ import annotations
+
+import collections
+import csv
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from pipeline.errors import StepError
+from pipeline.parquet_source import ParquetRow, read_parquet_columns
+from pipeline.source_json import pin_commit
+from synthchex_75k import (
+    COLUMNS,
+    Files,
+    Row,
+    SourceError,
+    basename_of,
+    file_info,
+    kind_of,
+    list_files,
+    members_of,
+    printable,
+    read_csv,
+)
+
+
+def read_columns(source: str, rows: Sequence[Row | ParquetRow], names: Sequence[str]) -> dict[str, list[str | None]]:
+    """Reads columns that are no part of a row.
+
+    Args:
+        source: The SOURCE or PARQUET REPO.
+        rows: Rows of its plan, any of them.
+        names: The columns.
+
+    Returns:
+        For each column the values of the rows, in their order; None where a cell is empty.
+
+    Raises:
+        StepError: A column does not exist or is there twice; the message lists the columns.
+        SourceError: The metadata CSV has changed since it was planned, or cannot be read.
+    """
+    if any(isinstance(row, ParquetRow) for row in rows):
+        return read_parquet_columns([row for row in rows if isinstance(row, ParquetRow)], names)
+    planned = [row for row in rows if isinstance(row, Row)]
+    files = list_files(pin_commit(source, planned))
+    cells = _read_cells(source, files, dict(version for row in planned for version in row.versions), names)
+    try:
+        values = [cells[row.filename] for row in planned]
+    except KeyError as error:
+        raise SourceError(f"{source}: no row of {error} in the metadata CSV; it changed, start again") from None
+    return {name: [row[number] for row in values] for number, name in enumerate(names)}
+
+
+def _read_cells(
+    source: str, files: Files, versions: dict[str, str], names: Sequence[str]
+) -> dict[str, tuple[str | None, ...]]:
+    """Returns by file name the cells of the metadata CSV, the only one of a source that has a plan."""
+    kinds = ("csv", "archive")  # a tar without a CSV has to be read to its end to know that
+    for file, info in sorted(files.items(), key=lambda item: kind_of(item[0]) not in kinds[:1]):
+        for row, lines in members_of(file, info) if kind_of(file) in kinds else ():
+            if lines is None or not (header := _header(row.where, lines)):
+                continue
+            try:
+                cells = _read_rows(row.where, header, lines, names)
+            except (csv.Error, UnicodeDecodeError, IndexError) as error:
+                raise SourceError(f"{row.where}: unreadable CSV ({error}); it changed, start again") from None
+            address = info["name"]
+            if address in versions and file_info(address)["version"] != versions[address]:
+                raise SourceError(f"{printable(address)}: it changed while it was read; start again")
+            return cells
+    raise SourceError(f"{source}: no metadata CSV; it changed, start again")
+
+
+def _header(where: str, lines: Iterator[str]) -> list[str]:
+    """Returns the lines of the header of a metadata CSV; of another CSV, nothing."""
+    header: list[str] = []
+    tables: dict[str, Any] = {"": {}}  # beside another table, `read_csv` reads no row
+
+    def seen() -> Iterator[str]:
+        for line in lines:
+            header.append(line)
+            yield line
+
+    is_metadata = read_csv(where, seen(), tables, collections.defaultdict(list))
+    return header if is_metadata else []
+
+
+def _read_rows(
+    where: str, header_lines: list[str], lines: Iterator[str], names: Sequence[str]
+) -> dict[str, tuple[str | None, ...]]:
+    reader = csv.reader(itertools.chain(header_lines, lines), strict=True)
+    header = [column.strip() for column in next(reader)]
+    if missing := [name for name in names if header.count(name) != 1]:
+        raise StepError(f"{where}: no column {', '.join(missing)}, or it is there twice; it has {', '.join(header)}")
+    found = [column for column in header if column in COLUMNS["filename"]]
+    filename = header.index(next((column for column in found if column != "path"), "path"))
+    columns = [header.index(name) for name in names]
+    return {
+        basename_of(fields[filename]): tuple(fields[column] if fields[column].strip() else None for column in columns)
+        for fields in reader
+        if fields
+    }
