@@ -380,7 +380,8 @@ def test_code_in_weights_is_not_executed(
     folder = copied(name)
     (folder / removed).unlink() if removed else None
     torch.save({"weights": Code(tmp_path / "executed")}, folder / file)
-    assert "cannot be loaded" in error_of(folder)
+    reason = "cannot be loaded: a file of weights has more than tensors, which may be code, and is not read"
+    assert error_of(folder) == f"--encoder {name}: {folder} {reason}"
     assert not (tmp_path / "executed").exists()
 
 
@@ -397,7 +398,7 @@ def test_code_in_a_repository_is_not_executed(copied: Callable[[str], Path], tmp
         content = {**content, "model_type": "own"} if file == "config.json" else content
         (folder / file).write_text(json.dumps(content))
     moved = folder.rename(folder.parent / "own")
-    assert "cannot be loaded" in error_of(moved)
+    assert "cannot be loaded: it needs code of its repository, which is not executed" in error_of(moved)
     assert not (tmp_path / "executed").exists()
 
 
@@ -410,7 +411,15 @@ def test_a_folder_without_a_processor(copied: Callable[[str], Path]) -> None:
     (folder / "config.json").write_text("{")
     assert error_of(folder).startswith(f"{folder} is no model of transformers: JSONDecodeError")
     (folder / "config.json").unlink()
-    assert error_of(folder).startswith(f"{folder} is no model of transformers: FileNotFoundError")
+    assert error_of(folder).startswith(f"{folder} is no model of transformers: it has no config.json")
+
+
+@pytest.mark.parametrize("name", ["clip", "siglip", "biovil-t", "biomedclip"])
+def test_a_text_side_without_a_tokenizer(name: str, copied: Callable[[str], Path]) -> None:
+    folder = copied(name)
+    for path in (*folder.glob("vocab*"), *folder.glob("tokenizer*")):
+        path.unlink()
+    assert f"{folder} has no tokenizer: no tokenizer.json or vocab.txt or " in error_of(folder)
 
 
 def test_a_model_that_reads_text_only(copied: Callable[[str], Path]) -> None:

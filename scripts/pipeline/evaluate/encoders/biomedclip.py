@@ -27,7 +27,9 @@ from pipeline.evaluate.encoders.torch_model import (
 from pipeline.evaluate.encoders.weights import (
     TOKENIZER_FILES,
     below,
+    check_tokenizer,
     count_layers,
+    fetch_weights,
     first_file,
     read_json,
     read_tensors,
@@ -36,7 +38,8 @@ from pipeline.machine import versions_of
 
 WEIGHTS = "microsoft/BiomedCLIP-PubMedBERT_256-vit_base_patch16_224"
 CONFIG = "open_clip_config.json"
-FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin")
+SAFE_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors")
+PICKLED_FILES = ("open_clip_pytorch_model.bin",)
 MEAN, STD = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]  # OpenAI's, open_clip's defaults
 # What this module computes, with the defaults of open_clip; a checkpoint of another architecture is refused.
 VISION = {"timm_pool": ("", "token"), "timm_proj": ("linear",)}
@@ -115,12 +118,10 @@ class BiomedClipModel(TorchModel):
     def build(self) -> None:
         """See `TorchModel`."""
         checkpoint, nn = self._encoder.checkpoint, self.torch.nn
-        folder = checkpoint.fetch(CONFIG, *TOKENIZER_FILES, *FILES[:2])
-        if not [*folder.glob("open_clip*.safetensors")]:
-            folder = checkpoint.fetch(FILES[2])
-        first_file(folder, "vocab.txt", "tokenizer.json")
+        folder = fetch_weights(checkpoint, SAFE_FILES, PICKLED_FILES, CONFIG, *TOKENIZER_FILES)
+        check_tokenizer(folder)
         self._tokenizer = self.transformers.BertTokenizer.from_pretrained(folder, local_files_only=True)
-        tensors = read_tensors(first_file(folder, *FILES))
+        tensors = read_tensors(first_file(folder, *SAFE_FILES, *PICKLED_FILES))
         self._vit = self._make_vit(below("visual.trunk.", tensors))
         image_head, text_head = below("visual.head.proj.", tensors), below("text.proj.", tensors)
         self._project = self.stack({"0.weight": image_head["weight"]}, _linear(nn, image_head["weight"]))

@@ -27,7 +27,9 @@ from pipeline.evaluate.encoders.torch_model import (
 from pipeline.evaluate.encoders.weights import (
     TOKENIZER_FILES,
     below,
+    check_tokenizer,
     count_layers,
+    fetch_weights,
     first_file,
     read_tensors,
 )
@@ -84,8 +86,8 @@ class BioVilTModel(TorchModel):
 
     def build(self) -> None:
         """See `TorchModel`."""
-        folder = self._checkpoint.fetch(IMAGE_FILE, *TOKENIZER_FILES, *TEXT_FILES)
-        first_file(folder, "vocab.txt", "tokenizer.json")
+        folder = fetch_weights(self._checkpoint, TEXT_FILES[:1], TEXT_FILES[1:], IMAGE_FILE, *TOKENIZER_FILES)
+        check_tokenizer(folder)
         self._tokenizer = self.transformers.BertTokenizer.from_pretrained(folder, local_files_only=True)
         self._build_image_side(read_tensors(first_file(folder, IMAGE_FILE)))
         self._build_text_side(read_tensors(first_file(folder, *TEXT_FILES)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import pickle
 from importlib import metadata
 from typing import Any
 
@@ -53,7 +54,7 @@ class TorchModel(abc.ABC):
         except UnfitError as error:
             raise StepError(f"--encoder {name}: {checkpoint.name} {error}") from error
         except Exception as error:  # any model may raise anything
-            raise StepError(f"--encoder {name}: {checkpoint.name} cannot be loaded: {describe_error(error)}") from error
+            raise StepError(f"--encoder {name}: {checkpoint.name} cannot be loaded: {_reason(error)}") from error
 
     @abc.abstractmethod
     def build(self) -> None:
@@ -147,6 +148,15 @@ def shrink_and_crop(image: PIL.Image.Image, size: int, crop: int, resampling: in
         image = image.resize(new_size, PIL.Image.Resampling(resampling))
     left, top = (round((length - crop) / 2) for length in image.size)
     return image.crop((left, top, left + crop, top + crop))
+
+
+def _reason(error: Exception) -> str:
+    """Returns why weights cannot be loaded; the libraries advise to execute code that comes with them."""
+    if isinstance(error, pickle.UnpicklingError):
+        return "a file of weights has more than tensors, which may be code, and is not read"
+    if "trust_remote_code" in str(error):
+        return "it needs code of its repository, which is not executed; write a function, --encoder MODULE:FUNCTION"
+    return describe_error(error)
 
 
 def _check_unchanged(checkpoint: Checkpoint) -> None:

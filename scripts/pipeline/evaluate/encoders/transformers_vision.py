@@ -18,6 +18,8 @@ from pipeline.evaluate.encoders.weights import (
     TOKENIZER_FILES,
     UnfitError,
     check_complete,
+    check_tokenizer,
+    fetch_weights,
     missing_in,
     read_json,
 )
@@ -25,6 +27,7 @@ from pipeline.machine import versions_of
 
 CONFIG = "config.json"
 PROCESSORS = ("preprocessor_config.json", "processor_config.json")
+# With the index and the parts of those that are cut into several files.
 SAFE_WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "model-*-of-*.safetensors")
 PICKLED_WEIGHTS = ("pytorch_model.bin", "pytorch_model.bin.index.json", "pytorch_model-*-of-*.bin")
 POOLER_IS_CLS = {"dinov2", "dinov2_with_registers", "dinov3_vit"}
@@ -102,12 +105,15 @@ class TransformersModel(TorchModel):
 
     def build(self) -> None:
         """See `TorchModel`."""
-        folder, encoder = _with_weights(self._encoder.checkpoint), self._encoder
+        encoder = self._encoder
+        others = (CONFIG, *PROCESSORS, *TOKENIZER_FILES)
+        folder = fetch_weights(encoder.checkpoint, SAFE_WEIGHTS, PICKLED_WEIGHTS, *others)
         local = {"trust_remote_code": False, "local_files_only": True}
         self._processor = self.transformers.AutoImageProcessor.from_pretrained(folder, backend="pil", **local)
         if getattr(self._processor, "backend", None) != "pil":
             raise UnfitError(f"has an image processor without a PIL backend, {type(self._processor).__name__}")
         if encoder.uses_prompts:
+            check_tokenizer(folder)
             self._tokenizer = self.transformers.AutoTokenizer.from_pretrained(folder, **local)
         model, found = self.transformers.AutoModel.from_pretrained(
             folder, dtype=self.torch.float32, weights_only=True, output_loading_info=True, **local
@@ -189,16 +195,6 @@ def _tokens(config: dict[str, Any]) -> int:
     side = TEXT_SIDES.get(config["model_type"])
     text = config.get("text_config") or {}
     return int(text.get("max_position_embeddings", side.tokens)) if side else 0
-
-
-def _with_weights(checkpoint: Checkpoint) -> Path:
-    """Returns the folder of a checkpoint with its weights: safetensors, or pickles where there are none."""
-    folder = checkpoint.fetch(CONFIG, *PROCESSORS, *TOKENIZER_FILES, *SAFE_WEIGHTS)
-    if not [*folder.glob("*.safetensors")]:
-        folder = checkpoint.fetch(*PICKLED_WEIGHTS)
-    if not [*folder.glob("*.safetensors"), *folder.glob("pytorch_model*.bin")]:
-        raise UnfitError("has no model.safetensors and no pytorch_model.bin")
-    return folder
 
 
 def _pooled(found: Any) -> Any:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from pipeline.checkpoint import Checkpoint
 from pipeline.errors import StepError, describe_error, listing
 from pipeline.imports import import_optional
 
+VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "tokenizer.model")
 TOKENIZER_FILES = (
-    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
-    *("vocab.txt", "vocab.json", "merges.txt", "spiece.model", "tokenizer.model"),
+    *VOCABULARIES,
+    *("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "merges.txt"),
 )
 
 
@@ -31,6 +34,8 @@ def read_json(path: Path, what_is_wrong: str) -> dict[str, Any]:
     """
     try:
         content = json.loads(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        raise StepError(f"{what_is_wrong}: it has no {path.name}") from None
     except (OSError, ValueError) as error:
         raise StepError(f"{what_is_wrong}: {describe_error(error)}") from None
     if not isinstance(content, dict):
@@ -43,6 +48,36 @@ def read_tensors(path: Path) -> dict[str, Any]:
     if path.suffix == ".safetensors":
         return dict(import_optional("safetensors.torch").load_file(path))
     return dict(import_optional("torch").load(path, map_location="cpu", weights_only=True))
+
+
+def fetch_weights(checkpoint: Checkpoint, safe: Sequence[str], pickled: Sequence[str], *others: str) -> Path:
+    """Returns the folder of a checkpoint with its weights, safetensors or, where there are none, pickles.
+
+    Args:
+        checkpoint: A folder, or a name on the Hub.
+        safe: Patterns of names of safetensors, the usual one first.
+        pickled: The same of pickles.
+        *others: Patterns of other files to download.
+
+    Raises:
+        UnfitError: There are neither.
+        StepError: They cannot be downloaded.
+    """
+    for patterns in (safe, pickled):
+        folder = checkpoint.fetch(*others, *patterns)
+        if any(path for pattern in patterns for path in folder.glob(pattern)):
+            return folder
+    raise UnfitError(f"has no {safe[0]} and no {pickled[0]}")
+
+
+def check_tokenizer(folder: Path) -> None:
+    """Checks that a folder has a vocabulary: without one, transformers makes a tokenizer that knows no word.
+
+    Raises:
+        UnfitError: It has none.
+    """
+    if not any((folder / name).is_file() for name in VOCABULARIES):
+        raise UnfitError(f"has no tokenizer: no {' or '.join(VOCABULARIES)}")
 
 
 def first_file(folder: Path, *names: str) -> Path:
