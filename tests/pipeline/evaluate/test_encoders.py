@@ -76,6 +76,11 @@ def encode(folder: Path, images: list[PIL.Image.Image], prompts: list[str]) -> O
     return resolve(folder).load().encode(images, prompts)
 
 
+def replace_in(file: Path, **settings: Any) -> None:
+    """Replaces settings of a JSON file."""
+    file.write_text(json.dumps({**json.loads(file.read_bytes()), **settings}))
+
+
 def error_of(folder: Path) -> str:
     """Returns the message with which a model is refused, in one line."""
     with pytest.raises(StepError) as caught:
@@ -105,10 +110,10 @@ def test_features_do_not_depend_on_the_batch(name: str, models: Path) -> None:
 
 
 @pytest.mark.parametrize("name", [*tiny_encoders.ENCODERS])
-def test_wide_high_and_small_images(name: str, models: Path) -> None:
+def test_images_of_odd_sizes_and_odd_prompts(name: str, models: Path) -> None:
     images = [PIL.Image.effect_noise(size, 60).convert("RGB") for size in [(300, 20), (20, 300), (1, 1), (29, 28)]]
     images.append(PIL.Image.new("RGB", (40, 40), "grey"))
-    for rows in encode(models / name, images, ["no nodule"] * 5).values():
+    for rows in encode(models / name, images, ["", " ", "...", "é ☃ <b>", "no nodule " * 200]).values():
         assert np.isfinite(rows).all()
 
 
@@ -151,6 +156,17 @@ def test_a_processor_of_images_and_text_has_the_image_processor_inside(copied: C
     after = resolve(folder)
     assert before.items() <= after.describe()["preprocessing"].items()
     after.load().encode(pictures(1), ["no"])
+
+
+@pytest.mark.parametrize("name", ["CLIPFeatureExtractor", "CLIPImageProcessorFast"])
+def test_an_image_processor_of_an_older_version(name: str, copied: Callable[[str], Path], models: Path) -> None:
+    folder = copied("clip")
+    content = json.loads((folder / "preprocessor_config.json").read_bytes())
+    key = "feature_extractor_type" if "Extractor" in name else "image_processor_type"
+    del content["image_processor_type"]
+    (folder / "preprocessor_config.json").write_text(json.dumps({**content, key: name}))
+    rows = encode(folder, pictures(2), PROMPTS[:2])["feature"]
+    np.testing.assert_array_equal(rows, encode(models / "clip", pictures(2), PROMPTS[:2])["feature"])
 
 
 def test_a_pooler_without_weights_is_not_used(tmp_path: Path) -> None:
@@ -274,6 +290,26 @@ def test_biomedclip_is_what_its_authors_compute(models: Path) -> None:
     np.testing.assert_allclose(found["text"], F.normalize(expected, dim=1), atol=1e-5)
 
 
+def test_a_tokenizer_in_one_file(models: Path, copied: Callable[[str], Path]) -> None:
+    for name in ("biovil-t", "biomedclip"):
+        folder = copied(name)
+        (folder / "vocab.txt").unlink()
+        transformers.BertTokenizer.from_pretrained(models / name).save_pretrained(folder)
+        assert (folder / "tokenizer.json").is_file() and not (folder / "vocab.txt").exists()
+        found = encode(folder, pictures(3), PROMPTS)["text"]
+        np.testing.assert_array_equal(found, encode(models / name, pictures(3), PROMPTS)["text"])
+
+
+def test_the_centre_is_that_of_torchvision() -> None:
+    """Which rounds half a pixel to an even number."""
+    image = PIL.Image.fromarray(np.arange(7, dtype=np.uint8).repeat(4).reshape(7, 4))
+    cut = np.asarray(shrink_and_crop(image, 4, 4, PIL.Image.Resampling.BILINEAR))
+    assert cut[:, 0].tolist() == [2, 3, 4, 5]
+    cut = np.asarray(shrink_and_crop(image.rotate(90, expand=True), 4, 3, PIL.Image.Resampling.BILINEAR))
+    assert (cut[0].tolist(), cut.shape) == ([2, 3, 4], (3, 3))
+    assert shrink_and_crop(PIL.Image.new("RGB", (511, 700)), 512, 448, PIL.Image.Resampling.BILINEAR).size == (448, 448)
+
+
 # Descriptions
 
 
@@ -292,9 +328,7 @@ def test_an_encoder_is_a_value_and_its_description_is_json(name: str, copied: Ca
 def test_other_weights_and_other_preprocessing_have_other_descriptions(copied: Callable[[str], Path]) -> None:
     first, weights, preprocessing = (copied("rad-dino") for _ in range(3))
     tiny_encoders.rad_dino(weights, seed=1)
-    config = json.loads((preprocessing / "preprocessor_config.json").read_bytes())
-    config["image_mean"] = [0.5] * 3
-    (preprocessing / "preprocessor_config.json").write_text(json.dumps(config))
+    replace_in(preprocessing / "preprocessor_config.json", image_mean=[0.5] * 3)
     about = [resolve(folder).describe() for folder in (first, weights, preprocessing)]
     assert about[0]["weights_sha256"] != about[1]["weights_sha256"]
     assert about[0]["preprocessing"] == about[1]["preprocessing"] != about[2]["preprocessing"]
@@ -389,16 +423,13 @@ def test_code_in_a_repository_is_not_executed(copied: Callable[[str], Path], tmp
     folder = copied("rad-dino")
     (folder / "own.py").write_text(f"open({str(tmp_path / 'executed')!r}, 'w')\nclass Own: pass\n")
     for file, kind in (("config.json", "AutoModel"), ("preprocessor_config.json", "AutoImageProcessor")):
-        content = json.loads((folder / file).read_bytes())
-        content["auto_map"] = {kind: "own.Own", "AutoConfig": "own.Own"}
-        (folder / file).write_text(json.dumps(content))
+        replace_in(folder / file, auto_map={kind: "own.Own", "AutoConfig": "own.Own"})
     resolve(folder).load()  # with the classes of transformers
-    for file in ("config.json", "preprocessor_config.json"):
-        content = json.loads((folder / file).read_bytes())
-        content = {**content, "model_type": "own"} if file == "config.json" else content
-        (folder / file).write_text(json.dumps(content))
-    moved = folder.rename(folder.parent / "own")
-    assert "cannot be loaded: it needs code of its repository, which is not executed" in error_of(moved)
+    folder = folder.rename(folder.parent / "own")
+    replace_in(folder / "config.json", model_type="own")
+    assert "cannot be loaded: it needs code of its repository, which is not executed" in error_of(folder)
+    replace_in(folder / "preprocessor_config.json", image_processor_type="Own")
+    assert error_of(folder).endswith("has an image processor that transformers does not have with PIL: Own")
     assert not (tmp_path / "executed").exists()
 
 

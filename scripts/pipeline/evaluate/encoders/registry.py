@@ -14,7 +14,7 @@ from pipeline.evaluate.encoders.biovil_t import resolve_biovil_t
 from pipeline.evaluate.encoders.encoder import Encoder
 from pipeline.evaluate.encoders.transformers_vision import resolve_vision_model
 
-TRANSFORMERS = "pip install torch 'transformers>=5'"
+TRANSFORMERS = "pip install torch 'transformers>=5.4'"
 # Names for --help: weights, width of the features, other outputs, what to install.
 ENCODERS = {
     "rad-dino": f"microsoft/rad-dino, chest radiographs; 768; {TRANSFORMERS}",

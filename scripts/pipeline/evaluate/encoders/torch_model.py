@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import pickle
+import re
 from importlib import metadata
 from typing import Any
 
@@ -14,10 +15,11 @@ from pipeline.checkpoint import Checkpoint
 from pipeline.errors import StepError, describe_error
 from pipeline.evaluate.encoders.encoder import Outputs
 from pipeline.evaluate.encoders.weights import UnfitError, check_complete, count_layers, missing_in
-from pipeline.imports import INSTALL, check_installed, import_optional
+from pipeline.imports import check_installed, import_optional
 from pipeline.machine import device_name, memory_errors
 from pipeline.progress import notice
 
+OLDEST_TRANSFORMERS = (5, 4)  # the first with image processors that compute with PIL by their names
 HEAD_WIDTH = 64  # of BERT-base and of ViT-B, whose checkpoints do not tell it
 TRIAL = (96, 80)  # width and height of the image that a model is tried with: pixels
 
@@ -121,15 +123,17 @@ class TorchModel(abc.ABC):
 
 
 def check_transformers() -> None:
-    """Checks that torch and transformers 5 are installed, without importing them.
+    """Checks that torch and a transformers that is new enough are installed, without importing them.
 
     Raises:
         StepError: They are not.
     """
     check_installed("torch")
     check_installed("transformers")
-    if int(metadata.version("transformers").partition(".")[0]) < 5:
-        raise StepError(f"encoders need transformers 5 or newer: pip install {INSTALL['transformers']}")
+    found = metadata.version("transformers")
+    if tuple(int(number) for number in re.findall(r"\d+", found)[:2]) < OLDEST_TRANSFORMERS:
+        oldest = ".".join(map(str, OLDEST_TRANSFORMERS))
+        raise StepError(f"this encoder needs transformers {oldest} or newer, not {found}: pip install -U transformers")
 
 
 def shrink_and_crop(image: PIL.Image.Image, size: int, crop: int, resampling: int) -> PIL.Image.Image:

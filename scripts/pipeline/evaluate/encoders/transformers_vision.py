@@ -27,6 +27,7 @@ from pipeline.machine import versions_of
 
 CONFIG = "config.json"
 PROCESSORS = ("preprocessor_config.json", "processor_config.json")
+PROCESSOR_TYPES = ("image_processor_type", "feature_extractor_type")  # the name before transformers 4.26
 # With the index and the parts of those that are cut into several files.
 SAFE_WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "model-*-of-*.safetensors")
 PICKLED_WEIGHTS = ("pytorch_model.bin", "pytorch_model.bin.index.json", "pytorch_model-*-of-*.bin")
@@ -109,9 +110,7 @@ class TransformersModel(TorchModel):
         others = (CONFIG, *PROCESSORS, *TOKENIZER_FILES)
         folder = fetch_weights(encoder.checkpoint, SAFE_WEIGHTS, PICKLED_WEIGHTS, *others)
         local = {"trust_remote_code": False, "local_files_only": True}
-        self._processor = self.transformers.AutoImageProcessor.from_pretrained(folder, backend="pil", **local)
-        if getattr(self._processor, "backend", None) != "pil":
-            raise UnfitError(f"has an image processor without a PIL backend, {type(self._processor).__name__}")
+        self._processor = self._processor_class().from_pretrained(folder, local_files_only=True)
         if encoder.uses_prompts:
             check_tokenizer(folder)
             self._tokenizer = self.transformers.AutoTokenizer.from_pretrained(folder, **local)
@@ -135,6 +134,16 @@ class TransformersModel(TorchModel):
             tokens = self._tokenizer(prompts, padding=TEXT_SIDES[self._encoder.model_type].padding, **options)
             outputs[TEXT] = _pooled(self._model.get_text_features(**tokens.to(self.place)))
         return outputs
+
+    def _processor_class(self) -> Any:
+        """Returns the class of the image processor that computes with PIL; torchvision resizes to other values."""
+        name = next(
+            str(self._encoder.preprocessing[key]) for key in PROCESSOR_TYPES if key in self._encoder.preprocessing
+        )
+        found = getattr(self.transformers, f"{_base_name(name)}Pil", None)
+        if not found:
+            raise UnfitError(f"has an image processor that transformers does not have with PIL: {name}")
+        return found
 
     def _features(self, images: list[PIL.Image.Image]) -> Any:
         """Returns the features of images, together where the processor makes them of one size."""
@@ -186,9 +195,19 @@ def _preprocessing(name: str, folder: Path) -> dict[str, Any]:
         if path.is_file():
             content = read_json(path, no_processor)
             found = content.get("image_processor", content)
-            if isinstance(found, dict) and {"image_processor_type", "feature_extractor_type"} & {*found}:
+            if isinstance(found, dict) and {*PROCESSOR_TYPES} & {*found}:
                 return found
     raise StepError(no_processor)
+
+
+def _base_name(processor: str) -> str:
+    """Returns the name of an image processor without what tells its age or how it computes.
+
+    Example:
+        >>> [_base_name(name) for name in ("CLIPFeatureExtractor", "ViTImageProcessorFast", "BitImageProcessor")]
+        ['CLIPImageProcessor', 'ViTImageProcessor', 'BitImageProcessor']
+    """
+    return processor.replace("FeatureExtractor", "ImageProcessor").removesuffix("Fast").removesuffix("Pil")
 
 
 def _tokens(config: dict[str, Any]) -> int:
