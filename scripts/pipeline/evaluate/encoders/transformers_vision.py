@@ -73,7 +73,7 @@ class TransformersEncoder(NamedTuple):
         return {
             "model": weights.pop("name"),
             **weights,
-            "preprocessing": {"backend": "pil", **self.preprocessing},
+            "preprocessing": {**self.preprocessing, "backend": "pil"},
             "output": self._output(),
             "dtype": "float32",
             "versions": versions_of("torch", "transformers", "pillow", *["tokenizers"] * self.uses_prompts),
