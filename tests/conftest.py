@@ -49,9 +49,11 @@ TAKES_SCRIPTS = int(datasets.__version__.split(".")[0]) < 4
 collect_ignore = [] if TAKES_SCRIPTS else ["test_load_dataset.py"]
 if not importlib.util.find_spec("ray"):
     # These have an environment of their own.
+    collect_ignore += ["pipeline/evaluate/metrics/test_references.py", "pipeline/evaluate/test_embed_ray.py"]
+    collect_ignore += ["pipeline/evaluate/test_encoders.py", "tiny_encoders.py"]
+    collect_ignore += ["pipeline/evaluate/test_pretrained.py", "pretrained.py"]
     collect_ignore += ["pipeline/generate/test_pipelines.py", "tiny_pipelines.py"]
-    collect_ignore += ["pipeline/quality/test_heavy.py", "tiny_vlm.py", "pipeline/evaluate/metrics/test_references.py"]
-    collect_ignore += ["pipeline/evaluate/test_embed_ray.py"]
+    collect_ignore += ["pipeline/quality/test_heavy.py", "tiny_vlm.py"]
 
 
 def pytest_unconfigure() -> None:

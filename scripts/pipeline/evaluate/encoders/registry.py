@@ -1,14 +1,100 @@
-"""Which encoder a name means."""
+"""Encoders by name."""
 
 from __future__ import annotations
 
+import importlib
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+from pipeline.checkpoint import Checkpoint
 from pipeline.errors import StepError
+from pipeline.evaluate.encoders.biomedclip import resolve_biomedclip
+from pipeline.evaluate.encoders.biovil_t import resolve_biovil_t
 from pipeline.evaluate.encoders.encoder import Encoder
-from pipeline.evaluate.encoders.function import resolve_function
+from pipeline.evaluate.encoders.transformers_vision import resolve_vision_model
+
+TRANSFORMERS = "pip install torch 'transformers>=5.4'"
+# Names for --help: weights, width of the features, other outputs, what to install.
+ENCODERS = {
+    "rad-dino": f"microsoft/rad-dino, chest radiographs; 768; {TRANSFORMERS}",
+    "dinov2": f"facebook/dinov2-large, photographs; 1,024; {TRANSFORMERS}",
+    "clip": f"openai/clip-vit-large-patch14-336, photographs and captions; 768, text; {TRANSFORMERS}",
+    "biovil-t": f"microsoft/BiomedVLP-BioViL-T, chest radiographs and reports; 128, text; {TRANSFORMERS}",
+    "biomedclip": f"microsoft/BiomedCLIP…, biomedical figures and captions; 512, text; {TRANSFORMERS}",
+    "inception": "Inception v3 of torch-fidelity, photographs; 2,048, logits; pip install torch-fidelity torchvision",
+    "xrv": "DenseNet-121 of torchxrayvision, chest radiographs; 1,024, logits; pip install torchxrayvision",
+    "radiomics": "features of texture by pyradiomics, with frd-score's configuration; see scripts/README.md",
+}
 
 
-def resolve_encoder(name: str, model: str | None, revision: str | None) -> Encoder:
-    """Returns an encoder by its name."""
+class VisionPreset(NamedTuple):
+    """A vision model of `transformers` with a name of its own: its weights, and types that they may have."""
+
+    weights: str
+    model_types: tuple[str, ...]
+
+
+VISION_MODELS = {
+    "rad-dino": VisionPreset("microsoft/rad-dino", ("dinov2",)),
+    "dinov2": VisionPreset("facebook/dinov2-large", ("dinov2", "dinov2_with_registers")),
+    "clip": VisionPreset("openai/clip-vit-large-patch14-336", ("clip",)),
+}
+
+
+def resolve_encoder(name: str, model: str | None = None, revision: str | None = None) -> Encoder:
+    """Finds an encoder, checks that its packages are installed, and pins its weights; loads none.
+
+    Args:
+        name: A name of `ENCODERS`; `MODULE:FUNCTION`; or a vision model of `transformers`, a folder or a name on the
+            Hub with a `/`, which is stored under the last part of its path.
+        model: Weights to use instead: a folder or file, or a name on the Hub.
+        revision: Of weights on the Hub: commit, branch or tag. Default: the main branch.
+
+    Returns:
+        The encoder.
+
+    Raises:
+        StepError: There is no such encoder, a package is missing (the message tells what to install), or the weights
+            cannot be pinned.
+    """
+    if name in VISION_MODELS:
+        weights, model_types = VISION_MODELS[name]
+        return resolve_vision_model(name, Checkpoint(model or weights, revision), *model_types)
+    if name == "biovil-t":
+        return resolve_biovil_t(model, revision)
+    if name == "biomedclip":
+        return resolve_biomedclip(model, revision)
+    if name in ENCODERS:
+        return _resolve_in(name, model, revision)
+    if model:
+        raise StepError(f"--model is the weights of an encoder with a name; --encoder {name} has none of {_names()}")
+    if Path(name).is_dir() or ("/" in name and ":" not in name):
+        return resolve_vision_model(_stored_name(name), Checkpoint(name, revision))
     if ":" in name:
-        return resolve_function(name)
-    raise StepError(name)
+        if revision:
+            raise StepError(f"--revision is for models on the Hub; --encoder {name} is a function")
+        return _resolve_in("function", name)
+    raise StepError(
+        f"--encoder {name}: no such encoder; name one of {_names()}, a folder, a model on the Hub as USER/NAME, or a "
+        "function as MODULE:FUNCTION"
+    )
+
+
+def _resolve_in(module: str, *arguments: str | None) -> Encoder:
+    """Calls the function of a module of its own, which is imported only where it is named."""
+    found = importlib.import_module(f"pipeline.evaluate.encoders.{module}")
+    encoder: Encoder = getattr(found, f"resolve_{module}")(*arguments)
+    return encoder
+
+
+def _stored_name(path: str) -> str:
+    last = Path(path).resolve().name if Path(path).is_dir() else path.rstrip("/").rpartition("/")[2]
+    name = re.sub(r"[^a-z0-9._-]+", "-", last.lower()).strip("-.")
+    if not name:
+        raise StepError(f"--encoder {path}: no name can be made of {last}; rename the folder")
+    return name
+
+
+def _names() -> str:
+    return ", ".join(ENCODERS)
