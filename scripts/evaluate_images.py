@@ -88,6 +88,8 @@ def _add_embed(commands: Any) -> None:
     add("--workers", type=positive, metavar="N", help=of_ray)
     limit = "embed N images, chosen at random; a larger N adds to them (default: all)"
     add("--limit", type=positive, metavar="N", help=limit)
+    patients = "column of the metadata CSV that names the patient of an image (default: none)"
+    add("--patient-column", metavar="NAME", help=patients)
     add_on_mismatch(add)
     add("--overwrite", action="store_true", help="replace features of another source, encoder or a larger limit")
 

@@ -8,15 +8,15 @@ import time
 from collections import Counter
 from pathlib import Path
 
+from pipeline.columns import read_columns
 from pipeline.engine import check_engine, start_engine
-from pipeline.errors import StepError
+from pipeline.errors import StepError, counted, listing
 from pipeline.evaluate.encoders.registry import resolve_encoder
 from pipeline.evaluate.encoding import Encoding
 from pipeline.evaluate.features import FEATURES_JSON, fingerprint_of, read_index
 from pipeline.evaluate.output import FeaturesWriter, Resolved
 from pipeline.folder import OutputFolder, local_source, read_manifest
-from pipeline.rows import plan
-from synthchex_75k import Row
+from pipeline.rows import AnyRow, plan_any
 
 DEFAULT = "rad-dino"
 
@@ -32,13 +32,14 @@ def embed(
     engine: str = "local",
     workers: int = 2,
     limit: int | None = None,
+    patient_column: str | None = None,
     on_mismatch: str = "error",
     overwrite: bool = False,
 ) -> None:
     """Embeds the images of a SOURCE that have no features yet.
 
     Args:
-        source: The SOURCE.
+        source: The SOURCE, or a folder that `convert_to_parquet.py` wrote, or the address of either.
         output: FEATURES_DIR; created where it does not exist. Encoders that are there already stay.
         encoder: Names of encoders. Default: `rad-dino`.
         model: Weights, folders or names on the Hub: one for the only encoder, or `NAME=WEIGHTS` for each of several.
@@ -49,6 +50,8 @@ def embed(
         workers: Processes of Ray; each loads the encoders.
         limit: Embed this number of images, chosen at random by a hash of the file name, so that a larger limit adds to
             the images of a smaller one. Default: all.
+        patient_column: Column of the metadata CSV that names the patient of an image. Default: none; each image counts
+            as a draw of its own.
         on_mismatch: `"error"` or `"skip"`, as in `synthchex_75k.plan`.
         overwrite: Remove features of another source, of another version of an encoder, or beyond the limit.
 
@@ -60,10 +63,11 @@ def embed(
     """
     check_engine(engine)
     resolved = _resolve([*dict.fromkeys(encoder or [DEFAULT])], model or [], revision or [])
-    rows = plan(source, on_mismatch)
+    rows = plan_any(source, on_mismatch)
     chosen = sample(rows, limit)
+    patients = _read_patients(source, chosen, patient_column)
     with _open(output, source, limit, resolved, overwrite) as folder:
-        writer = FeaturesWriter(folder, chosen, [None] * len(chosen), resolved)
+        writer = FeaturesWriter(folder, chosen, patients, resolved)
         start = time.monotonic()
         if writer.items:
             task = Encoding(tuple(one.encoder for one in resolved), writer.needed, batch_size)
@@ -72,7 +76,7 @@ def embed(
         _report(output, writer.embedded, time.monotonic() - start)
 
 
-def sample(rows: list[Row], limit: int | None) -> list[Row]:
+def sample(rows: list[AnyRow], limit: int | None) -> list[AnyRow]:
     """Returns some rows in their order, chosen at random by a hash of the file name: a larger sample has a smaller one.
 
     Args:
@@ -84,6 +88,24 @@ def sample(rows: list[Row], limit: int | None) -> list[Row]:
     ranked = sorted(rows, key=lambda row: hashlib.sha256(row.filename.encode()).digest())
     chosen = {row.filename for row in ranked[:limit]}
     return [row for row in rows if row.filename in chosen]
+
+
+def _read_patients(source: str, rows: list[AnyRow], column: str | None) -> list[str | None]:
+    """Returns the patient of each row; without a column, None for all.
+
+    Raises:
+        StepError: Some rows have none. They are no one patient, and perhaps not as many as there are images.
+    """
+    if column is None:
+        return [None] * len(rows)
+    patients: list[str | None] = read_columns(source, rows, [column])[column]
+    unknown = [row.where for row, patient in zip(rows, patients) if patient is None]
+    if unknown:
+        raise StepError(
+            f"--patient-column {column} is empty for {counted(len(unknown), 'image')}: {listing(unknown)}; give each a "
+            "name of its own there, if the patient is unknown"
+        )
+    return patients
 
 
 def _resolve(names: list[str], models: list[str], revisions: list[str]) -> list[Resolved]:

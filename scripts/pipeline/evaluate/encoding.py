@@ -16,8 +16,8 @@ from pipeline.evaluate.encoders.encoder import FEATURE, Encoder, EncoderModel, O
 from pipeline.evaluate.features import ImageFeatures
 from pipeline.jobs import available_cpus
 from pipeline.machine import OutOfMemoryError
-from pipeline.rows import decode, read, to_rgb
-from synthchex_75k import Row, SourceError, dimensions, printable
+from pipeline.rows import AnyRow, decode, read, to_rgb
+from synthchex_75k import SourceError, dimensions, printable
 
 MAX_PIXELS_AHEAD = 64 << 20  # of decoded images that wait for the encoders
 
@@ -25,7 +25,7 @@ MAX_PIXELS_AHEAD = 64 << 20  # of decoded images that wait for the encoders
 class Item(NamedTuple):
     """An image to embed, with the numbers of the encoders that need it."""
 
-    row: Row
+    row: AnyRow
     encoders: tuple[int, ...]
 
 

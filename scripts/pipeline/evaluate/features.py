@@ -25,7 +25,8 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import StepError, describe_error
 from pipeline.files import sha256_of
-from synthchex_75k import LABELS, Row
+from pipeline.rows import AnyRow
+from synthchex_75k import LABELS
 
 FEATURES_JSON = "features.json"
 FORMAT = 1  # of the folder; another one is refused
@@ -103,7 +104,7 @@ class FeatureFile(NamedTuple):
     """
 
     path: Path
-    rows: list[Row]
+    rows: list[AnyRow]
     patients: list[str | None]
     encoder: str
     encoder_fingerprint: str

@@ -31,9 +31,8 @@ from pipeline.files import filename_in_errors, fsync, remove_on_error, sha256_of
 from pipeline.folder import DATA, OutputFolder
 from pipeline.jobs import WorkerPool, available_cpus
 from pipeline.progress import notice, progress_bar, write_line
-from pipeline.rows import iter_crc32
+from pipeline.rows import AnyRow, iter_crc32
 from pipeline.shards import check_space, find_finished
-from synthchex_75k import Row
 
 ROWS_PER_FILE = 256  # what a power cut costs, with a slow encoder
 BYTES_PER_ROW = 1000  # of a file, beside the outputs, rounded up
@@ -98,7 +97,7 @@ class _Pending:
         """Frees the features, once they are written."""
         self._embedded.clear()
 
-    def embedded_rows(self) -> tuple[list[Row], list[str | None]]:
+    def embedded_rows(self) -> tuple[list[AnyRow], list[str | None]]:
         """Returns the rows that were embedded so far, and their patients."""
         pairs = [pair for pair in zip(self.file.rows, self.file.patients) if pair[0].filename in self._embedded]
         return [row for row, _ in pairs], [patient for _, patient in pairs]
@@ -129,7 +128,7 @@ class FeaturesWriter:
     """
 
     def __init__(
-        self, folder: OutputFolder, rows: list[Row], patients: list[str | None], encoders: list[Resolved]
+        self, folder: OutputFolder, rows: list[AnyRow], patients: list[str | None], encoders: list[Resolved]
     ) -> None:
         self._folder, self._encoders = folder, encoders
         self._numbers = {one.name: number for number, one in enumerate(encoders)}
@@ -231,7 +230,7 @@ class FeaturesWriter:
         return self._encoder_of(path) is None or not all(is_wanted)
 
     def _items(self) -> list[Item]:
-        needed: dict[str, tuple[Row, list[int]]] = {}
+        needed: dict[str, tuple[AnyRow, list[int]]] = {}
         for pending in self._missing:
             for row in pending.left.values():
                 needed.setdefault(row.filename, (row, []))[1].append(self._numbers[pending.file.encoder])
@@ -288,7 +287,7 @@ def _parts(count: int) -> list[tuple[int, int]]:
     return [(start, min(start + ROWS_PER_FILE, count)) for start in range(0, count, ROWS_PER_FILE)]
 
 
-def _file(folder: Path, rows: list[Row], patients: list[str | None], encoder: Resolved) -> FeatureFile:
+def _file(folder: Path, rows: list[AnyRow], patients: list[str | None], encoder: Resolved) -> FeatureFile:
     """Returns the file of some rows; its name depends on the encoder and their file names."""
     names = "\n".join([encoder.fingerprint, *(row.filename for row in rows)])
     short = hashlib.sha256(names.encode()).hexdigest()[:16]
@@ -297,7 +296,7 @@ def _file(folder: Path, rows: list[Row], patients: list[str | None], encoder: Re
     )
 
 
-def _crc32_by_name(rows: list[Row]) -> dict[str, int]:
+def _crc32_by_name(rows: list[AnyRow]) -> dict[str, int]:
     """Returns the CRC-32 of images by file name; those that are in no zip are read."""
     rows = [*{row.filename: row for row in rows}.values()]  # each encoder has a file with it
     with notice("reading the images of which features are known …"):

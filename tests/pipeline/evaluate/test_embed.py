@@ -21,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import embedding
-from conftest import FIXTURE, ROOT, Rows, contents, to_csv, to_files
+from conftest import FIXTURE, ROOT, Rows, contents, convert, to_csv, to_files
 from evaluate_images import main
 from pipeline.errors import StepError
 from pipeline.evaluate.features import Features, read_features, read_index
@@ -159,6 +159,36 @@ def test_gray_and_jpeg_images_come_as_rgb(run: Run, tmp_path: Path, source: Path
     row = found.filenames.tolist().index(name)
     assert found.outputs["feature"][row].tolist() == [255] * 16
     assert found.sizes[row].tolist() == [9, 5]
+
+
+def test_a_converted_folder_gives_the_same(run: Run, tmp_path: Path, source: Path) -> None:
+    assert convert(source, tmp_path / "parquet") == 0
+    assert embedded(run(to="images")) == 12
+    assert embedded(run(source=tmp_path / "parquet", to="rows")) == 12
+    assert equal(features(tmp_path / "images"), features(tmp_path / "rows"))
+    assert embedded(run(source=tmp_path / "parquet", to="rows")) == 0
+    assert embedded(run("--overwrite", source=tmp_path / "parquet", to="images")) == 0  # the images are the same
+
+
+def test_patients(run: Run, tmp_path: Path, source: Path, table: Rows) -> None:
+    rows = [{**row, "patientID": f"p{number // 2}"} for number, row in enumerate(table)]
+    (source / "metadata.csv").write_bytes(to_csv(rows))
+    run()
+    assert features(tmp_path / "out").patients is None
+    assert embedded(run("--patient-column", "patientID")) == 0
+    found = features(tmp_path / "out")
+    assert found.patients is not None
+    wanted = {row["filename"]: row["patientID"] for row in rows}
+    assert dict(zip(found.filenames, found.patients)) == wanted
+
+
+def test_patients_that_are_not_there(run: Run, source: Path, table: Rows) -> None:
+    rows = [{**row, "patientID": "" if number == 3 else "p"} for number, row in enumerate(table)]
+    (source / "metadata.csv").write_bytes(to_csv(rows))
+    code, _, messages = run("--patient-column", "patientID")
+    assert (code, f"is empty for 1 image: {rows[3]['filename']}" in messages) == (1, True)
+    code, _, messages = run("--patient-column", "patient")
+    assert (code, "no column patient" in messages, "patientID" in messages) == (1, True, True)
 
 
 # What it embeds again

@@ -4,7 +4,6 @@ import io
 import json
 import random
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -52,7 +51,7 @@ def values(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]
     for name, (first, change) in SETS.items():
         files, rows = {}, []
         for number in range(first, first + ROWS):
-            labels = {label: "1" for label in random.Random(number).sample(LABELS, 2)}
+            labels = dict.fromkeys(random.Random(number).sample(LABELS, 2), "1")
             drawn = make_fixture.draw(number, labels).resize((PIXELS, PIXELS))
             file = io.BytesIO()
             change(drawn, number).save(file, "PNG")
