@@ -116,7 +116,7 @@ def is_parquet_source(source: str) -> bool:
     Raises:
         SourceError: A server cannot be read.
     """
-    if kind_of(source):  # one archive, or a file
+    if kind_of(source) and not os.path.isdir(source):  # one archive, or a file
         return False
     _, names = _list_names(source)
     is_source = any(kind_of(name) in ("archive", "csv") for name in names)

@@ -1,5 +1,6 @@
 """Encoders that are models of transformers, with small models of random weights of their real classes."""
 
+import io
 import json
 import pickle
 import shutil
@@ -18,11 +19,13 @@ import torch.nn.functional as F  # noqa: N812 - its usual name
 import transformers
 
 import tiny_encoders
-from conftest import ROOT, contents
+from conftest import FIXTURE, ROOT, Rows, contents, to_csv, to_files
+from evaluate_images import main
 from pipeline.errors import StepError
 from pipeline.evaluate.encoders.encoder import Encoder, Outputs
 from pipeline.evaluate.encoders.registry import resolve_encoder
 from pipeline.evaluate.encoders.torch_model import shrink_and_crop
+from pipeline.evaluate.features import read_features, read_index
 from pipeline.machine import OutOfMemoryError
 from servers.local_hub import Hub
 
@@ -519,3 +522,42 @@ def test_too_little_memory(models: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(torch.nn.Linear, "forward", fail)
     with pytest.raises(OutOfMemoryError):
         model.encode(pictures(2), ["", ""])
+
+
+# Through the program
+
+
+def test_one_pass_for_several_encoders(
+    models: Path, images: dict[str, bytes], tmp_path: Path, table: Rows, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = ["embed", str(FIXTURE), str(tmp_path / "features"), "--batch-size", "5"]
+    for name in ("rad-dino", "clip"):
+        run += ["--encoder", name, "--model", f"{name}={models / name}"]
+    assert main([*run, "--encoder", str(models / "vit")]) == 0
+    index = read_index(tmp_path / "features")
+    assert [*index] == ["rad-dino", "clip", "vit"]
+    assert "weights_sha256" in index["rad-dino"].about
+    prompts = {row["filename"]: row["prompt"] for row in table}
+    for name, encoder in index.items():
+        found = read_features(tmp_path / "features", encoder)
+        decoded = [PIL.Image.open(io.BytesIO(images[name])).convert("RGB") for name in found.filenames]
+        wanted = encode(models / name, decoded, [prompts[name] for name in found.filenames])
+        assert found.outputs.keys() == wanted.keys()
+        for output, values in wanted.items():
+            assert np.array_equal(found.outputs[output], values)
+    capsys.readouterr()
+    assert main(run) == 0
+    assert "0 images embedded" in capsys.readouterr().out
+
+
+def test_a_new_prompt_counts_only_for_encoders_with_a_text_side(
+    models: Path, images: dict[str, bytes], tmp_path: Path, table: Rows, capsys: pytest.CaptureFixture[str]
+) -> None:
+    to_files(tmp_path / "source", images)
+    run = ["embed", str(tmp_path / "source"), str(tmp_path / "features"), "--encoder"]
+    for prompt, rad_dino, clip in (("", 12, 12), ("Another one.", 0, 1)):
+        rows = [{**table[0], "prompt": prompt or table[0]["prompt"]}, *table[1:]]
+        (tmp_path / "source/metadata.csv").write_bytes(to_csv(rows))
+        for name, count in (("rad-dino", rad_dino), ("clip", clip)):
+            assert main([*run, name, "--model", str(models / name)]) == 0
+            assert f"{count} images embedded" in capsys.readouterr().out
