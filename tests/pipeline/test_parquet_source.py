@@ -603,3 +603,9 @@ def test_a_parquet_file_that_changed_has_no_columns(converted: Path) -> None:
     files_of(converted)[0].write_bytes(b"PAR1")
     with pytest.raises(SourceError, match=r"damaged|changed"):
         read_columns(str(converted), rows, ["prompt"])
+
+
+def test_a_folder_with_the_name_of_an_archive(tmp_path: Path) -> None:
+    assert convert(FIXTURE, tmp_path / "chests.zip") == 0
+    assert is_parquet_source(str(tmp_path / "chests.zip"))
+    assert [row.filename for row in plan_any(str(tmp_path / "chests.zip"))] == [row.filename for row in plan(str(FIXTURE))]
