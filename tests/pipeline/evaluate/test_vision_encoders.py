@@ -181,10 +181,11 @@ def test_a_batch_is_its_images_one_by_one(name: str, models: dict[str, EncoderMo
     sizes = np.random.default_rng(0).integers(2, 300, (16, 2))
     images = [picture(width, height, seed) for seed, (width, height) in enumerate(sizes.tolist())]
     batch = models[name].encode(images, [""] * 16)
-    one_by_one = [models[name].encode([image], [""]) for image in images]
+    some = [*range(0, 16, 4)]
+    one_by_one = [models[name].encode([images[number]], [""]) for number in some]
     for output, rows in batch.items():
         assert rows.dtype == np.float32 and np.isfinite(rows).all() and len(rows) == 16
-        np.testing.assert_array_equal(rows, np.concatenate([one[output] for one in one_by_one]))
+        np.testing.assert_array_equal(rows[some], np.concatenate([one[output] for one in one_by_one]))
         assert len(np.unique(rows, axis=0)) == 16
 
 
@@ -258,7 +259,9 @@ def test_weights_in_the_cache_of_their_package(
 def test_a_whole_network_is_read_without_its_code(
     new_format: bool, tmp_path: Path, models: dict[str, EncoderModel]
 ) -> None:
-    torch.save(random_networks.densenet(), tmp_path / "whole.pt", _use_new_zipfile_serialization=new_format)
+    network = random_networks.densenet()
+    network.pathologies, network.thresholds = [*xrv.PATHOLOGY_NAMES], np.ones(18)
+    torch.save(network, tmp_path / "whole.pt", _use_new_zipfile_serialization=new_format)
     found = xrv.resolve_xrv(str(tmp_path / "whole.pt"), None).load().encode([picture(50, 50)], [""])
     wanted = models["xrv"].encode([picture(50, 50)], [""])
     np.testing.assert_array_equal(found[FEATURE], wanted[FEATURE])
@@ -302,7 +305,7 @@ def test_a_wrong_file(name: str, weights: dict[str, Path], tmp_path: Path) -> No
         path.write_bytes(content)
         with pytest.raises(StepError) as caught:
             resolve(str(path), None).load()
-        assert re.match(rf"{path} cannot be used: \S", str(caught.value)) and "\n" not in str(caught.value)
+        assert re.fullmatch(rf"--encoder {name}: {path} cannot be used: .+", str(caught.value))
     encoder = resolve(str(path), None)
     path.write_bytes(weights[name].read_bytes())
     with pytest.raises(StepError, match="has changed since this run began"):

@@ -87,7 +87,7 @@ class InceptionModel:
                 "inception-v3-compat", [*LAYERS], feature_extractor_weights_path=tensors
             )
         except Exception as error:  # a file may be wrong in any way
-            raise unusable(checkpoint.name, error) from error
+            raise unusable("inception", checkpoint.name, error) from error
         self._network = Network(network)
         self.device = self._network.device
 

@@ -77,10 +77,11 @@ def tensors_in(data: bytes) -> dict[str, Any]:
     return found
 
 
-def unusable(name: str, error: Exception) -> StepError:
+def unusable(encoder: str, name: str, error: Exception) -> StepError:
     """Returns the error for weights that a network cannot take.
 
     Args:
+        encoder: Name of the encoder.
         name: The file.
         error: What was raised.
     """
@@ -88,7 +89,7 @@ def unusable(name: str, error: Exception) -> StepError:
     if isinstance(error, pickle.UnpicklingError):  # of which torch's has a page of advice that is of no use here
         what = one_line(error).partition("WeightsUnpickler error: ")
         reason = f"it has more than tensors, and is not loaded: {(what[2] or what[0])[:200]}"
-    return StepError(f"{name} cannot be used: {reason}")
+    return StepError(f"--encoder {encoder}: {name} cannot be used: {reason}")
 
 
 def import_library(package: str) -> Any:

@@ -93,7 +93,8 @@ class RadiomicsModel:
 
     def __init__(self, columns: tuple[str, ...]) -> None:
         self._extractor, self._columns = _Extractor(), columns
-        self._threads = int(os.environ.get("OMP_NUM_THREADS") or available_cpus())  # Ray sets it for its workers
+        wanted = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]  # which Ray sets for its workers
+        self._threads = int(wanted) if wanted.isdigit() and int(wanted) else available_cpus()
         self.device = device_name("cpu")
 
     def encode(self, images: list[PIL.Image.Image], prompts: list[str]) -> Outputs:

@@ -54,11 +54,13 @@ XRV_LABELS: dict[str, str] = {
     "Pneumonia": "Pneumonia",
     "Pneumothorax": "Pneumothorax",
 }
-# What the pickle of a whole network may name beside classes of layers, whose place `_Layer` takes.
+# What the pickle of a whole network may name: parts of tensors; and, without effect since `_Layer` takes their place,
+# layers, and arrays that were kept beside them.
 TENSOR_PARTS = {
     *(("torch._utils", f"_rebuild_{part}") for part in ("tensor", "tensor_v2", "parameter")),
     *(("collections", "OrderedDict"), ("builtins", "set"), ("__builtin__", "set")),
 }
+INERT = ("torch.nn.", "numpy", "_codecs")
 LAYERS = {"DenseNet", "_DenseBlock", "_DenseLayer", "_Transition"}
 
 
@@ -114,7 +116,7 @@ class XrvModel:
             tensors.pop("op_threshs", None)  # thresholds of calibration, which some files have
             module.load_state_dict(tensors)
         except Exception as error:  # a file may be wrong in any way
-            raise unusable(checkpoint.name, error) from error
+            raise unusable("xrv", checkpoint.name, error) from error
         if tuple(module.targets) != PATHOLOGY_NAMES:
             raise StepError("this version of torchxrayvision has other pathologies: pip install torchxrayvision==1.5.7")
         self._network = Network(module, "both_outputs")
@@ -211,7 +213,7 @@ class _TensorsUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) in TENSOR_PARTS:
             return super().find_class(module, name)
-        if module.startswith("torch.nn.") or name in LAYERS:
+        if module.startswith(INERT) or name in LAYERS:
             return _Layer
         raise pickle.UnpicklingError(f"{module}.{name}")
 
