@@ -14,6 +14,10 @@ from pipeline.errors import StepError, describe_error, one_line
 
 # What to install where `pip install` wants another text than the module's name.
 INSTALL = {"torch": "torch 'transformers>=5'", "transformers": "torch 'transformers>=5'"}
+INSTALL |= {"torch_fidelity": "torch-fidelity torchvision"}
+INSTALL |= {  # on Python 3.10 and 3.11; its newer versions cannot be installed
+    "radiomics": "numpy setuptools wheel versioneer && pip install --no-build-isolation pyradiomics==3.0.1"
+}
 INSTALL |= dict.fromkeys(["accelerate", "diffusers", "peft"], "torch diffusers 'transformers>=5' accelerate peft")
 
 
