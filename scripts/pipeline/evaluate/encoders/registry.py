@@ -23,7 +23,7 @@ ENCODERS = {
     "biovil-t": f"microsoft/BiomedVLP-BioViL-T, chest radiographs and reports; 128, text; {TRANSFORMERS}",
     "biomedclip": f"microsoft/BiomedCLIP…, biomedical figures and captions; 512, text; {TRANSFORMERS}",
     "inception": "Inception v3 of torch-fidelity, photographs; 2,048, logits; pip install torch-fidelity torchvision",
-    "xrv": "DenseNet-121 of torchxrayvision, chest radiographs; 1,024, logits; pip install torchxrayvision",
+    "xrv": "DenseNet-121 of torchxrayvision, chest radiographs; 1,024, pathologies; pip install torchxrayvision",
     "radiomics": "features of texture by pyradiomics, with frd-score's configuration; see scripts/README.md",
 }
 
