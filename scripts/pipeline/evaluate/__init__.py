@@ -6,5 +6,10 @@ embed          writes the features of a source that are missing
 features       FEATURES_DIR: files of features with what they depend on
 fidelity       all metrics of two FEATURES_DIRs, overall and for each label
 results        results.json: the schema, reading and writing it
-report         results as one page
+report         results as one page, made of:
+meanings       what each metric tells
+columns        several results: what may share a table, which values differ
+charts         values with intervals and floors, as inline SVG
+pictures       the images that decide metrics, from their sources
+published      the published values of CheXGenBench
 """
