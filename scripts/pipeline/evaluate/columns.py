@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from pipeline.errors import StepError, listing
 from pipeline.evaluate.meanings import HIGHER, LOWER, MEANINGS, meaning_of, split_baseline
 from pipeline.source_json import parse_object
+from synthchex_75k import LABELS
 
 SAME_N = 0.01  # sample sizes that differ by a smaller share count as equal
 SIDES = ("real", "synthetic")
@@ -84,10 +85,11 @@ def baselines_of(columns: Sequence[Column], metric: str, encoder: str) -> list[s
 
 
 def labels_of(columns: Sequence[Column]) -> list[str]:
-    """Returns the labels that were asked for or measured, in order."""
+    """Returns the labels that were asked for or measured: those of `LABELS` in its order, then the others."""
     asked = [label for column in columns for label in column.results["labels"]]
     measured = [label for column in columns for _, _, label in column.metrics if label is not None]
-    return [*dict.fromkeys([*asked, *measured])]
+    found = dict.fromkeys([*asked, *measured])
+    return [*(label for label in LABELS if label in found), *(label for label in found if label not in LABELS)]
 
 
 def cautions(columns: Sequence[Column]) -> list[str]:

@@ -244,8 +244,9 @@ def _tables(columns: Sequence[Column], models: Published | None) -> list[str]:
     if len(columns) == 1 and not models:
         return []
     about = (
-        "Value, 95 % interval, n real / n synthetic. ≠ B: the 95 % intervals of this value and of B do not overlap. Best: better than each of the others, by such "
-        "intervals. Overlapping intervals do not show that values are equal."
+        "Value, 95 % interval, n real / n synthetic. ≠ B: the 95 % intervals of this value and of B do not overlap. "
+        "Best: better than each of the others, by such intervals. Overlapping intervals do not show that values are "
+        "equal."
     )
     unmarked = "Values of this protocol without intervals are never marked as different or best."
     parts = [page.heading("Side by side", "metrics of all images"), page.paragraph(about, muted=True)]
