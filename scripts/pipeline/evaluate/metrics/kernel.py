@@ -273,7 +273,7 @@ def kid_of_subsets(
         the usual sd / B^½ is only the error of drawing subsets, and leaves out that of the sets themselves. It takes
         rows as independent. With a size of more than n / 2 there is none: see `kid`.
     """
-    real, synthetic = check_features(real, synthetic)
+    real, synthetic = check_features(real, synthetic, rows=rows)
     mine, theirs = rows or (np.arange(len(real)), np.arange(len(synthetic)))
     n, m = len(mine), len(theirs)
     if subsets < 2:
