@@ -45,12 +45,12 @@ class Side:
         self.shifts = np.empty(count)  # (x - c)'c
         self.lengths = np.empty(count)  # |x|
         for start, block in row_blocks(features, rows):
-            rows = slice(start, start + len(block))
+            part = slice(start, start + len(block))
             wide, c = block.astype(np.float64), self.centre.astype(np.float64)
-            self.lengths[rows] = np.sqrt(np.einsum("ij,ij->i", wide, wide))
+            self.lengths[part] = np.sqrt(np.einsum("ij,ij->i", wide, wide))
             wide -= c
-            self.squares[rows] = np.einsum("ij,ij->i", wide, wide)
-            self.shifts[rows] = wide @ c
+            self.squares[part] = np.einsum("ij,ij->i", wide, wide)
+            self.shifts[part] = wide @ c
 
     def __len__(self) -> int:
         return len(self.features if self.rows is None else self.rows)
