@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pipeline.errors import StepError, counted, listing
-from pipeline.evaluate.features import Features
+from pipeline.evaluate.features import EncodedWith, Features
 from pipeline.evaluate.metrics.floor import random_halves
 from pipeline.evaluate.metrics.frechet import MIN_ROWS
 from synthchex_75k import LABELS
@@ -67,18 +67,18 @@ def in_order(features: Features) -> Features:
     )
 
 
-def check_same_encoder(real: Features, synthetic: Features) -> None:
+def check_same_encoder(real: EncodedWith, synthetic: EncodedWith) -> None:
     """Checks that the features of both sides come from one encoder.
 
     Raises:
         StepError: Something else than the images differs; the message names it.
     """
-    one, two = real.encoder, synthetic.encoder
-    if one.fingerprint == two.fingerprint:
+    one, two = real.about, synthetic.about
+    if real.fingerprint == synthetic.fingerprint:
         return
-    keys = [key for key in dict.fromkeys([*one.about, *two.about]) if one.about.get(key) != two.about.get(key)]
+    keys = [key for key in dict.fromkeys([*one, *two]) if one.get(key) != two.get(key)]
     raise StepError(
-        f"{one.name}: the real and the synthetic features differ in more than the images: "
+        f"{real.name}: the real and the synthetic features differ in more than the images: "
         f"{listing(keys) or 'the fingerprint'}; embed both sides alike"
     )
 
@@ -129,7 +129,9 @@ def comparisons(
         groups: The patient of each real row.
         seed: Seeds what is drawn, for each label on its own.
     """
-    found = [(None, (np.arange(len(real.filenames)), np.arange(len(synthetic.filenames))))]
+    found: list[tuple[str | None, Rows]] = [
+        (None, (np.arange(len(real.filenames)), np.arange(len(synthetic.filenames))))
+    ]
     for label in labels:
         column = LABELS.index(label)
         mine, theirs = (np.flatnonzero(side.labels[:, column] == 1) for side in (real, synthetic))
