@@ -51,7 +51,7 @@ if not importlib.util.find_spec("ray"):
     # These have an environment of their own.
     collect_ignore += ["pipeline/generate/test_pipelines.py", "tiny_pipelines.py"]
     collect_ignore += ["pipeline/quality/test_heavy.py", "tiny_vlm.py", "pipeline/evaluate/metrics/test_references.py"]
-    collect_ignore += ["pipeline/evaluate/test_results_in_browser.py"]
+    collect_ignore += ["pipeline/evaluate/test_embed_ray.py", "pipeline/evaluate/test_results_in_browser.py"]
 
 
 def pytest_unconfigure() -> None:

@@ -72,14 +72,16 @@ def results(images: dict[str, bytes] | None = None, **changes: Any) -> dict[str,
         images: Of which pairs are listed under `images`. Default: no pair.
         changes: Of the top level.
     """
+    metrics = changes.get("metrics", all_metrics())
 
     def side(name: str, rows: int, patients: int | None) -> dict[str, Any]:
+        used = dict.fromkeys([*MEASURED, *(one["encoder"] for one in metrics)])
         encoders = {
             encoder: {
                 "fingerprint": f"{encoder}-5d41402abc4b2a76b9719d911017c592",
                 "about": {"model": encoder, "preprocessing": {"size": 518}, "versions": {"torch": "2.13.0"}},
             }
-            for encoder in MEASURED
+            for encoder in used
         }
         return {"name": name, "source": str(FIXTURE), "rows": rows, "patients": patients, "encoders": encoders}
 
@@ -92,7 +94,7 @@ def results(images: dict[str, bytes] | None = None, **changes: Any) -> dict[str,
         "real": side("mimic-test", 2461, 293),
         "synthetic": side("sana-e20", 2461, None),
         "versions": {"python": "3.11.7", "numpy": "2.4.6"},
-        "metrics": all_metrics(),
+        "metrics": metrics,
         "images": {"rad-dino": lists_of(images)} if images else {},
     }
     return {**found, **changes}

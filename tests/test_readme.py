@@ -24,6 +24,10 @@ MANUAL = ROOT / "scripts" / "README.md"
 PAGES = [README, MANUAL]
 SHARED = "What all programs that write have in common"  # a section of the manual
 PROGRAMS = sorted(path.name for path in (ROOT / "scripts").glob("*.py"))
+SUBCOMMANDS = {
+    "evaluate_images.py": ["embed", "fidelity", "report"],
+    "filter_quality.py": ["label", "report", "apply"],
+}
 MAX_WORDS, MAX_COLUMNS = 1_800, 120  # of README; words without header and code
 SECTIONS = (
     *("Load it", "The row", "How the dataset was made", "Intended use and limits", "FAQ", "Build and publish"),
@@ -138,7 +142,7 @@ def options_of(program: str) -> set[str]:
     """Returns the options of a program and its subcommands, from their `--help`; of the benchmark from its source."""
     if program == "benchmark.py":  # which needs packages of its own
         return {*re.findall(r'add_argument\(\s*"(--[\w-]+)"', (ROOT / "scripts" / program).read_text(encoding="utf-8"))}
-    commands = [[], ["label"], ["report"], ["apply"]] if program == "filter_quality.py" else [[]]
+    commands = [[], *([name] for name in SUBCOMMANDS.get(program, []))]
     found: set[str] = set()
     for command in commands:
         run = [sys.executable, str(ROOT / "scripts" / program), *command, "--help"]
@@ -162,7 +166,8 @@ def test_the_manual_has_every_option_and_no_other(program: str) -> None:
     options = options_of(program)
     shared = options_in(SHARED)
     assert options_in(program) | (shared & options) == options
-    assert shared <= options or program in ("benchmark.py", "generate_images.py")  # which cut no rows into files
+    cuts_no_rows = ("benchmark.py", "evaluate_images.py", "generate_images.py")
+    assert shared <= options or program in cuts_no_rows
 
 
 def test_the_manual_lists_every_program_and_package() -> None:

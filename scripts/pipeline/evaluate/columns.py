@@ -5,15 +5,14 @@ from __future__ import annotations
 import string
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from pipeline.errors import StepError, listing
+from pipeline.errors import StepError, counted, listing
 from pipeline.evaluate.meanings import HIGHER, LOWER, MEANINGS, meaning_of, split_baseline
-from pipeline.source_json import parse_object
+from pipeline.evaluate.results import MetricResult, Results, SideResult, read_results
 from synthchex_75k import LABELS
 
 SAME_N = 0.01  # sample sizes that differ by a smaller share count as equal
-SIDES = ("real", "synthetic")
 
 Key = tuple[str, str, "str | None"]  # metric, encoder, label or None
 
@@ -24,19 +23,24 @@ class Column(NamedTuple):
     Attributes:
         letter: What it is called beside others; empty if it is alone.
         file: Its path.
-        results: Its content, as `results.py` describes it.
+        results: Its content.
         metrics: Its metrics by metric, encoder and label.
     """
 
     letter: str
     file: Path
-    results: dict[str, Any]
-    metrics: dict[Key, dict[str, Any]]
+    results: Results
+    metrics: dict[Key, MetricResult]
+
+    @property
+    def sides(self) -> dict[str, SideResult]:
+        """The real and the synthetic images."""
+        return {"real": self.results.real, "synthetic": self.results.synthetic}
 
     @property
     def head(self) -> str:
         """Name of the synthetic images, with the letter."""
-        name = str(self.results["synthetic"]["name"])
+        name = self.results.synthetic.name
         return f"{self.letter}: {name}" if self.letter else name
 
 
@@ -50,12 +54,11 @@ def read_columns(paths: Sequence[Path]) -> list[Column]:
         A column for each, in order.
 
     Raises:
-        SourceError: A file is damaged.
-        StepError: They are of different protocols, or one has a metric twice.
+        StepError: A file is damaged, or they are of different protocols.
         OSError: A file cannot be read.
     """
-    found = [(path, parse_object(path.read_bytes(), str(path))) for path in paths]
-    protocols = {str(results["protocol"]): path for path, results in reversed(found)}
+    found = [(path, read_results(path)) for path in paths]
+    protocols = {results.protocol: path for path, results in reversed(found)}
     if len(protocols) > 1:
         named = listing([f"{path} is {protocol}" for protocol, path in sorted(protocols.items())], separator=", ")
         raise StepError(
@@ -63,7 +66,7 @@ def read_columns(paths: Sequence[Path]) -> list[Column]:
             "meanings; make a page for each protocol"
         )
     letters = [_letter(number) for number in range(len(found))] if len(found) > 1 else [""]
-    return [Column(letter, path, results, _by_key(path, results)) for letter, (path, results) in zip(letters, found)]
+    return [Column(letter, path, results, _by_key(results)) for letter, (path, results) in zip(letters, found)]
 
 
 def encoders_of(columns: Sequence[Column]) -> list[str]:
@@ -85,11 +88,8 @@ def baselines_of(columns: Sequence[Column], metric: str, encoder: str) -> list[s
 
 
 def labels_of(columns: Sequence[Column]) -> list[str]:
-    """Returns the labels that were asked for or measured: those of `LABELS` in its order, then the others."""
-    asked = [label for column in columns for label in column.results["labels"]]
-    measured = [label for column in columns for _, _, label in column.metrics if label is not None]
-    found = dict.fromkeys([*asked, *measured])
-    return [*(label for label in LABELS if label in found), *(label for label in found if label not in LABELS)]
+    """Returns the labels that were asked for in any of the results, in the order of `LABELS`."""
+    return [label for label in LABELS if any(label in column.results.labels for column in columns)]
 
 
 def cautions(columns: Sequence[Column]) -> list[str]:
@@ -144,11 +144,15 @@ def best_of(columns: Sequence[Column], key: Key) -> int | None:
         The index; None if there is no such column, and for metrics without a direction.
     """
     better = meaning_of(key[0]).better
-    measured = [n for n, column in enumerate(columns) if column.metrics.get(key, {}).get("value") is not None]
-    if better not in (LOWER, HIGHER) or len(measured) < 2:
+    values = {
+        number: column.metrics[key].value
+        for number, column in enumerate(columns)
+        if key in column.metrics and column.metrics[key].value is not None
+    }
+    if better not in (LOWER, HIGHER) or len(values) < 2:
         return None
-    first = (min if better == LOWER else max)(measured, key=lambda n: columns[n].metrics[key]["value"])
-    others = {columns[n].letter for n in measured if n != first}
+    first = (min if better == LOWER else max)(values, key=lambda number: values[number] or 0.0)
+    others = {columns[number].letter for number in values if number != first}
     return first if {*differing_from(columns, key)[first]} == others else None
 
 
@@ -157,22 +161,18 @@ def _letter(number: int) -> str:
     return letters[number % len(letters)] + (str(number // len(letters)) if number >= len(letters) else "")
 
 
-def _by_key(path: Path, results: dict[str, Any]) -> dict[Key, dict[str, Any]]:
-    found: dict[Key, dict[str, Any]] = {}
-    for metric in results["metrics"]:
-        key = metric["metric"], metric["encoder"], metric["label"]
-        if key in found:
-            raise StepError(f"{path}: {key[0]} of {key[1]}, {key[2] or 'overall'}, is there twice; measure again")
-        found[key] = metric
-    return found
+def _by_key(results: Results) -> dict[Key, MetricResult]:
+    return {(metric.metric, metric.encoder, metric.label): metric for metric in results.metrics}
 
 
 def _differ(one: Column, two: Column, key: Key) -> bool:
     first, second = one.metrics.get(key), two.metrics.get(key)
     if not first or not second or not _comparable(one, two, key):
         return False
-    ends = [metric[end] for metric in (first, second) for end in ("ci_low", "ci_high")]
-    return None not in ends and (ends[1] < ends[2] or ends[3] < ends[0])
+    (low, high), (other_low, other_high) = ((metric.ci_low, metric.ci_high) for metric in (first, second))
+    if low is None or high is None or other_low is None or other_high is None:
+        return False
+    return high < other_low or other_high < low
 
 
 def _comparable(one: Column, two: Column, key: Key) -> bool:
@@ -181,24 +181,23 @@ def _comparable(one: Column, two: Column, key: Key) -> bool:
         return False
     if not meaning_of(split_baseline(metric)[0]).depends_on_n:
         return True
-    sizes = [(one.metrics[key][f"n_{side}"], two.metrics[key][f"n_{side}"]) for side in SIDES]
+    first, second = one.metrics[key], two.metrics[key]
+    sizes = (first.n_real, second.n_real), (first.n_synthetic, second.n_synthetic)
     return all(abs(n - m) <= SAME_N * max(n, m) for n, m in sizes)
 
 
-def _real_set(column: Column) -> tuple[Any, ...]:
-    real = column.results["real"]
-    return real["source"], real["rows"]
+def _real_set(column: Column) -> tuple[str, int]:
+    return column.results.real.source, column.results.real.rows
 
 
 def _describe_real(column: Column) -> str:
-    real = column.results["real"]
-    return f"{real['rows']:,} images of {real['source']}"
+    return f"{counted(column.results.real.rows, 'image')} of {column.results.real.source}"
 
 
 def _sizes(column: Column) -> tuple[int, ...]:
-    return tuple(column.results[side]["rows"] for side in SIDES)
+    return tuple(side.rows for side in column.sides.values())
 
 
 def _fingerprints(column: Column, encoder: str) -> tuple[str, ...]:
-    used = (column.results[side]["encoders"].get(encoder) for side in SIDES)
-    return tuple(dict.fromkeys(str(found["fingerprint"]) for found in used if found))
+    used = (side.encoders.get(encoder) for side in column.sides.values())
+    return tuple(dict.fromkeys(found.fingerprint for found in used if found))

@@ -13,13 +13,32 @@ A file has the rows of some images and the outputs of one encoder:
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.errors import StepError, describe_error
+from pipeline.files import sha256_of
+from synthchex_75k import LABELS, Row
 
 FEATURES_JSON = "features.json"
 FORMAT = 1  # of the folder; another one is refused
+TEXTS = ("filename", "prompt", "patient")
+ROW_COLUMNS: dict[str, pa.DataType] = {
+    "filename": pa.string(),
+    "crc32": pa.uint32(),
+    "width": pa.int32(),
+    "height": pa.int32(),
+    "prompt": pa.string(),
+    "patient": pa.string(),
+    **dict.fromkeys(LABELS, pa.int8()),
+}
 
 
 class EncodedWith(NamedTuple):
@@ -72,6 +91,121 @@ class Features(NamedTuple):
     outputs: dict[str, np.ndarray]
 
 
+class FeatureFile(NamedTuple):
+    """A file of a FEATURES_DIR, as `shards.find_finished` takes it.
+
+    Attributes:
+        path: Where it goes.
+        rows: Rows of the source, in order.
+        patients: The patient of each, or None.
+        encoder: Name of the encoder.
+        encoder_fingerprint: Hash of everything that its features depend on.
+    """
+
+    path: Path
+    rows: list[Row]
+    patients: list[str | None]
+    encoder: str
+    encoder_fingerprint: str
+
+    def fingerprint(self, crcs: Iterable[int]) -> str:
+        """Returns a hash of everything that the file's content depends on."""
+        content = hashlib.sha256(repr((FORMAT, self.encoder_fingerprint)).encode())
+        for row, patient, crc in zip(self.rows, self.patients, crcs, strict=True):
+            content.update(repr((row.filename, crc, row.prompt, row.labels, patient)).encode())
+        return content.hexdigest()
+
+
+class ImageFeatures(NamedTuple):
+    """One row of a file: the image as it was embedded, and each output of one encoder, of shape (width,)."""
+
+    crc32: int
+    width: int
+    height: int
+    outputs: dict[str, np.ndarray]
+
+
+def fingerprint_of(about: dict[str, Any]) -> str:
+    """Returns the hash of what an encoder describes."""
+    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
+
+
+def write_features(path: Path, file: FeatureFile, images: list[ImageFeatures]) -> dict[str, int]:
+    """Writes a file.
+
+    Args:
+        path: A temporary name of it.
+        file: Its rows.
+        images: The features of each row.
+
+    Returns:
+        The width of each output by its name.
+
+    Raises:
+        StepError: The outputs of two rows differ in width.
+        OSError: It cannot be written.
+    """
+    widths = {name: len(values) for name, values in images[0].outputs.items()}
+    for row, image in zip(file.rows, images, strict=True):
+        found = {name: len(values) for name, values in image.outputs.items()}
+        if found != widths:
+            raise StepError(
+                f"--encoder {file.encoder}: the outputs of {row.filename} have widths {found}, not {widths}"
+            )
+    values: dict[str, Any] = {
+        "filename": [row.filename for row in file.rows],
+        "crc32": [image.crc32 for image in images],
+        "width": [image.width for image in images],
+        "height": [image.height for image in images],
+        "prompt": [row.prompt for row in file.rows],
+        "patient": file.patients,
+        **{label: [row.labels[number] for row in file.rows] for number, label in enumerate(LABELS)},
+    }
+    columns = {name: pa.array(values[name], kind) for name, kind in ROW_COLUMNS.items()}
+    for name, width in widths.items():
+        flat = np.concatenate([image.outputs[name] for image in images]).astype(np.float32, copy=False)
+        columns[name] = pa.FixedSizeListArray.from_arrays(pa.array(flat), width)
+    about = {"encoder": file.encoder, "encoder_fingerprint": file.encoder_fingerprint}
+    table = pa.table(columns).replace_schema_metadata(about)
+    compression = {name: "zstd" if name in ROW_COLUMNS else "none" for name in columns}
+    outputs = {f"{name}.list.element": "none" for name in widths}
+    pq.write_table(table, path, compression={**compression, **outputs}, use_dictionary=[*LABELS, "patient"])
+    return widths
+
+
+def read_keys(path: Path) -> list[tuple[str, int, str]]:
+    """Returns file name, CRC-32 and prompt of each row of a file."""
+    table = pq.read_table(path, columns=["filename", "crc32", "prompt"])
+    return [*zip(*(table[name].to_pylist() for name in ("filename", "crc32", "prompt")))]
+
+
+def read_images(path: Path, numbers: list[int]) -> list[ImageFeatures]:
+    """Reads rows of a file.
+
+    Args:
+        path: The file.
+        numbers: Which rows.
+    """
+    table = pq.read_table(path)
+    names = [name for name in table.column_names if name not in ROW_COLUMNS]
+    outputs = {name: _matrix(table[name])[numbers] for name in names}
+    facts = [table[name].to_numpy()[numbers].tolist() for name in ("crc32", "width", "height")]
+    return [
+        ImageFeatures(crc32, width, height, {name: values[place] for name, values in outputs.items()})
+        for place, (crc32, width, height) in enumerate(zip(*facts))
+    ]
+
+
+def index_json(encoders: Iterable[EncodedWith]) -> bytes:
+    """Returns the content of `features.json`."""
+    found = {}
+    for encoder in encoders:
+        files = [{"path": path, "sha256": sha256, "rows": rows} for path, sha256, rows in encoder.files]
+        about = {name: value for name, value in encoder._asdict().items() if name != "name"}
+        found[encoder.name] = {**about, "files": files}
+    return json.dumps({"format": FORMAT, "encoders": found}, indent=2, ensure_ascii=False).encode() + b"\n"
+
+
 def read_index(folder: Path) -> dict[str, EncodedWith]:
     """Reads `features.json`.
 
@@ -83,8 +217,25 @@ def read_index(folder: Path) -> dict[str, EncodedWith]:
 
     Raises:
         StepError: There is none, or it is damaged.
+        OSError: It cannot be read.
     """
-    raise NotImplementedError
+    path = folder / FEATURES_JSON
+    if not path.is_file():
+        raise StepError(f"{folder} has no {FEATURES_JSON}: no features, or not all of them yet; run `embed` to the end")
+    try:
+        found = json.loads(path.read_bytes())
+        if found["format"] != FORMAT:
+            raise StepError(
+                f"{path} has format {found['format']!r}; this program reads {FORMAT}: embed the source again"
+            )
+        return {
+            name: EncodedWith(
+                name, **{**about, "files": [(one["path"], one["sha256"], one["rows"]) for one in about["files"]]}
+            )
+            for name, about in found["encoders"].items()
+        }
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise StepError(f"{path} is damaged ({describe_error(error)}); embed the source again") from error
 
 
 def read_features(folder: Path, encoder: EncodedWith, outputs: tuple[str, ...] | None = None) -> Features:
@@ -93,9 +244,49 @@ def read_features(folder: Path, encoder: EncodedWith, outputs: tuple[str, ...] |
     Args:
         folder: FEATURES_DIR.
         encoder: One of `read_index`.
-        outputs: Which outputs to read. Default: all.
+        outputs: Which outputs to read, of `encoder.outputs`. Default: all.
 
     Raises:
         StepError: A file is missing, damaged or was replaced; embed again.
+        OSError: A file cannot be read.
     """
-    raise NotImplementedError
+    for path, sha256, _ in encoder.files:
+        file = folder / path
+        if not file.is_file() or sha256_of(file) != sha256:
+            problem = "has changed" if file.is_file() else "is missing"
+            raise StepError(f"{file} {problem} since {FEATURES_JSON} was written; run `embed` to the end again")
+    files = [folder / path for path, _, _ in encoder.files]
+    table = pa.concat_tables([pq.read_table(file, columns=[*ROW_COLUMNS]) for file in files])
+    names = table["filename"].to_numpy(zero_copy_only=False).astype(str)
+    order = np.argsort(names, kind="stable")
+    patients = table["patient"].to_numpy(zero_copy_only=False)[order]
+    labels = [table[label].to_numpy(zero_copy_only=False).astype(np.float32) for label in LABELS]
+    return Features(
+        encoder,
+        names[order],
+        table["crc32"].to_numpy()[order],
+        np.stack([table["width"].to_numpy(), table["height"].to_numpy()], axis=1)[order],
+        table["prompt"].to_numpy(zero_copy_only=False)[order],
+        None if table["patient"].null_count == len(table) else patients,
+        np.stack(labels, axis=1)[order],
+        _read_outputs(files, {name: encoder.outputs[name] for name in outputs or encoder.outputs}, np.argsort(order)),
+    )
+
+
+def _read_outputs(files: list[Path], widths: dict[str, int], places: np.ndarray) -> dict[str, np.ndarray]:
+    """Reads outputs, file by file, into arrays in which each row has the place given."""
+    found = {name: np.empty((len(places), width), np.float32) for name, width in widths.items()}
+    start = 0
+    for file in files:
+        table = pq.read_table(file, columns=[*widths])
+        for name, matrix in found.items():
+            matrix[places[start : start + len(table)]] = _matrix(table[name])
+        start += len(table)
+    return found
+
+
+def _matrix(column: pa.ChunkedArray) -> np.ndarray:
+    """Returns a column of lists of fixed size as an array of shape (rows, width)."""
+    width = column.type.list_size
+    chunks = [chunk.flatten().to_numpy() for chunk in column.chunks]
+    return (np.concatenate(chunks) if chunks else np.empty(0, np.float32)).reshape(-1, width)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import PIL.Image
 
 from pipeline import page
 from pipeline.errors import StepError, counted, one_line
 from pipeline.evaluate.charts import format_number
-from pipeline.evaluate.columns import SIDES, Column
+from pipeline.evaluate.columns import Column
+from pipeline.evaluate.results import ImageResult, NearestImage
 from pipeline.rows import decode, plan, read
 from synthchex_75k import Row, SourceError
 
@@ -48,8 +48,9 @@ class Album:
             # Images were found by name when they were embedded; those without a row are of no concern here.
             self._rows = {row.filename: row for row in plan(source, "skip")}
         except (SourceError, StepError, OSError) as error:
+            reason = one_line(error).rstrip(".")
             self.problem = (
-                f"The {side} images cannot be shown: {one_line(error)}. If the source has moved, name it with --{side}."
+                f"The {side} images cannot be shown: {reason}. If the source has moved, name it with --{side}."
             )
 
     def image(self, filename: str, crc32: int) -> PIL.Image.Image | str:
@@ -60,7 +61,7 @@ class Album:
             crc32: The CRC-32 of its file when it was embedded; another image is never shown.
         """
         if self.problem:
-            return "Source not found"
+            return "The source cannot be read"
         if filename not in self._rows:
             return NOT_FOUND
         try:
@@ -88,9 +89,9 @@ class Pictures:
         self._named = {"real": real, "synthetic": synthetic}
         self._albums: dict[tuple[str, str], Album] = {}
         self.real_shown = 0
-        for side in SIDES:
-            sources = {column.results[side]["source"] for column in columns}
-            if self._named[side] and len(sources) > 1:
+        for side, named in self._named.items():
+            sources = {column.sides[side].source for column in columns}
+            if named and len(sources) > 1:
                 raise StepError(
                     f"--{side} names one source, but the results have {len(sources)}: make a page for each of them"
                 )
@@ -100,9 +101,9 @@ class Pictures:
         lists = [
             (column, encoder, name, found)
             for column in self._columns
-            for encoder, by_name in column.results["images"].items()
+            for encoder, by_name in column.results.images.items()
             for name in LISTS
-            if (found := by_name.get(name))
+            if (found := getattr(by_name, name))
         ]
         shown, figures = max(1, MAX_PAIRS // max(1, len(lists))), []
         for column, encoder, name, images in lists[:MAX_PAIRS]:
@@ -131,23 +132,25 @@ class Pictures:
             *figures,
         ]
 
-    def _pair(self, column: Column, image: dict[str, Any], value: str) -> str:
-        synthetic = self._picture(column, "synthetic", image, {value: format_number(image["value"])})
-        nearest = image["nearest_real"]
+    def _pair(self, column: Column, image: ImageResult, value: str) -> str:
+        synthetic = self._picture(column, "synthetic", image, {value: format_number(image.value)})
+        nearest = image.nearest_real
         if nearest is None:
             return page.pair(synthetic, page.Picture("Nearest real", "None is recorded", "", {}), PIXELS)
-        real = self._picture(column, "real", nearest, {"Distance": format_number(nearest["distance"])})
+        real = self._picture(column, "real", nearest, {"Distance": format_number(nearest.distance)})
         self.real_shown += not isinstance(real.image, str)
         return page.pair(synthetic, real, PIXELS)
 
-    def _picture(self, column: Column, side: str, image: dict[str, Any], texts: dict[str, str]) -> page.Picture:
-        source = str(self._named[side] or column.results[side]["source"])
+    def _picture(
+        self, column: Column, side: str, image: ImageResult | NearestImage, texts: dict[str, str]
+    ) -> page.Picture:
+        source = self._named[side] or column.sides[side].source
         if (source, side) not in self._albums:
             self._albums[source, side] = Album(source, side)
-        shown = self._albums[source, side].image(image["filename"], image["crc32"])
-        prompt = str(image["prompt"])
+        shown = self._albums[source, side].image(image.filename, image.crc32)
+        prompt = image.prompt
         if len(prompt) > MAX_PROMPT:
             prompt = f"{prompt[:MAX_PROMPT]} … ({len(prompt):,} characters)"
         head = "Nearest real" if side == "real" else "Synthetic"
-        texts = {**texts, "Prompt": prompt, "File": image["filename"]}
+        texts = {**texts, "Prompt": prompt, "File": image.filename}
         return page.Picture(head, shown, f"{side.capitalize()} image of the prompt: {prompt}", texts)

@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from pipeline import page
 from pipeline.errors import StepError, counted
 from pipeline.evaluate.charts import Line, chart, format_interval, format_number, interval_width, legend
 from pipeline.evaluate.columns import (
-    SIDES,
     Column,
     Key,
     baselines_of,
@@ -24,8 +22,10 @@ from pipeline.evaluate.columns import (
     read_columns,
 )
 from pipeline.evaluate.meanings import meaning_of, split_baseline
+from pipeline.evaluate.metrics.floor import Floor
 from pipeline.evaluate.pictures import Pictures
 from pipeline.evaluate.published import Published, read_published
+from pipeline.evaluate.results import MetricResult, SideResult
 from pipeline.files import atomic_write
 from synthchex_75k import LABELS
 
@@ -61,10 +61,10 @@ def report(
         OSError: A file cannot be read or written.
     """
     columns = read_columns(results_json)
-    if published and columns[0].results["protocol"] != CHEXGENBENCH:
+    if published and columns[0].results.protocol != CHEXGENBENCH:
         raise StepError(
             f"--published: the published values compare only with results of --protocol {CHEXGENBENCH}; "
-            f"{columns[0].file} is {columns[0].results['protocol']}"
+            f"{columns[0].file} is {columns[0].results.protocol}"
         )
     pictures = Pictures(columns, real, synthetic)
     text = results_page(columns, pictures, published).encode()
@@ -87,8 +87,8 @@ def results_page(columns: Sequence[Column], pictures: Pictures, published: bool 
         HTML.
     """
     models = read_published() if published else None
-    real = " and ".join(dict.fromkeys(str(column.results["real"]["name"]) for column in columns))
-    title = f"{', '.join(str(column.results['synthetic']['name']) for column in columns)} against {real}"
+    real = " and ".join(dict.fromkeys(column.results.real.name for column in columns))
+    title = f"{', '.join(column.results.synthetic.name for column in columns)} against {real}"
     parts = [
         *_compared(columns),
         *(part for encoder in encoders_of(columns) for part in _overall(columns, encoder)),
@@ -118,31 +118,31 @@ def _compared(columns: Sequence[Column]) -> list[str]:
 
 def _about(column: Column) -> str:
     results = column.results
-    sides = {f"{side.capitalize()} images": _describe(results[side]) for side in reversed(SIDES)}
-    labels = f"all {len(LABELS)}" if {*results["labels"]} == {*LABELS} else ", ".join(results["labels"]) or "none"
+    sides = {f"{side.capitalize()} images": _describe(found) for side, found in reversed(column.sides.items())}
+    labels = f"all {len(LABELS)}" if {*results.labels} == {*LABELS} else ", ".join(results.labels) or "none"
     others = {
         "Encoders": ", ".join(encoders_of([column])) or "none",
         "Labels": labels,
-        "Protocol": PROTOCOLS.get(results["protocol"], str(results["protocol"])),
-        "Seed": str(results["seed"]),
-        "Date": str(results["created"]).replace("T", " "),
+        "Protocol": PROTOCOLS[results.protocol],
+        "Seed": str(results.seed),
+        "Date": results.created.replace("T", " "),
         "File": str(column.file),
     }
     return page.subheading(column.head) + page.terms({**sides, **others})
 
 
-def _describe(side: dict[str, Any]) -> str:
-    patients = f" of {counted(side['patients'], 'patient')}" if side["patients"] is not None else ""
-    return f"{side['name']}: {counted(side['rows'], 'image')}{patients}, from {side['source']}"
+def _describe(side: SideResult) -> str:
+    patients = f" of {counted(side.patients, 'patient')}" if side.patients is not None else ""
+    return f"{side.name}: {counted(side.rows, 'image')}{patients}, from {side.source}"
 
 
 def _encoders(columns: Sequence[Column]) -> list[str]:
     users: dict[tuple[str, str, str], list[str]] = {}
     for column in columns:
-        for side in SIDES:
-            for name, encoder in column.results[side]["encoders"].items():
-                about = json.dumps(encoder["about"], indent=2, ensure_ascii=False)
-                users.setdefault((name, str(encoder["fingerprint"]), about), []).append(f"{column.letter} {side}")
+        for side, found in column.sides.items():
+            for name, encoder in found.encoders.items():
+                about = json.dumps(encoder.about, indent=2, ensure_ascii=False)
+                users.setdefault((name, encoder.fingerprint, about), []).append(f"{column.letter} {side}")
     return [
         part
         for (name, fingerprint, about), used in users.items()
@@ -155,8 +155,7 @@ def _encoders(columns: Sequence[Column]) -> list[str]:
 
 
 def _versions(column: Column) -> str:
-    versions = {name: str(version) for name, version in column.results["versions"].items()}
-    return page.block([page.subheading(column.head), page.terms(versions)], "card")
+    return page.block([page.subheading(column.head), page.terms(column.results.versions)], "card")
 
 
 # Metrics of all images
@@ -174,11 +173,11 @@ def _card(columns: Sequence[Column], metric: str, encoder: str) -> str:
     if not entries:
         return ""
     meaning = meaning_of(metric)
-    lines = [_line(columns, column, key) for column, key in entries if column.metrics[key]["value"] is not None]
+    lines = [_line(columns, column, key) for column, key in entries if column.metrics[key].value is not None]
     notes: dict[str, list[str]] = {}
     for column, key in entries:
         found = column.metrics[key]
-        for note in found["notes"] if found["value"] is not None else [_refusal(found)]:
+        for note in found.notes if found.value is not None else [_refusal(found)]:
             notes.setdefault(note, []).append(_entry_name(column, key))
     parts = [
         page.subheading(meaning.title, meaning.better),
@@ -190,15 +189,16 @@ def _card(columns: Sequence[Column], metric: str, encoder: str) -> str:
 
 
 def _line(columns: Sequence[Column], column: Column, key: Key, name: str = "") -> Line:
-    found, floor = column.metrics[key], column.metrics[key]["floor"]
+    found, floor = column.metrics[key], column.metrics[key].floor
+    assert found.value is not None
     return Line(
         name or _entry_name(column, key),
         [text for text in (_sample(found), _floor_text(floor)) if text],
-        found["value"],
-        found["ci_low"],
-        found["ci_high"],
-        floor["value"] if floor else None,
-        floor["sd"] if floor else None,
+        found.value,
+        found.ci_low,
+        found.ci_high,
+        floor.value if floor else None,
+        floor.sd if floor else None,
         columns.index(column),
         bool(split_baseline(key[0])[1]),
     )
@@ -209,28 +209,29 @@ def _entry_name(column: Column, key: Key) -> str:
     return ": ".join(text for text in (column.letter, kind) if text) if kind else column.head
 
 
-def _sample(found: dict[str, Any]) -> str:
-    sizes = [f"{found[f'n_{side}']:,} {side}" for side in SIDES if found[f"n_{side}"]]
+def _sample(found: MetricResult) -> str:
+    sides = {"real": found.n_real, "synthetic": found.n_synthetic}
+    sizes = [f"{count:,} {side}" for side, count in sides.items() if count]
     return f"n {', '.join(sizes) or '0'}"
 
 
-def _sizes(found: dict[str, Any]) -> str:
+def _sizes(found: MetricResult) -> str:
     """Returns the sample sizes, short enough for a table."""
-    return f"n {found['n_real']:,} / {found['n_synthetic']:,}"
+    return f"n {found.n_real:,} / {found.n_synthetic:,}"
 
 
-def _floor_text(floor: dict[str, Any] | None) -> str:
+def _floor_text(floor: Floor | None) -> str:
     if not floor:
         return ""
-    if floor["value"] is None:
-        return f"no floor at n {floor['n']:,}"
-    spread = f" ± {format_number(floor['sd'], floor['sd'])}" if floor["sd"] is not None else ""
-    value = format_number(floor["value"], floor["sd"])
-    return f"floor {value}{spread}, n {floor['n']:,}"
+    if floor.value is None:
+        return f"no floor at n {floor.n:,}"
+    spread = f" ± {format_number(floor.sd, floor.sd)}" if floor.sd is not None else ""
+    value = format_number(floor.value, floor.sd)
+    return f"floor {value}{spread}, n {floor.n:,}"
 
 
-def _refusal(found: dict[str, Any]) -> str:
-    return f"not measured: {'; '.join(found['notes']) or 'no reason is recorded'}"
+def _refusal(found: MetricResult) -> str:
+    return f"not measured: {'; '.join(found.notes) or 'no reason is recorded'}"
 
 
 def _noted(note: str, names: Sequence[str], of: int) -> str:
@@ -250,7 +251,7 @@ def _tables(columns: Sequence[Column], models: Published | None) -> list[str]:
     )
     unmarked = "Values of this protocol without intervals are never marked as different or best."
     parts = [page.heading("Side by side", "metrics of all images"), page.paragraph(about, muted=True)]
-    if not any(found["ci_low"] is not None for column in columns for found in column.metrics.values()):
+    if not any(found.ci_low is not None for column in columns for found in column.metrics.values()):
         parts.append(page.paragraph(unmarked, muted=True))
     if models:
         parts.append(page.block([page.bullets(models.warnings)], "warning"))
@@ -281,14 +282,14 @@ def _cells(columns: Sequence[Column], key: Key, models: Published | None) -> lis
     return [(cell, 0.0) for cell in cells]
 
 
-def _value_text(found: dict[str, Any] | None) -> str:
+def _value_text(found: MetricResult | None) -> str:
     """Returns value, interval and sample sizes, a line for each."""
     if found is None:
         return "no result"
-    if found["value"] is None:
+    if found.value is None:
         return f"not measured\n{_sizes(found)}"
-    value = format_number(found["value"], interval_width(found["ci_low"], found["ci_high"]))
-    texts = (value, format_interval(found["ci_low"], found["ci_high"]), _sizes(found))
+    value = format_number(found.value, interval_width(found.ci_low, found.ci_high))
+    texts = (value, format_interval(found.ci_low, found.ci_high), _sizes(found))
     return "\n".join(text for text in texts if text)
 
 
@@ -318,11 +319,11 @@ def _label_chart(columns: Sequence[Column], metric: str, encoder: str) -> str:
         for column, key in entries:
             measured += 1
             found, who = column.metrics[key], _label_of(columns, column, key, label)
-            if found["value"] is None:
+            if found.value is None:
                 missing.setdefault(f"{_refusal(found)}; {_sample(found)}", []).append(who)
                 continue
             shown.append((column, key))
-            for note in found["notes"]:
+            for note in found.notes:
                 notes.setdefault(note, []).append(who)
         alone = len(names) == len(columns) == 1
         lines = [_line(columns, column, key, label if alone else "") for column, key in shown]
@@ -382,17 +383,13 @@ def _all_numbers(columns: Sequence[Column]) -> list[str]:
     return found
 
 
-def _numbers_of(entry: dict[str, Any]) -> list[str]:
-    floor = entry["floor"] or dict.fromkeys(("value", "sd", "n", "splits"))
-    numbers = [entry[name] for name in ("value", "se", "ci_low", "ci_high")]
-    counts = [entry[name] for name in ("n_real", "n_synthetic")]
-    texts = [*map(_full, numbers), *map(_count, counts), _full(floor["value"]), _full(floor["sd"])]
-    return [*texts, _count(floor["n"]), _count(floor["splits"]), "; ".join(entry["notes"])]
+def _numbers_of(entry: MetricResult) -> list[str]:
+    floor = entry.floor or Floor(None, None, 0, 0)
+    numbers = [entry.value, entry.se, entry.ci_low, entry.ci_high]
+    texts = [*map(_full, numbers), f"{entry.n_real:,}", f"{entry.n_synthetic:,}", _full(floor.value), _full(floor.sd)]
+    sizes = [f"{floor.n:,}", f"{floor.splits}"] if entry.floor else ["", ""]
+    return [*texts, *sizes, "; ".join(entry.notes)]
 
 
 def _full(number: float | None) -> str:
     return "" if number is None else f"{number:.6g}"
-
-
-def _count(number: int | None) -> str:
-    return "" if number is None else f"{number:,}"

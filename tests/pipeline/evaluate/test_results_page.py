@@ -148,8 +148,8 @@ def test_page_without_metrics_and_images(show: Show) -> None:
 
 
 def test_texts_are_escaped(show: Show, images: dict[str, bytes]) -> None:
-    found = results(images, metrics=[metric("fd", MARKUP, label, notes=[MARKUP]) for label in (None, MARKUP)])
-    usual = results(images, metrics=[metric("fd", "x", label, notes=["x"]) for label in (None, "y")])
+    found = results(images, metrics=[metric("fd", MARKUP, label, notes=[MARKUP]) for label in (None, "Edema")])
+    usual = results(images, metrics=[metric("fd", "x", label, notes=["x"]) for label in (None, "Edema")])
     for side in ("real", "synthetic"):
         found[side]["name"] = MARKUP
         found[side]["encoders"]["rad-dino"]["about"] = {MARKUP: MARKUP}
@@ -166,7 +166,7 @@ def test_texts_are_escaped(show: Show, images: dict[str, bytes]) -> None:
 def test_any_prompt_gives_a_page(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
     folder = tmp_path_factory.mktemp("page")
     pair = {"filename": "none.png", "crc32": 1, "prompt": text.encode(errors="replace").decode(), "value": 1.0}
-    lists = {"least_like_real": [{**pair, "nearest_real": None}]}
+    lists = {"adds_most_to_fd": [], "least_like_real": [{**pair, "nearest_real": None}]}
     found = results(metrics=[metric("fd", "x")])
     found["images"] = {"x": lists}
     found["synthetic"]["source"] = str(folder / "gone")

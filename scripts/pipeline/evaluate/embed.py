@@ -1,0 +1,131 @@
+"""Embeds the images of a SOURCE that have no features yet."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections import Counter
+from pathlib import Path
+
+from pipeline.engine import check_engine, start_engine
+from pipeline.errors import StepError
+from pipeline.evaluate.encoders.registry import resolve_encoder
+from pipeline.evaluate.encoding import Encoding
+from pipeline.evaluate.features import FEATURES_JSON, fingerprint_of, read_index
+from pipeline.evaluate.output import FeaturesWriter, Resolved
+from pipeline.folder import OutputFolder, local_source, read_manifest
+from pipeline.rows import plan
+from synthchex_75k import Row
+
+DEFAULT = "rad-dino"
+
+
+def embed(
+    source: str,
+    output: Path,
+    *,
+    encoder: list[str] | None = None,
+    model: list[str] | None = None,
+    revision: list[str] | None = None,
+    batch_size: int = 16,
+    engine: str = "local",
+    workers: int = 2,
+    limit: int | None = None,
+    on_mismatch: str = "error",
+    overwrite: bool = False,
+) -> None:
+    """Embeds the images of a SOURCE that have no features yet.
+
+    Args:
+        source: The SOURCE.
+        output: FEATURES_DIR; created where it does not exist. Encoders that are there already stay.
+        encoder: Names of encoders. Default: `rad-dino`.
+        model: Weights, folders or names on the Hub: one for the only encoder, or `NAME=WEIGHTS` for each of several.
+            Default: those of the encoder's authors.
+        revision: Commits, branches or tags of weights on the Hub, given as `model` is.
+        batch_size: Images at once; halved when memory runs out.
+        engine: `"local"`, or `"ray"` for Ray Data.
+        workers: Processes of Ray; each loads the encoders.
+        limit: Embed this number of images, chosen at random by a hash of the file name, so that a larger limit adds to
+            the images of a smaller one. Default: all.
+        on_mismatch: `"error"` or `"skip"`, as in `synthchex_75k.plan`.
+        overwrite: Remove features of another source, of another version of an encoder, or beyond the limit.
+
+    Raises:
+        SourceError: The source cannot be used, or an image is damaged.
+        StepError: An encoder or the folder cannot be used, or an image cannot be embedded.
+        WorkerDiedError: A process that checked finished files was killed.
+        OSError: A file cannot be read or written.
+    """
+    check_engine(engine)
+    resolved = _resolve([*dict.fromkeys(encoder or [DEFAULT])], model or [], revision or [])
+    rows = plan(source, on_mismatch)
+    chosen = sample(rows, limit)
+    with _open(output, source, limit, resolved, overwrite) as folder:
+        writer = FeaturesWriter(folder, chosen, [None] * len(chosen), resolved)
+        start = time.monotonic()
+        if writer.items:
+            task = Encoding(tuple(one.encoder for one in resolved), writer.needed, batch_size)
+            writer.write(start_engine(task, engine, workers)(writer.items))
+        writer.finish(local_source(source), len(rows))
+        _report(output, writer.embedded, time.monotonic() - start)
+
+
+def sample(rows: list[Row], limit: int | None) -> list[Row]:
+    """Returns some rows in their order, chosen at random by a hash of the file name: a larger sample has a smaller one.
+
+    Args:
+        rows: The rows.
+        limit: How many. Default: all.
+    """
+    if limit is None or limit >= len(rows):
+        return rows
+    ranked = sorted(rows, key=lambda row: hashlib.sha256(row.filename.encode()).digest())
+    chosen = {row.filename for row in ranked[:limit]}
+    return [row for row in rows if row.filename in chosen]
+
+
+def _resolve(names: list[str], models: list[str], revisions: list[str]) -> list[Resolved]:
+    of_model, of_revision = _by_encoder("--model", names, models), _by_encoder("--revision", names, revisions)
+    resolved = []
+    for name in names:
+        encoder = resolve_encoder(name, of_model.get(name), of_revision.get(name))
+        about = json.loads(json.dumps(encoder.describe()))
+        resolved.append(Resolved(encoder, about, fingerprint_of(about)))
+    doubled = [name for name, count in Counter(one.name for one in resolved).items() if count > 1]
+    if doubled:
+        raise StepError(f"two encoders would be stored as {doubled[0]}; rename the folder of one, or use two folders")
+    return resolved
+
+
+def _by_encoder(option: str, names: list[str], values: list[str]) -> dict[str, str]:
+    """Returns the value of an option for each encoder: `VALUE` for the only one, or `NAME=VALUE`."""
+    if len(names) == 1 and len(values) == 1 and not values[0].startswith(f"{names[0]}="):
+        return {names[0]: values[0]}
+    found: dict[str, str] = {}
+    for value in values:
+        name, _, rest = value.partition("=")
+        if name not in names or not rest or name in found:
+            raise StepError(f"{option} {value}: with several encoders, give each once as NAME={option[2:].upper()}")
+        found[name] = rest
+    return found
+
+
+def _open(path: Path, source: str, limit: int | None, encoders: list[Resolved], overwrite: bool) -> OutputFolder:
+    """Opens FEATURES_DIR; what decides the features of encoders that are not asked for stays in the request."""
+    request = read_manifest(path)["request"] if path.is_dir() else {}
+    names = [one.name for one in encoders]
+    request = {key: value for key, value in request.items() if key.partition(" ")[0] not in names}
+    request |= {"source": local_source(source), "limit": limit}
+    for one in encoders:
+        request |= {f"{one.name} {key}": value for key, value in one.about.items()}
+    return OutputFolder(path, FEATURES_JSON, request, overwrite, live=(FEATURES_JSON,))
+
+
+def _report(output: Path, embedded: int, seconds: float) -> None:
+    speed = f" in {seconds:.1f} s, {embedded / seconds:,.1f} images/s" if embedded else ""
+    print(f"{output}: {embedded:,} images embedded{speed}")
+    for name, encoder in read_index(output).items():
+        outputs = ", ".join(f"{output} {width:,}" for output, width in encoder.outputs.items())
+        print(f"  {name}: {encoder.rows:,} of {encoder.source_rows:,} images; {outputs}")
