@@ -30,7 +30,7 @@ def test_results_in_a_browser(scheme: str, images: dict[str, bytes], tmp_path: P
     huge = [metric("frd", "radiomics", None, -1e300), metric("alignment", "biovil-t", None, 1e-12)]
     one = results(images, metrics=[*all_metrics(), *huge])
     two = results(images, metrics=all_metrics(1, 1.3))
-    two["synthetic"]["name"] = "a-name-of-features-without-a-single-space-that-is-longer-than-a-phone-is-wide"
+    two["synthetic"]["name"] = "a_name_of_features_without_a_single_space_that_is_longer_than_a_phone_is_wide"
     paths = [write_results(tmp_path / f"{number}.json", found) for number, found in enumerate((one, two))]
     report(paths, html=tmp_path / "r.html")
     seen = look(find_browser(), tmp_path / "r.html", tmp_path, scheme, PROBE)
