@@ -30,7 +30,7 @@ class Line(NamedTuple):
         high: Upper end of the interval; None if unknown.
         floor: Where the tick is; None for no tick.
         spread: Half the width of the band around the tick; None for no band.
-        series: Which colour; the colours repeat.
+        series: Which colour; the colours repeat. None: that of texts.
         is_baseline: Whether it is something to compare with: a hollow dot.
     """
 
@@ -41,7 +41,7 @@ class Line(NamedTuple):
     high: float | None = None
     floor: float | None = None
     spread: float | None = None
-    series: int = 0
+    series: int | None = 0
     is_baseline: bool = False
 
 
@@ -98,12 +98,12 @@ def legend() -> str:
             "", "", math.nan, floor=0.5, spread=0.3
         ),
     }
-    items = "".join(
-        f'<li><svg class="s0{" baseline" * line.is_baseline}" aria-hidden="true">{_marks(line, axis)}</svg>'
-        f"{html.escape(text)}</li>"
-        for text, line in marks.items()
-    )
-    return f'<ul class="legend">{items}</ul>'
+    items = []
+    for text, line in marks.items():
+        kind = "plain baseline" if line.is_baseline else "s0"
+        drawn = f'<svg class="{kind}" aria-hidden="true">{_marks(line, axis)}</svg>'
+        items.append(f"<li>{drawn}{html.escape(text)}</li>")
+    return f'<ul class="legend">{"".join(items)}</ul>'
 
 
 def axis_of(values: Iterable[float], include: Sequence[float] = ()) -> Axis:
@@ -173,7 +173,8 @@ def _item(line: Line, axis: Axis, head: str) -> str:
     value = format_number(line.value, interval_width(line.low, line.high))
     interval = format_interval(line.low, line.high)
     label = ", ".join(text for text in (head, line.name, value, interval, *line.notes) if text)
-    kind = f"s{line.series % SERIES}{' baseline' * line.is_baseline}"
+    colour = "plain" if line.series is None else f"s{line.series % SERIES}"
+    kind = f"{colour}{' baseline' * line.is_baseline}"
     return (
         f'<li class="line"><span class="name">{html.escape(line.name)}{"".join(map(_small, line.notes))}</span>'
         f'<svg class="{kind}" role="img" aria-label="{html.escape(label, quote=True)}">'

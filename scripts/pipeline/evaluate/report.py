@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from pipeline import page
 from pipeline.errors import StepError, counted
@@ -168,17 +169,15 @@ def _overall(columns: Sequence[Column], encoder: str) -> list[str]:
 
 
 def _card(columns: Sequence[Column], metric: str, encoder: str) -> str:
-    keys: list[Key] = [(name, encoder, None) for name in (metric, *baselines_of(columns, metric, encoder))]
-    entries = [(column, key) for key in keys for column in columns if key in column.metrics]
+    entries = _entries(columns, metric, encoder, None)
     if not entries:
         return ""
     meaning = meaning_of(metric)
-    lines = [_line(columns, column, key) for column, key in entries if column.metrics[key].value is not None]
     notes: dict[str, list[str]] = {}
-    for column, key in entries:
-        found = column.metrics[key]
-        for note in found.notes if found.value is not None else [_refusal(found)]:
-            notes.setdefault(note, []).append(_entry_name(column, key))
+    for entry in entries:
+        for note in entry.found.notes if entry.found.value is not None else [_refusal(entry.found)]:
+            notes.setdefault(note, []).append(entry.name)
+    lines = [_line(entry) for entry in entries if entry.found.value is not None]
     parts = [
         page.subheading(meaning.title, meaning.better),
         page.paragraph(meaning.sentence, muted=True),
@@ -188,25 +187,56 @@ def _card(columns: Sequence[Column], metric: str, encoder: str) -> str:
     return page.block(parts, "card")
 
 
-def _line(columns: Sequence[Column], column: Column, key: Key, name: str = "") -> Line:
-    found, floor = column.metrics[key], column.metrics[key].floor
+class _Entry(NamedTuple):
+    """What is one line of a chart: a metric of a column, or a baseline.
+
+    Attributes:
+        name: What it is called on the chart.
+        short: What it is called in a list that names the label first.
+        found: The value.
+        series: Number of the column; None for a baseline that all columns share.
+        is_baseline: Whether it is a baseline.
+    """
+
+    name: str
+    short: str
+    found: MetricResult
+    series: int | None
+    is_baseline: bool
+
+
+def _entries(columns: Sequence[Column], metric: str, encoder: str, label: str | None) -> list[_Entry]:
+    """Returns a metric of all columns, then its baselines; a baseline that all columns share is there once."""
+    entries = []
+    for name in (metric, *baselines_of(columns, metric, encoder)):
+        kind = split_baseline(name)[1]
+        found = {n: column.metrics.get((name, encoder, label)) for n, column in enumerate(columns)}
+        if kind and len({*found.values()}) == 1 and (shared := found[0]):
+            entries.append(_Entry(kind, kind, shared, None, True))
+            continue
+        for number, one in found.items():
+            if one:
+                letter = columns[number].letter
+                title = ": ".join(text for text in (letter, kind) if text) if kind else columns[number].head
+                short = " ".join(text for text in (letter, kind) if text)
+                entries.append(_Entry(title, short, one, number, bool(kind)))
+    return entries
+
+
+def _line(entry: _Entry, name: str = "") -> Line:
+    found, floor = entry.found, entry.found.floor
     assert found.value is not None
     return Line(
-        name or _entry_name(column, key),
+        name or entry.name,
         [text for text in (_sample(found), _floor_text(floor)) if text],
         found.value,
         found.ci_low,
         found.ci_high,
         floor.value if floor else None,
         floor.sd if floor else None,
-        columns.index(column),
-        bool(split_baseline(key[0])[1]),
+        entry.series,
+        entry.is_baseline,
     )
-
-
-def _entry_name(column: Column, key: Key) -> str:
-    kind = split_baseline(key[0])[1]
-    return ": ".join(text for text in (column.letter, kind) if text) if kind else column.head
 
 
 def _sample(found: MetricResult) -> str:
@@ -307,44 +337,34 @@ def _by_label(columns: Sequence[Column], encoder: str) -> list[str]:
 
 
 def _label_chart(columns: Sequence[Column], metric: str, encoder: str) -> str:
-    names = (metric, *baselines_of(columns, metric, encoder))
-    meaning, groups, notes, missing = meaning_of(metric), [], dict[str, list[str]](), dict[str, list[str]]()
-    measured = 0
-    for label in labels_of(columns):
-        keys: list[Key] = [(name, encoder, label) for name in names]
-        entries = [(column, key) for key in keys for column in columns if key in column.metrics]
-        if not any(key == keys[0] for _, key in entries):
-            missing.setdefault("not measured: no result is recorded", []).append(label)
-        shown = []
-        for column, key in entries:
-            measured += 1
-            found, who = column.metrics[key], _label_of(columns, column, key, label)
-            if found.value is None:
-                missing.setdefault(f"{_refusal(found)}; {_sample(found)}", []).append(who)
-                continue
-            shown.append((column, key))
-            for note in found.notes:
-                notes.setdefault(note, []).append(who)
-        alone = len(names) == len(columns) == 1
-        lines = [_line(columns, column, key, label if alone else "") for column, key in shown]
-        groups += [("" if alone else label, lines)] if lines else []
-    if not measured:
+    by_label = {label: _entries(columns, metric, encoder, label) for label in labels_of(columns)}
+    count = sum(map(len, by_label.values()))
+    if not count:
         return ""
+    meaning, groups = meaning_of(metric), []
+    notes, missing = dict[str, list[str]](), dict[str, list[str]]()
+    for label, entries in by_label.items():
+        for column in columns:
+            if (metric, encoder, label) not in column.metrics:
+                missing.setdefault("not measured: no result is recorded", []).append(f"{label} {column.letter}".strip())
+        for entry in entries:
+            who = f"{label} {entry.short}".strip()
+            if entry.found.value is None:
+                missing.setdefault(f"{_refusal(entry.found)}; {_sample(entry.found)}", []).append(who)
+            for note in entry.found.notes if entry.found.value is not None else ():
+                notes.setdefault(note, []).append(who)
+        shown = [entry for entry in entries if entry.found.value is not None]
+        alone = len(columns) == len(entries) == 1
+        groups += [("" if alone else label, [_line(entry, label if alone else "") for entry in shown])] if shown else []
     parts = [
         page.paragraph(meaning.sentence, muted=True),
         chart(f"{meaning.title}, {encoder}, by label", groups, meaning.include, wide=True) if groups else "",
         page.bullets([f"{', '.join(labels)}: {reason}" for reason, labels in missing.items()]),
-        page.details("Notes", [page.bullets([_noted(note, on, measured) for note, on in notes.items()])])
-        if notes
-        else "",
     ]
+    if notes:
+        parts.append(page.details("Notes", [page.bullets([_noted(note, on, count) for note, on in notes.items()])]))
     summary = ", ".join(text for text in (meaning.title, encoder, meaning.better) if text)
     return page.details(summary, parts, is_open=metric in OPEN_AT_FIRST)
-
-
-def _label_of(columns: Sequence[Column], column: Column, key: Key, label: str) -> str:
-    kind = split_baseline(key[0])[1]
-    return " ".join(text for text in (label, column.letter, kind) if text)
 
 
 def _published_labels(columns: Sequence[Column], models: Published) -> list[str]:

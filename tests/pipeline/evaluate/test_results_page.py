@@ -17,6 +17,7 @@ from conftest import FIXTURE, Source, loose, to_csv
 from invented_results import MEASURED, metric, results, write_results
 from outline import Outline
 from pipeline.errors import StepError
+from pipeline.evaluate import results as schema
 from pipeline.evaluate.meanings import MEANINGS, split_baseline
 from pipeline.evaluate.published import read_published
 from pipeline.evaluate.report import report
@@ -72,6 +73,13 @@ def chexgenbench(**changes: Any) -> dict[str, Any]:
 
 
 # What is on the page
+
+
+def test_every_metric_of_the_schema_has_a_meaning() -> None:
+    text = " ".join((schema.__doc__ or "").partition("Names of metrics: ")[2].partition(". ")[0].split())
+    names = text.split(", ")
+    assert len(names) >= 17
+    assert {split_baseline(name)[0] for name in names} == {*MEANINGS}
 
 
 def test_everything_of_the_results_is_on_the_page(show: Show) -> None:
@@ -133,6 +141,22 @@ def test_baselines_stand_beside_their_metric(show: Show) -> None:
         "real, shuffled prompts",
     ]
     assert chart.count("baseline") == 3
+
+
+def test_a_baseline_that_all_results_share_is_drawn_once(show: Show) -> None:
+    real, other = metric("label_auroc_real", "xrv", "Edema", 0.8), metric("label_auroc_real", "xrv", "Edema", 0.7)
+    ours = [metric("label_auroc", "xrv", "Edema", value) for value in (0.6, 0.5)]
+    names = {}
+    for key, baselines in {"shared": (real, real), "own": (real, other)}.items():
+        page = show(*(results(metrics=[one, baseline]) for one, baseline in zip(ours, baselines)))
+        names[key] = re.findall(r'class="name">([^<]+)', page)
+    assert names["shared"] == ["A: sana-e20", "B: sana-e20", "on real images"]
+    assert names["own"] == ["A: sana-e20", "B: sana-e20", "A: on real images", "B: on real images"]
+
+
+def test_label_that_one_of_two_results_lacks(show: Show) -> None:
+    page = show(*(results(labels=["Edema"], metrics=[metric("fd", "rad-dino", label)]) for label in ("Edema", None)))
+    assert "Edema B: not measured: no result is recorded" in text_of(page)
 
 
 def test_metric_without_an_explanation_is_shown(show: Show) -> None:
