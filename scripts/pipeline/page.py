@@ -12,6 +12,7 @@ import io
 import string
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import PIL.Image
 
@@ -21,19 +22,36 @@ TEMPLATE, STYLE = (Path(__file__).with_name(f"page.{suffix}") for suffix in ("ht
 PIXELS = 320  # of an image on the page
 
 
-def render_page(title: str, parts: Iterable[str]) -> str:
+class Picture(NamedTuple):
+    """One side of a `pair`.
+
+    Attributes:
+        head: Plain text above it.
+        image: The image; or plain text that says why there is none.
+        alt: Plain text for those who cannot see the image.
+        texts: Plain texts under it, by name.
+    """
+
+    head: str
+    image: PIL.Image.Image | str
+    alt: str
+    texts: Mapping[str, str]
+
+
+def render_page(title: str, parts: Iterable[str], style: str = "") -> str:
     """Returns a page.
 
     Args:
         title: Plain text.
         parts: HTML, from the other functions.
+        style: CSS beside that of `page.css`.
 
     Example:
         >>> "<p>A &amp; B</p>" in render_page("Title", [paragraph("A & B")])
         True
     """
     template = string.Template(TEMPLATE.read_text(encoding="utf-8"))
-    style = STYLE.read_text(encoding="utf-8")
+    style = STYLE.read_text(encoding="utf-8") + style
     return template.substitute(title=html.escape(title), style=style, body="\n".join(parts))
 
 
@@ -45,6 +63,38 @@ def paragraph(text: str, muted: bool = False) -> str:
 def heading(text: str, note: str = "") -> str:
     """Returns a heading of plain text, with a muted note beside it."""
     return f'<h2>{html.escape(text)} <span class="muted">{html.escape(note)}</span></h2>'
+
+
+def subheading(text: str, note: str = "") -> str:
+    """Returns a heading below `heading`, of plain text, with a muted note beside it."""
+    return f'<h3>{html.escape(text)} <span class="muted">{html.escape(note)}</span></h3>'
+
+
+def bullets(texts: Sequence[str]) -> str:
+    """Returns a list of plain texts; nothing for none."""
+    return f"<ul>{''.join(f'<li>{html.escape(text)}</li>' for text in texts)}</ul>" if texts else ""
+
+
+def preformatted(text: str) -> str:
+    """Returns plain text with its line breaks and indents."""
+    return f"<pre>{html.escape(text)}</pre>"
+
+
+def terms(texts: Mapping[str, str]) -> str:
+    """Returns plain texts, each below its name."""
+    found = "".join(f"<dt>{html.escape(name)}</dt><dd>{html.escape(text)}</dd>" for name, text in texts.items())
+    return f"<dl>{found}</dl>"
+
+
+def details(summary: str, parts: Iterable[str], is_open: bool = False) -> str:
+    """Returns parts that a click on a plain text shows and hides."""
+    state = " open" if is_open else ""
+    return f"<details{state}><summary>{html.escape(summary)}</summary>\n{''.join(parts)}</details>"
+
+
+def block(parts: Iterable[str], name: str = "block") -> str:
+    """Returns parts as one block, with a class for the style."""
+    return f'<div class="{html.escape(name, quote=True)}">{"".join(parts)}</div>'
 
 
 def table(name: str, head: Sequence[str], lines: Mapping[str, Sequence[tuple[str, float]]]) -> str:
@@ -79,15 +129,35 @@ def figure(image: PIL.Image.Image, alt: str, texts: Mapping[str, str]) -> str:
         alt: Plain text for those who cannot see it.
         texts: Plain texts under the image, by name.
     """
-    source = f"data:image/jpeg;base64,{base64.b64encode(_thumbnail(image)).decode()}"
-    terms = "".join(f"<dt>{html.escape(name)}</dt><dd>{html.escape(text)}</dd>" for name, text in texts.items())
-    picture = f'<img src="{source}" alt="{html.escape(alt, quote=True)}">'
-    return f"<figure>{picture}<figcaption><dl>{terms}</dl></figcaption></figure>"
+    return f"<figure>{_picture(image, alt, PIXELS)}<figcaption>{terms(texts)}</figcaption></figure>"
 
 
-def _thumbnail(image: PIL.Image.Image) -> bytes:
+def pair(left: Picture, right: Picture, pixels: int) -> str:
+    """Returns a figure of two images side by side.
+
+    Args:
+        left: One side.
+        right: The other side.
+        pixels: Size of the thumbnails.
+    """
+    sides = []
+    for head, image, alt, texts in (left, right):
+        if isinstance(image, str):
+            shown = f'<p class="absent">{html.escape(image)}</p>'
+        else:
+            shown = _picture(image, alt, pixels)
+        sides.append(f"<div><h4>{html.escape(head)}</h4>{shown}{terms(texts)}</div>")
+    return f'<figure class="pair"><figcaption>{"".join(sides)}</figcaption></figure>'
+
+
+def _picture(image: PIL.Image.Image, alt: str, pixels: int) -> str:
+    source = f"data:image/jpeg;base64,{base64.b64encode(_thumbnail(image, pixels)).decode()}"
+    return f'<img src="{source}" alt="{html.escape(alt, quote=True)}">'
+
+
+def _thumbnail(image: PIL.Image.Image, pixels: int) -> bytes:
     saved = io.BytesIO()
     image = to_rgb(image)
-    image.thumbnail((PIXELS, PIXELS), PIL.Image.Resampling.LANCZOS)
+    image.thumbnail((pixels, pixels), PIL.Image.Resampling.LANCZOS)
     image.save(saved, "JPEG", quality=80, optimize=True)
     return saved.getvalue()

@@ -1,7 +1,6 @@
 """Self-contained HTML pages."""
 
 import base64
-import html.parser
 import io
 import re
 
@@ -11,34 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from images import gray_16
+from outline import Outline
 from pipeline import page
 from pipeline.rows import decode
-
-VOID = {"img", "meta"}  # elements without an end tag
-
-
-class Outline(html.parser.HTMLParser):
-    """Checks that tags are balanced; collects tags and the text of the page."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.tags: list[str] = []
-        self.text = ""
-        self.feed(text)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag: str, attrs: object) -> None:
-        self.tags.append(tag)
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
 
 
 def noise(pixels: int) -> PIL.Image.Image:
@@ -55,6 +29,12 @@ def page_with(text: str) -> str:
         page.table(text, [text, text], {text: [(text, 0.5)]}),
         page.strip([page.figure(image, text, {text: text})]),
         page.strip([]),
+        page.subheading(text, text),
+        page.bullets([text]),
+        page.preformatted(text),
+        page.terms({text: text}),
+        page.details(text, [page.block([page.paragraph(text)], text)]),
+        page.pair(page.Picture(text, image, text, {text: text}), page.Picture(text, text, text, {}), 8),
     ]
     return page.render_page(text, parts)
 
@@ -64,7 +44,7 @@ def test_texts_are_escaped(text: str) -> None:
     rendered = page_with(text)
     outline = Outline(rendered)
     assert outline.tags == Outline(page_with("x")).tags
-    assert outline.text.count(text) == 12
+    assert outline.text.count(text) == 25
     assert not re.search(r"<script|onerror=\"", rendered)
 
 

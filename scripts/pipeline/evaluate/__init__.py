@@ -1,10 +1,20 @@
 """From images to features, from features to metrics, from metrics to a page.
 
-encoders/      networks and functions that turn images into features
-metrics/       metrics as functions of features: numpy and the standard library only
-embed          writes the features of a source that are missing
-features       FEATURES_DIR: files of features with what they depend on
-fidelity       all metrics of two FEATURES_DIRs, overall and for each label
-results        results.json: the schema, reading and writing it
-report         results as one page
+encoders/              networks and functions that turn images into features
+metrics/               metrics as functions of features: numpy and the standard library only
+embed                  writes the features of a source that are missing
+features               FEATURES_DIR: files of features with what they depend on
+fidelity               all metrics of two FEATURES_DIRs, overall and for each label
+comparison             which rows are compared, and whether they may be
+protocol_sound         the metrics of one encoder, with intervals and floors
+protocol_chexgenbench  the metrics of one encoder as the CheXGenBench code defines them
+frd                    radiomics features: FRD
+results                results.json: the schema, reading and writing it
+results_table          results as tables for a terminal
+report                 results as one page
+meanings               what each metric tells
+columns                several results: what may share a table, which values differ
+charts                 values with intervals and floors, as inline SVG
+pictures               the images that decide metrics, from their sources
+published              the published values of CheXGenBench
 """

@@ -1,12 +1,8 @@
 """The quality filter with a model in this process and with Ray, the documented commands in order, and the page."""
 
 import csv
-import html
-import json
-import os
 import re
 import shlex
-import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +16,7 @@ import pytest
 from datasets import load_dataset
 
 import tiny_vlm
+from browser import find_browser, look
 from conftest import FIXTURE, ROOT, Rows, to_csv, to_files
 from filter_quality import main
 from labelling import PROGRAM
@@ -28,16 +25,12 @@ from pipeline.quality.judges import TransformersJudge
 from servers.chat_server import Question, serve
 
 pytestmark = pytest.mark.slow
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
 @pytest.fixture(scope="session", autouse=True)
 def chromium() -> str:
     """The browser; without one, every test of this file fails before it starts."""
-    found = [path for path in map(shutil.which, BROWSERS) if path]
-    if not found:
-        pytest.fail("chromium not found: apt-get install chromium", pytrace=False)
-    return found[0]
+    return find_browser()
 
 
 @pytest.fixture(scope="session")
@@ -279,45 +272,15 @@ def test_page_in_a_browser(scheme: str, chromium: str, table: list[dict[str, str
     (tmp_path / "l.csv").write_bytes(to_csv(rows))
     page = tmp_path / "r.html"
     assert main(["report", str(FIXTURE), str(tmp_path / "l.csv"), "--html", str(page)]) == 0
-    page.write_text(page.read_text() + PROBE)
-    browser = [chromium, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
-    quiet = ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
-    look = [
-        f"--user-data-dir={tmp_path / 'profile'}",
-        "--window-size=390,844",
-        "--dump-dom",
-        "--virtual-time-budget=2000",
-    ]
-    dark = ["--blink-settings=preferredColorScheme=0"] if scheme == "dark" else []
-    run = subprocess.run(
-        [*browser, *quiet, *look, *dark, page.as_uri()], capture_output=True, text=True, check=True, env=os.environ
-    )
-    seen = json.loads(html.unescape(run.stdout.partition("<title>")[2].partition("</title>")[0]))
+    seen = look(chromium, page, tmp_path, scheme, PROBE)
     assert seen["images"] == [12, 12], "all of them are decoded"
-    assert seen["wide"] <= seen["window"], "the page itself does not scroll sideways"
-    assert seen["ground"] == ("rgb(13, 17, 23)" if scheme == "dark" else "rgb(255, 255, 255)")
-    assert seen["ink"] == ("rgb(230, 237, 243)" if scheme == "dark" else "rgb(27, 31, 36)")
     assert seen["heads"] == ["", *answers, "All"]
     assert seen["strips"] == 5
     assert seen["answer"] == "A & <b>"
-    assert seen["errors"] == []
 
 
-PROBE = """<script>
-const errors = [];
-addEventListener("error", event => errors.push(event.message), true);
-addEventListener("load", () => {
-  const style = getComputedStyle(document.body), images = [...document.images];
-  document.title = JSON.stringify({
-    images: [images.filter(image => image.naturalWidth > 0).length, images.length],
-    wide: document.documentElement.scrollWidth,
-    window: innerWidth,
-    ground: style.backgroundColor,
-    ink: style.color,
+PROBE = """
     heads: [...document.querySelectorAll("thead th")].map(head => head.textContent),
     strips: document.querySelectorAll("h2").length,
     answer: document.querySelectorAll("figcaption dd")[1].textContent,
-    errors,
-  });
-});
-</script>"""
+"""

@@ -16,10 +16,10 @@ from pipeline.evaluate.metrics.estimate import (
     proportion_estimate,
     refused,
 )
-from pipeline.evaluate.metrics.features import check_features, check_groups, unit_rows
+from pipeline.evaluate.metrics.features import check_features, check_groups, row_blocks, unit_rows
 
 RANKS = (1, 5, 10)
-BLOCK = 1024  # images ranked at once
+BLOCK = 2048  # images and prompts compared at once
 TIE = 1e-5  # cosines closer than this are equal: prompts that are the same text have the same embedding
 
 
@@ -44,7 +44,7 @@ def alignment(images: np.ndarray, texts: np.ndarray, groups: np.ndarray | None =
     groups, count = check_groups(groups, len(images)), len(images)
     if count < 2:
         return refused(*_sides(count, real), "needs at least 2 rows")
-    cosines = np.einsum("ij,ij->i", images, texts, dtype=np.float64)
+    cosines = _cosines(images, texts)
     se = math.sqrt(mean_variance(cosines, groups))
     notes = ("standard error: over rows or their groups",)
     return normal_estimate(float(cosines.mean()), se, *_sides(count, real), notes, (-1, 1))
@@ -68,9 +68,9 @@ def shuffled_alignment(
     groups, count = check_groups(groups, len(images)), len(images)
     if count < 2:
         return refused(*_sides(count, real), "needs at least 2 rows")
-    own = np.einsum("ij,ij->i", images, texts, dtype=np.float64)
-    of_image = (images @ texts.sum(axis=0, dtype=np.float64) - own) / (count - 1)
-    of_text = (texts @ images.sum(axis=0, dtype=np.float64) - own) / (count - 1)
+    own = _cosines(images, texts)
+    of_image = (_with_sum(images, texts) - own) / (count - 1)
+    of_text = (_with_sum(texts, images) - own) / (count - 1)
     se = math.sqrt(mean_variance(of_image + of_text, groups))
     notes = ("standard error: U-statistic",)
     return normal_estimate(float(of_image.mean()), se, *_sides(count, real), notes, (-1, 1))
@@ -106,13 +106,14 @@ def retrieval(
     groups, count = check_groups(groups, len(images)), len(images)
     if count < 2:
         return {k: refused(*_sides(count, real), "needs at least 2 rows") for k in ranks}
-    own = np.einsum("ij,ij->i", images, texts)
+    limits = (_cosines(images, texts) + TIE).astype(images.dtype)[:, None]
     nearer = np.zeros(count, np.int64)
     for start in range(0, count, BLOCK):
         rows = slice(start, start + BLOCK)
-        limits = own[rows, None] + np.asarray(TIE, own.dtype)
-        for first in range(0, count, 2 * BLOCK):
-            nearer[rows] += np.count_nonzero(images[rows] @ texts[first : first + 2 * BLOCK].T > limits, axis=1)
+        block = unit_rows(texts[rows])  # prompts in the outer loop: each is scaled once
+        for first in range(0, count, BLOCK):
+            ranked = slice(first, first + BLOCK)
+            nearer[ranked] += np.count_nonzero(unit_rows(images[ranked]) @ block.T > limits[ranked], axis=1)
     found = {}
     for k in ranks:
         hits = (nearer < k).astype(np.float64)
@@ -126,7 +127,22 @@ def _pairs(images: np.ndarray, texts: np.ndarray) -> tuple[np.ndarray, np.ndarra
     images, texts = check_features(images, texts)
     if len(images) != len(texts):
         raise StepError(f"each image needs its prompt: {len(images)} images, {len(texts)} prompts")
-    return unit_rows(images), unit_rows(texts)
+    return images, texts
+
+
+def _cosines(images: np.ndarray, texts: np.ndarray) -> np.ndarray:
+    """Returns the cosine of each image with its prompt, in float64, without copies of large sets."""
+    found = np.empty(len(images))
+    for start, block in row_blocks(images):
+        rows = slice(start, start + len(block))
+        found[rows] = np.einsum("ij,ij->i", unit_rows(block), unit_rows(texts[rows]), dtype=np.float64)
+    return found
+
+
+def _with_sum(one: np.ndarray, two: np.ndarray) -> np.ndarray:
+    """Returns for each row of one set the sum of its cosines with all rows of the other."""
+    total = sum(unit_rows(block).sum(axis=0, dtype=np.float64) for _, block in row_blocks(two))
+    return np.concatenate([unit_rows(block) @ total for _, block in row_blocks(one)])
 
 
 def _sides(count: int, real: bool) -> tuple[int, int]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.evaluate.metrics.kernel import KERNELS, KernelSums, KernelVisitor
+from pipeline.evaluate.metrics.kernel import KERNELS, Halves, KernelSums, KernelVisitor
 from pipeline.evaluate.metrics.neighbours import Neighbours, NeighbourVisitor
 from pipeline.evaluate.metrics.pairs import all_subsets, sweep, two_sides
 
@@ -18,10 +18,12 @@ class PairStatistics(NamedTuple):
     Attributes:
         neighbours: For each subset, what precision, recall, density and coverage take; of all rows under ''.
         kernels: For "kid" and "cmmd" and for each subset, what these metrics take; of all rows under ''.
+        floors: For "kid" and "cmmd" and for each name of `halves`, the metric between the two halves of each pair.
     """
 
     neighbours: dict[str, Neighbours]
     kernels: dict[str, dict[str, KernelSums]]
+    floors: dict[str, dict[str, list[float]]]
 
 
 def pair_statistics(
@@ -30,6 +32,9 @@ def pair_statistics(
     ks: Sequence[int] = (5,),
     kernels: Sequence[str] = KERNELS,
     subsets: Mapping[str, tuple[np.ndarray, np.ndarray]] | None = None,
+    kernel_subsets: Mapping[str, tuple[np.ndarray, np.ndarray]] | None = None,
+    halves: Mapping[str, Halves] | None = None,
+    progress: Callable[[int], object] | None = None,
 ) -> PairStatistics:
     """Finds neighbours and sums kernels in one pass, which makes the products of each pair once.
 
@@ -39,9 +44,12 @@ def pair_statistics(
         ks: Numbers of neighbours.
         kernels: Of "kid" and "cmmd".
         subsets: For each name, such as a label, the real and the synthetic rows as indices or as masks.
+        kernel_subsets: Those of the kernels, if they are others than those of the neighbours.
+        halves: Pairs of disjoint parts of the real set by name, for the floors of the kernels' metrics.
+        progress: See `pairs.sweep`.
 
     Returns:
-        The same as `neighbours.neighbours` and `kernel.kernel_sums`.
+        The same as `neighbours.neighbours` and `kernel.kernel_sums`, and the floors.
 
     Example:
         >>> from pipeline.evaluate.metrics.kernel import kid
@@ -54,6 +62,7 @@ def pair_statistics(
     """
     sides = two_sides(real, synthetic)
     rows = all_subsets(*sides, subsets)
-    near, sums = NeighbourVisitor(*sides, ks, rows), KernelVisitor(*sides, kernels, rows)
-    sweep(*sides, [near, sums])
-    return PairStatistics(near.results(), sums.results())
+    kernel_rows = rows if kernel_subsets is None else all_subsets(*sides, kernel_subsets)
+    near, sums = NeighbourVisitor(*sides, ks, rows), KernelVisitor(*sides, kernels, kernel_rows, halves)
+    sweep(*sides, [near, *([sums] if kernels else [])], progress)
+    return PairStatistics(near.results(), sums.results(), sums.floors())

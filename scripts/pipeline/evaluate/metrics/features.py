@@ -11,11 +11,12 @@ from pipeline.errors import StepError
 BLOCK_BYTES = 1 << 23  # of a block of rows in float64
 
 
-def check_features(*sets: np.ndarray) -> tuple[np.ndarray, ...]:
+def check_features(*sets: np.ndarray, rows: tuple[np.ndarray, ...] | None = None) -> tuple[np.ndarray, ...]:
     """Returns feature arrays as they are, or in float32 if they have another type than float32 or float64.
 
     Args:
         sets: Arrays of shape (n, d), with one d.
+        rows: Of each array, the indices of the rows to check for NaN; all by default.
 
     Returns:
         The arrays, all of one type: float64 if one of them is.
@@ -29,9 +30,11 @@ def check_features(*sets: np.ndarray) -> tuple[np.ndarray, ...]:
     kind = np.float64 if any(features.dtype == np.float64 for features in sets) else np.float32
     checked = tuple(np.asarray(features, kind) for features in sets)
     for number, features in enumerate(checked, 1):
-        for start, block in row_blocks(features):
+        part = rows[number - 1] if rows else None
+        for start, block in row_blocks(features, part):
             if not np.isfinite(block).all():
                 row = start + int(np.flatnonzero(~np.isfinite(block).all(axis=1))[0])
+                row = row if part is None else int(part[row])
                 raise StepError(f"features must be finite; embed the image once more: set {number}, row {row}")
     return checked
 
@@ -85,4 +88,4 @@ def row_blocks(features: np.ndarray, rows: np.ndarray | None = None) -> Iterator
 def unit_rows(features: np.ndarray) -> np.ndarray:
     """Returns rows divided by their length, in the type of the array; a row of zeros stays as it is."""
     lengths = np.sqrt(np.einsum("ij,ij->i", features, features, dtype=np.float64))
-    return (features / np.where(lengths > 0, lengths, 1)[:, None]).astype(features.dtype, copy=False)
+    return features / np.where(lengths > 0, lengths, 1).astype(features.dtype)[:, None]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -79,12 +79,22 @@ def real_floor(
         (300, 10, True)
     """
     n = len(halves[0][0]) if halves else 0
-    values = [metric(one, two) for one, two in halves] if n else []
+    return summarised([metric(one, two) for one, two in halves] if n else [], n, len(halves))
+
+
+def summarised(values: Sequence[float | None], n: int, splits: int) -> Floor:
+    """Returns the floor that values of a metric make.
+
+    Args:
+        values: The metric between the parts of each pair; None where it was refused.
+        n: Rows of each part.
+        splits: Number of pairs.
+    """
     numbers = [value for value in values if value is not None]
     if not numbers or len(numbers) < len(values):
-        return Floor(None, None, n, len(halves))
+        return Floor(None, None, n, splits)
     sd = float(np.std(numbers, ddof=1)) if len(numbers) > 1 else None
-    return Floor(float(np.mean(numbers)), sd, n, len(halves))
+    return Floor(float(np.mean(numbers)), sd, n, splits)
 
 
 def affordable_splits(n: int, splits: int = SPLITS) -> int:

@@ -97,7 +97,7 @@ def fd(
         >>> result.estimate.ci_low < 4.0 < result.estimate.ci_high, result.synthetic.shape
         (True, (2000,))
     """
-    real, synthetic = check_features(real, synthetic)
+    real, synthetic = check_features(real, synthetic, rows=rows)
     of_real, of_synthetic = rows or (None, None)
     real_rows, real_groups = chosen_rows(real, real_groups, of_real)
     synthetic_rows, synthetic_groups = chosen_rows(synthetic, synthetic_groups, of_synthetic)
@@ -119,6 +119,22 @@ def fd(
     se = math.sqrt(sum(_jackknife_variance(one, other, group, rng) for one, other, group in sides))
     notes += (f"standard error: jackknife over {JACKKNIFE_BLOCKS} blocks a side",)
     return FrechetResult(normal_estimate(value, se, n, m, notes, (0, math.inf)), None, None)
+
+
+def fd_influences(real: np.ndarray, synthetic: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns how much each image adds to FD: the influence functions of `fd`, whatever the number of rows.
+
+    With fewer than 3 d rows they are too rough for a standard error, but still tell which images matter.
+
+    Args:
+        real: Real features, of shape (n, d), with at least two rows.
+        synthetic: Synthetic features, of shape (m, d), with at least two rows.
+
+    Returns:
+        The influence of each real and of each synthetic row, with mean 0.
+    """
+    real, synthetic = check_features(real, synthetic)
+    return _delta(real, synthetic, np.arange(len(real)), np.arange(len(synthetic)))[1]
 
 
 def fd_value(real: np.ndarray, synthetic: np.ndarray, rows: tuple[np.ndarray, np.ndarray] | None = None) -> float:

@@ -15,8 +15,10 @@ from pipeline.evaluate.metrics.pairs import Side, Subset, Tile, Visitor, all_sub
 
 KERNELS = ("kid", "cmmd")
 SIGMA = 10.0  # bandwidth of CMMD's Gaussian kernel, on rows of length 1
-SCALE = 1000.0  # CMMD's factor
+SCALES = {"kid": 1.0, "cmmd": 1000.0}
 SUBSETS, SUBSET_SIZE = 100, 1000  # of KID
+
+Halves = Sequence[tuple[np.ndarray, np.ndarray]]  # what `floor.random_halves` returns
 
 
 class KernelSums(NamedTuple):
@@ -59,9 +61,20 @@ def kernel_sums(
 
 
 class KernelVisitor(Visitor):
-    """Sums kernels while tiles pass; of all subsets at once, by a product with their indicators."""
+    """Sums kernels while tiles pass; of all subsets at once, by a product with their indicators.
 
-    def __init__(self, real: Side, synthetic: Side, kernels: Sequence[str], subsets: Mapping[str, Subset]) -> None:
+    The MMD between two parts of the real set needs pairs of real rows only, which pass anyway. So floors cost a few
+    columns of indicators instead of passes of their own.
+    """
+
+    def __init__(
+        self,
+        real: Side,
+        synthetic: Side,
+        kernels: Sequence[str],
+        subsets: Mapping[str, Subset],
+        halves: Mapping[str, Halves] | None = None,
+    ) -> None:
         unknown = {*kernels} - {*KERNELS}
         if unknown:
             raise ValueError(f"unknown kernels {sorted(unknown)}; known are {KERNELS}")
@@ -81,6 +94,10 @@ class KernelVisitor(Visitor):
         lengths = {id(side): np.where(side.lengths > 0, side.lengths, np.inf) for side in (real, synthetic)}
         self.scales = {key: (1 / found).astype(kind) for key, found in lengths.items()}
         self.buffers = [np.empty(0, kind), np.empty(0, kind)]
+        self.halves = dict(halves or {})
+        parts = [part for pairs in self.halves.values() for pair in pairs for part in pair]
+        self.halves_members = _indicators(len(real), parts, np.dtype(np.int8))
+        self.halves_sums = {kernel: np.zeros((3, len(parts) // 2)) for kernel in kernels}  # one, two, one x two
 
     def within(self, tile: Tile, is_real: bool) -> None:
         """Sees pairs within one set."""
@@ -92,6 +109,24 @@ class KernelVisitor(Visitor):
             self.sums[kernel][part][tile.rows] += values @ members[tile.columns]
             if not tile.diagonal:
                 self.sums[kernel][part][tile.columns] += values.T @ members[tile.rows]
+            if is_real and self.halves_members.shape[1]:
+                self._add_halves(kernel, tile, values)
+
+    def _add_halves(self, kernel: str, tile: Tile, values: np.ndarray) -> None:
+        of_rows = self.halves_members[tile.rows]
+        sums = values @ self.halves_members[tile.columns].astype(values.dtype)
+        sums = sums.astype(np.float64)
+        one, two = of_rows[:, ::2], of_rows[:, 1::2]
+
+        def total(members: np.ndarray, partners: np.ndarray) -> np.ndarray:
+            return np.einsum("ij,ij->j", members, partners)
+
+        within = [total(one, sums[:, ::2]), total(two, sums[:, 1::2])]
+        across = total(one, sums[:, 1::2])
+        if not tile.diagonal:  # each pair of rows comes once, and counts in both orders
+            within = [2 * part for part in within]
+            across = across + total(two, sums[:, ::2])
+        self.halves_sums[kernel] += [*within, across]
 
     def between(self, tile: Tile) -> None:
         """Sees real x synthetic pairs."""
@@ -110,6 +145,23 @@ class KernelVisitor(Visitor):
                     sums["real_synthetic"][rows.real, column],
                     sums["synthetic_real"][rows.synthetic, column],
                 )
+        return found
+
+    def floors(self) -> dict[str, dict[str, list[float]]]:
+        """Returns the MMD of each pair of halves by kernel and name, when all tiles have passed."""
+        found: dict[str, dict[str, list[float]]] = {kernel: {} for kernel in self.kernels}
+        for kernel, sums in self.halves_sums.items():
+            column = 0
+            for name, pairs in self.halves.items():
+                values = []
+                for one, two in pairs:
+                    n, m = len(one), len(two)
+                    of_one, of_two, across = sums[:, column]
+                    column += 1
+                    if min(n, m) > 1:
+                        mmd = of_one / (n * (n - 1)) + of_two / (m * (m - 1)) - 2 * across / (n * m)
+                        values.append(float(SCALES[kernel] * mmd))
+                found[kernel][name] = values
         return found
 
     def _values(self, tile: Tile) -> list[tuple[str, np.ndarray]]:
@@ -168,7 +220,7 @@ def kid(
         KID, with the standard error of a two-sample U-statistic (the variance of its projections on each row). Where
         both distributions are equal, the projections vanish, and the standard error is about 1.4 times too large.
     """
-    return _mmd(sums, 1.0, real_groups, synthetic_groups)
+    return _mmd(sums, SCALES["kid"], real_groups, synthetic_groups)
 
 
 def cmmd(
@@ -191,7 +243,7 @@ def cmmd(
     Returns:
         CMMD, with the standard error of a two-sample U-statistic.
     """
-    return _mmd(sums, SCALE, real_groups, synthetic_groups)
+    return _mmd(sums, SCALES["cmmd"], real_groups, synthetic_groups)
 
 
 def cmmd_biased(sums: KernelSums) -> float:
@@ -201,9 +253,8 @@ def cmmd_biased(sums: KernelSums) -> float:
         sums: What `kernel_sums` returns for "cmmd".
     """
     n, m = len(sums.real), len(sums.synthetic)
-    return float(
-        SCALE * (sums.real.sum() / n**2 + sums.synthetic.sum() / m**2 - 2 * sums.real_synthetic.sum() / (n * m))
-    )
+    within = sums.real.sum() / n**2 + sums.synthetic.sum() / m**2
+    return float(SCALES["cmmd"] * (within - 2 * sums.real_synthetic.sum() / (n * m)))
 
 
 def _mmd(
@@ -234,16 +285,18 @@ def polynomial_mmd(real: np.ndarray, synthetic: np.ndarray) -> float:
     """
     within = 0.0
     for features in (real, synthetic):
-        values = _cubes(features, features)
-        within += (values.sum() - np.trace(values)) / (len(features) * (len(features) - 1))
-    return float(within - 2 * _cubes(real, synthetic).mean())
+        total, diagonal = _cube_sums(features, features)
+        within += (total - diagonal) / (len(features) * (len(features) - 1))
+    return within - 2 * _cube_sums(real, synthetic)[0] / (len(real) * len(synthetic))
 
 
-def _cubes(one: np.ndarray, two: np.ndarray) -> np.ndarray:
-    inner = (one @ two.T).astype(np.float64)
-    inner /= one.shape[1]
-    shifted = inner + 1
-    return shifted * shifted * shifted
+def _cube_sums(one: np.ndarray, two: np.ndarray) -> tuple[float, float]:
+    """Returns the sum of (x'y/d + 1)³ over all pairs, and over the diagonal."""
+    shifted = (one @ two.T).astype(np.float64)
+    shifted *= 1 / one.shape[1]
+    shifted += 1
+    diagonal = float((shifted.diagonal() ** 3).sum())
+    return float(np.vdot(np.square(shifted), shifted)), diagonal
 
 
 def kid_of_subsets(
@@ -273,7 +326,7 @@ def kid_of_subsets(
         the usual sd / B^½ is only the error of drawing subsets, and leaves out that of the sets themselves. It takes
         rows as independent. With a size of more than n / 2 there is none: see `kid`.
     """
-    real, synthetic = check_features(real, synthetic)
+    real, synthetic = check_features(real, synthetic, rows=rows)
     mine, theirs = rows or (np.arange(len(real)), np.arange(len(synthetic)))
     n, m = len(mine), len(theirs)
     if subsets < 2:

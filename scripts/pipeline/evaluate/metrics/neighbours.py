@@ -71,6 +71,7 @@ def neighbours(
     synthetic: np.ndarray,
     ks: Sequence[int] = (5,),
     subsets: Mapping[str, tuple[np.ndarray, np.ndarray]] | None = None,
+    rows: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> dict[str, Neighbours]:
     """Finds the neighbours of all rows, and of the rows of each subset among themselves, in one pass.
 
@@ -83,6 +84,8 @@ def neighbours(
         synthetic: Synthetic features, of shape (m, d).
         ks: Numbers of neighbours; several cost no more products than one.
         subsets: For each name, the real and the synthetic rows as indices or as masks.
+        rows: Indices of the real and of the synthetic rows to use, without copies of large sets; all by default. The
+            subsets and the results count among them.
 
     Returns:
         The neighbours for each name, and those of all rows under ''.
@@ -95,7 +98,7 @@ def neighbours(
         >>> found.nearest["synthetic to real"].distances.tolist()
         [0.25, 0.25, 0.25, 0.25]
     """
-    sides = two_sides(real, synthetic)
+    sides = two_sides(real, synthetic, rows)
     visitor = NeighbourVisitor(*sides, ks, all_subsets(*sides, subsets))
     sweep(*sides, [visitor])
     return visitor.results()

@@ -7,7 +7,7 @@ GEMM a tile, and the labels are parts of the same tiles. The memory does not gro
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -35,29 +35,34 @@ class Side:
     """One set of features as the pass over pairs sees it: shifted by the mean of the real set.
 
     Distances do not change with the shift, and inner products in float32 lose less: features of a network lie far from
-    the origin, close to each other.
+    the origin, close to each other. With `rows`, the set is these rows of the features, which are not copied.
     """
 
-    def __init__(self, features: np.ndarray, centre: np.ndarray) -> None:
-        self.features, self.centre = features, centre.astype(features.dtype)
-        self.squares = np.empty(len(features))  # |x - c|²
-        self.shifts = np.empty(len(features))  # (x - c)'c
-        self.lengths = np.empty(len(features))  # |x|
-        for start, block in row_blocks(features):
-            rows = slice(start, start + len(block))
+    def __init__(self, features: np.ndarray, centre: np.ndarray, rows: np.ndarray | None = None) -> None:
+        self.features, self.rows, self.centre = features, rows, centre.astype(features.dtype)
+        count = len(self)
+        self.squares = np.empty(count)  # |x - c|²
+        self.shifts = np.empty(count)  # (x - c)'c
+        self.lengths = np.empty(count)  # |x|
+        for start, block in row_blocks(features, rows):
+            part = slice(start, start + len(block))
             wide, c = block.astype(np.float64), self.centre.astype(np.float64)
-            self.lengths[rows] = np.sqrt(np.einsum("ij,ij->i", wide, wide))
+            self.lengths[part] = np.sqrt(np.einsum("ij,ij->i", wide, wide))
             wide -= c
-            self.squares[rows] = np.einsum("ij,ij->i", wide, wide)
-            self.shifts[rows] = wide @ c
+            self.squares[part] = np.einsum("ij,ij->i", wide, wide)
+            self.shifts[part] = wide @ c
 
     def __len__(self) -> int:
-        return len(self.features)
+        return len(self.features if self.rows is None else self.rows)
+
+    def take(self, rows: slice | np.ndarray) -> np.ndarray:
+        """Returns rows of the set, as they were given."""
+        return self.features[rows if self.rows is None else self.rows[rows]]
 
     def centred(self, rows: slice, out: np.ndarray) -> np.ndarray:
         """Returns the shifted rows in a buffer."""
         count = len(range(*rows.indices(len(self))))
-        return np.subtract(self.features[rows], self.centre, out=out[:count])
+        return np.subtract(self.take(rows), self.centre, out=out[:count])
 
 
 class Tile(NamedTuple):
@@ -88,13 +93,23 @@ class Tile(NamedTuple):
         return self.within and self.rows.start == self.columns.start
 
 
-def two_sides(real: np.ndarray, synthetic: np.ndarray) -> tuple[Side, Side]:
-    """Checks two sets of features and returns them as sides with one centre, the mean of the real rows."""
-    real, synthetic = check_features(real, synthetic)
-    if not len(real) or not len(synthetic):
-        raise StepError(f"no features to compare: {len(real)} real and {len(synthetic)} synthetic rows")
-    centre = real.mean(axis=0, dtype=np.float64)
-    return Side(real, centre), Side(synthetic, centre)
+def two_sides(
+    real: np.ndarray, synthetic: np.ndarray, rows: tuple[np.ndarray, np.ndarray] | None = None
+) -> tuple[Side, Side]:
+    """Checks two sets of features and returns them as sides with one centre, the mean of the real rows.
+
+    Args:
+        real: Real features, of shape (n, d).
+        synthetic: Synthetic features, of shape (m, d).
+        rows: Indices of the real and of the synthetic rows to use; all by default.
+    """
+    real, synthetic = check_features(real, synthetic, rows=rows)
+    of_real, of_synthetic = rows or (None, None)
+    sizes = [len(side if part is None else part) for side, part in ((real, of_real), (synthetic, of_synthetic))]
+    if not all(sizes):
+        raise StepError(f"no features to compare: {sizes[0]} real and {sizes[1]} synthetic rows")
+    total = sum(block.sum(axis=0, dtype=np.float64) for _, block in row_blocks(real, of_real))
+    return Side(real, total / sizes[0], of_real), Side(synthetic, total / sizes[0], of_synthetic)
 
 
 def all_subsets(
@@ -156,21 +171,37 @@ class Visitor:
         """Sees real x synthetic pairs; everything within the sets has been seen."""
 
 
-def sweep(real: Side, synthetic: Side, visitors: Sequence[Visitor]) -> None:
+def sweep(
+    real: Side, synthetic: Side, visitors: Sequence[Visitor], progress: Callable[[int], object] | None = None
+) -> None:
     """Makes each tile once and shows it to all visitors.
 
     Args:
         real: The real side.
         synthetic: The synthetic side.
         visitors: What sees the tiles; none may change the products.
+        progress: Called after each tile with its number of pairs; `count_pairs` of them in all.
     """
     for side in (real, synthetic):
         for tile in tiles(side, side):
             for visitor in visitors:
                 visitor.within(tile, side is real)
+            if progress:
+                progress(tile.products.size)
     for tile in tiles(real, synthetic):
         for visitor in visitors:
             visitor.between(tile)
+        if progress:
+            progress(tile.products.size)
+
+
+def count_pairs(n: int, m: int) -> int:
+    """Returns how many products `sweep` makes of n real and m synthetic rows: pairs on the diagonal squares twice."""
+    found = n * m
+    for size in (n, m):
+        heights = [min(TILE_ROWS, size - start) for start in range(0, size, TILE_ROWS)]
+        found += sum(height * (size - start) for height, start in zip(heights, range(0, size, TILE_ROWS)))
+    return found
 
 
 def exact_squares(one: Side, two: Side, i: np.ndarray, j: np.ndarray) -> np.ndarray:
@@ -186,6 +217,6 @@ def exact_squares(one: Side, two: Side, i: np.ndarray, j: np.ndarray) -> np.ndar
     step = max(1, BLOCK_BYTES // (8 * one.features.shape[1]))
     for start in range(0, len(i), step):
         part = slice(start, start + step)
-        difference = np.subtract(one.features[i[part]], two.features[j[part]], dtype=np.float64)
+        difference = np.subtract(one.take(i[part]), two.take(j[part]), dtype=np.float64)
         found[part] = np.einsum("ij,ij->i", difference, difference)
     return found

@@ -39,7 +39,7 @@ def vendi_score(features: np.ndarray, rows: np.ndarray | None = None) -> VendiSc
         >>> round(vendi_score(np.eye(3)).value, 6), round(vendi_score(np.ones((5, 3))).value, 6)
         (3.0, 1.0)
     """
-    features = check_features(features)[0]
+    features = check_features(features, rows=None if rows is None else (rows,))[0]
     count = len(features) if rows is None else len(rows)
     if count < features.shape[1]:
         unit = unit_rows((features if rows is None else features[rows]).astype(np.float64))
@@ -86,7 +86,7 @@ def vendi(
     Returns:
         The ratio, with the standard error of the delta method; the numbers of rows are those used.
     """
-    real, synthetic = check_features(real, synthetic)
+    real, synthetic = check_features(real, synthetic, rows=rows)
     of_real, of_synthetic = rows or (None, None)
     sides = (
         (real, *chosen_rows(real, real_groups, of_real)),

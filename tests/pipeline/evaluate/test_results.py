@@ -1,0 +1,196 @@
+"""results.json: written and read back equal; whatever is damaged is an error that names the place."""
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.errors import StepError
+from pipeline.evaluate.metrics.floor import Floor
+from pipeline.evaluate.results import (
+    EncoderImages,
+    EncoderResult,
+    ImageResult,
+    MetricResult,
+    NearestImage,
+    Results,
+    SideResult,
+    check_results_path,
+    read_results,
+    write_results,
+)
+
+FLOOR = Floor(0.5, None, 300, 1)
+METRIC = MetricResult("fd", "clip", "Edema", 1.5, 0.1, 1.3, 1.7, 60, 60, FLOOR, "sound", ("one", "Zwölf"))
+REFUSED = MetricResult("fd", "clip", None, None, None, None, None, 3, 60, None, "sound", ("too few",))
+IMAGE = ImageResult("a.png", 7, "Small effusion.", 3.25, NearestImage("b.png", 1 << 31, "No effusion.", 4.0))
+SIDE = SideResult("features", "/data", 60, 30, {"clip": EncoderResult("ff", {"model": "clip", "size": [224, 224]})})
+RESULTS = Results(
+    "sound",
+    "2026-11-27T10:00:00+00:00",
+    0,
+    ("Edema",),
+    SIDE,
+    SIDE._replace(patients=None),
+    {"python": "3.11.7"},
+    [METRIC, REFUSED],
+    {"clip": EncoderImages([IMAGE], [IMAGE._replace(nearest_real=None)])},
+)
+
+
+def written(folder: Path, content: object) -> Path:
+    path = folder / "results.json"
+    path.write_text(json.dumps(content))
+    return path
+
+
+@pytest.fixture
+def content(tmp_path: Path) -> dict[str, Any]:
+    write_results(tmp_path / "results.json", RESULTS)
+    found: dict[str, Any] = json.loads((tmp_path / "results.json").read_bytes())
+    return found
+
+
+def test_results_are_read_back_equal(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    write_results(path, RESULTS)
+    assert read_results(path) == RESULTS
+    assert [*tmp_path.iterdir()] == [path]
+
+
+finite = st.floats(allow_nan=False, allow_infinity=False)
+
+
+@settings(max_examples=50, deadline=None)
+@given(finite, st.none() | st.floats(0, 1e300), finite, finite, st.integers(0, 1 << 40), st.lists(st.text("aä\n\"'")))
+def test_any_numbers_and_notes_are_read_back_equal(
+    tmp_path_factory: pytest.TempPathFactory, value: float, se: float | None, a: float, b: float, n: int, notes: list
+) -> None:
+    path = tmp_path_factory.mktemp("results") / "results.json"
+    low, high = sorted((a, b))
+    metric = METRIC._replace(value=value, se=se, ci_low=low, ci_high=high, n_real=n, notes=tuple(notes))
+    write_results(path, RESULTS._replace(metrics=[metric]))
+    assert read_results(path).metrics == [metric]
+
+
+def test_what_json_cannot_hold_is_not_written(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    with pytest.raises(ValueError):
+        write_results(path, RESULTS._replace(metrics=[METRIC._replace(value=float("nan"))]))
+    with pytest.raises(ValueError, match="two protocols"):
+        write_results(path, RESULTS._replace(metrics=[METRIC, REFUSED._replace(protocol="chexgenbench")]))
+    assert [*tmp_path.iterdir()] == []
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "problem"),
+    [
+        (["protocol"], "other", "unknown protocol 'other'"),
+        (["labels"], ["Edema", "Gallstones"], "labels: holds an unknown label"),
+        (["metrics", 1, "protocol"], "chexgenbench", r"metrics\[1\]: protocol 'chexgenbench' in results of 'sound'"),
+        (["metrics", 1, "encoder"], "dinov2", r"metrics\[1\]: unknown encoder 'dinov2'"),
+        (["metrics", 0, "label"], "Fracture", r"metrics\[0\]: unknown label 'Fracture'"),
+        (["metrics", 0, "value"], "1.5", r"metrics\[0\].value is 1.5"),
+        (["metrics", 0, "value"], True, r"metrics\[0\].value is True"),
+        (["metrics", 0, "value"], 10**400, r"metrics\[0\].value is 1000"),
+        (["metrics", 0, "n_real"], -1, r"metrics\[0\].n_real is -1"),
+        (["metrics", 0, "ci_low"], 9, "no interval: 9 to 1.7"),
+        (["metrics", 0, "ci_low"], None, "no interval: None to 1.7"),
+        (["metrics", 0, "notes"], [1], r"metrics\[0\].notes: holds something else"),
+        (["metrics", 0, "floor"], 0.5, r"metrics\[0\].floor is 0.5"),
+        (["metrics", 0], REFUSED._asdict() | {"floor": None}, r"metrics\[1\]: fd is there twice"),
+        (["images", "clip", "least_like_real", 0, "crc32"], "7", r"images.clip.least_like_real\[0\].crc32 is 7"),
+        (["real", "encoders", "clip"], [], r"real.encoders.clip is \[\]"),
+        (["versions", "numpy"], 2, "versions: holds something else"),
+    ],
+)
+def test_what_is_damaged_is_named(
+    tmp_path: Path, content: dict[str, Any], place: list, value: object, problem: str
+) -> None:
+    part: Any = content
+    for key in place[:-1]:
+        part = part[key]
+    part[place[-1]] = value
+    with pytest.raises(StepError, match=f"results.json: .*{problem}.*; run .* again"):
+        read_results(written(tmp_path, content))
+
+
+def places_in(value: Any, path: tuple = ()) -> list[tuple]:
+    """Returns the places of all values in JSON, but not of what is free: `about` and versions."""
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    found = [] if not path or path[-1] == "format" else [path]
+    for key, part in inner:
+        if key not in ("about", "versions"):
+            found += places_in(part, (*path, key))
+    return found
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data())
+def test_any_missing_or_wrong_value_is_an_error_in_one_line(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    folder = tmp_path_factory.mktemp("results")
+    write_results(folder / "results.json", RESULTS)
+    content = json.loads((folder / "results.json").read_bytes())
+    place = data.draw(st.sampled_from(places_in(content)))
+    damaged = copy.deepcopy(content)
+    part = damaged
+    for key in place[:-1]:
+        part = part[key]
+    if isinstance(place[-1], str) and not (len(place) == 4 and place[1] == "encoders") and data.draw(st.booleans()):
+        if place[:1] == ("images",) and len(place) < 3:
+            return  # an encoder without images is no damage
+        del part[place[-1]]
+    else:
+        part[place[-1]] = data.draw(st.sampled_from([{"x": []}, [[]], True, "�"]))
+        if isinstance(content_at(content, place), str) and part[place[-1]] == "�":
+            return  # another text is no damage
+        if isinstance(content_at(content, place), list) and part[place[-1]] == [[]] and not content_at(content, place):
+            return
+    with pytest.raises(StepError) as caught:
+        read_results(written(folder, damaged))
+    assert "\n" not in str(caught.value) and "results.json" in str(caught.value)
+
+
+def content_at(content: Any, place: tuple) -> Any:
+    for key in place:
+        content = content[key]
+    return content
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"", "not JSON"),
+        (b'{"format": 1, "protocol": "sound", "metr', "not JSON"),
+        (b"[]", "not an object"),
+        (b"[" * 100_000, "not JSON"),
+        (b'{"a": NaN}', "not a number"),
+        (b"{}", "no results of"),
+        (b'{"format": 2, "protocol": "sound", "metrics": []}', "format 2 instead of 1"),
+    ],
+)
+def test_other_files_are_refused(tmp_path: Path, content: bytes, problem: str) -> None:
+    path = tmp_path / "results.json"
+    path.write_bytes(content)
+    with pytest.raises(StepError, match=problem):
+        read_results(path)
+
+
+def test_only_results_are_replaced(tmp_path: Path, content: dict[str, Any]) -> None:
+    check_results_path(tmp_path / "results.json")
+    check_results_path(tmp_path / "new.json")
+    check_results_path(written(tmp_path, content | {"format": 7}))
+    for name, other in {"prompts.csv": b"filename,prompt\n", "other.json": b"{}", "empty.json": b""}.items():
+        (tmp_path / name).write_bytes(other)
+        with pytest.raises(StepError, match=f"{name} exists and holds no results"):
+            check_results_path(tmp_path / name)
+    with pytest.raises(StepError, match="holds no results"):
+        check_results_path(tmp_path)
+    with pytest.raises(StepError, match="does not exist; create it"):
+        check_results_path(tmp_path / "folder" / "results.json")
