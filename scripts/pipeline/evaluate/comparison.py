@@ -150,12 +150,14 @@ def _comparison(label: str | None, rows: Rows, common: int, groups: np.ndarray |
             n, refusal = 0, f"fewer than {MIN_ROWS} rows on a side: {len(rows[0]):,} real, {len(rows[1]):,} synthetic"
     elif not n:
         refusal = "no rows on a side"
-    rng = np.random.default_rng((seed, LABELS.index(label) + 1 if label else 0))
+    # Of each use a generator of its own: the halves of a label do not depend on what other labels there are.
+    streams = np.random.SeedSequence((seed, LABELS.index(label) + 1 if label else 0)).spawn(3)
+    rng, *seeds = np.random.default_rng(streams[0]), *(int(stream.generate_state(1)[0]) for stream in streams[1:])
     sample = None
     if n:
         mine, theirs = (np.sort(rng.choice(part, n, replace=False)) if len(part) > n else part for part in rows)
         sample = mine, theirs
-    halves, sample_halves = (_halves(rows[0], size, groups, int(rng.integers(1 << 32))) for size in (smaller, n))
+    halves, sample_halves = (_halves(rows[0], size, groups, number) for size, number in zip((smaller, n), seeds))
     return Comparison(label, rows, sample, refusal, halves, sample_halves)
 
 

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 
+import numpy as np
+
 from pipeline.errors import StepError, counted, listing
 from pipeline.evaluate.comparison import check_same_encoder, check_same_images, in_order
 from pipeline.evaluate.features import EncodedWith, Features, read_features, read_index
@@ -131,7 +133,8 @@ def compare(
         if not len(real.filenames) or not len(synthetic.filenames):
             raise StepError(f"no images to compare: {len(real.filenames)} real, {len(synthetic.filenames)} synthetic")
         if protocol == "sound":
-            found, extremes = sound_metrics(real, synthetic, labels, seed)
+            with np.errstate(over="ignore", invalid="ignore"):  # what is no finite number is refused, by name
+                found, extremes = sound_metrics(real, synthetic, labels, seed)
             if extremes:
                 images[real.encoder.name] = extremes
         else:

@@ -119,9 +119,12 @@ def _entry(sides: Sides, comparison: Comparison, metric: str, estimate: Estimate
         reason = "not a finite number: the features are too large"
         estimate = refused(estimate.n_real, estimate.n_synthetic, reason)
     notes = list(dict.fromkeys(estimate.notes))
-    if floor and (floor.value is None or not math.isfinite(floor.value)):
+    if estimate.value is None:
         floor = None
-    if floor and estimate.value is not None and floor.n < min(estimate.n_real, estimate.n_synthetic):
+    elif floor and (floor.value is None or not math.isfinite(floor.value)):
+        notes.append(f"no floor: refused between two parts of the real set, of {floor.n:,} rows")
+        floor = None
+    elif floor and floor.n < min(estimate.n_real, estimate.n_synthetic):
         notes.append(f"floor: between parts of {floor.n:,} rows, since two such parts are all that the real set has")
     return MetricResult(metric, sides.real.encoder.name, comparison.label, *estimate[:6], floor, PROTOCOL, tuple(notes))
 
