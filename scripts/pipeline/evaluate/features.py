@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -104,8 +104,8 @@ class FeatureFile(NamedTuple):
     """
 
     path: Path
-    rows: list[AnyRow]
-    patients: list[str | None]
+    rows: Sequence[AnyRow]
+    patients: Sequence[str | None]
     encoder: str
     encoder_fingerprint: str
 

@@ -11,8 +11,8 @@ from pipeline.errors import StepError, counted, one_line
 from pipeline.evaluate.charts import format_number
 from pipeline.evaluate.columns import Column
 from pipeline.evaluate.results import ImageResult, NearestImage
-from pipeline.rows import decode, plan, read
-from synthchex_75k import Row, SourceError
+from pipeline.rows import AnyRow, decode, plan_any, read
+from synthchex_75k import SourceError
 
 LISTS = {
     "adds_most_to_fd": (
@@ -43,10 +43,10 @@ class Album:
             side: `"real"` or `"synthetic"`.
         """
         self.problem = ""
-        self._rows: dict[str, Row] = {}
+        self._rows: dict[str, AnyRow] = {}
         try:
             # Images were found by name when they were embedded; those without a row are of no concern here.
-            self._rows = {row.filename: row for row in plan(source, "skip")}
+            self._rows = {row.filename: row for row in plan_any(source, "skip")}
         except (SourceError, StepError, OSError) as error:
             reason = one_line(error).rstrip(".")
             self.problem = (

@@ -45,6 +45,7 @@ def report(
     html: Path,
     real: str | None = None,
     synthetic: str | None = None,
+    images: bool = True,
     published: bool = False,
 ) -> None:
     """Shows results on a page: metrics with intervals and floors, and the images that decide them.
@@ -54,6 +55,7 @@ def report(
         html: File for the page.
         real: Source of the real images, if it has moved since they were embedded.
         synthetic: The same of the synthetic images.
+        images: Whether images and their prompts are shown.
         published: Whether the published values of CheXGenBench are shown beside results of its protocol.
 
     Raises:
@@ -67,21 +69,21 @@ def report(
             f"--published: the published values compare only with results of --protocol {CHEXGENBENCH}; "
             f"{columns[0].file} is {columns[0].results.protocol}"
         )
-    pictures = Pictures(columns, real, synthetic)
+    pictures = Pictures(columns, real, synthetic) if images else None
     text = results_page(columns, pictures, published).encode()
     atomic_write(html, text)
     print(f"{html}: {len(text) / 1e6:.1f} MB")
-    if pictures.real_shown:
+    if pictures and pictures.real_shown:
         shown = counted(pictures.real_shown, "real image")
         print(f"it contains {shown} and their prompts: share it only as their license allows")
 
 
-def results_page(columns: Sequence[Column], pictures: Pictures, published: bool = False) -> str:
+def results_page(columns: Sequence[Column], pictures: Pictures | None = None, published: bool = False) -> str:
     """Returns the page.
 
     Args:
         columns: The results.
-        pictures: Images of them.
+        pictures: Images of them. Default: none are shown.
         published: Whether to show the published values of CheXGenBench.
 
     Returns:
@@ -96,7 +98,7 @@ def results_page(columns: Sequence[Column], pictures: Pictures, published: bool 
         *_tables(columns, models),
         *(part for encoder in encoders_of(columns) for part in _by_label(columns, encoder)),
         *(_published_labels(columns, models) if models else []),
-        *pictures.parts(),
+        *(pictures.parts() if pictures else []),
         *_all_numbers(columns),
     ]
     return page.render_page(title, parts, STYLE.read_text(encoding="utf-8"))
