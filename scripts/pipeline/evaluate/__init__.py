@@ -2,7 +2,9 @@
 
 encoders/              networks and functions that turn images into features
 metrics/               metrics as functions of features: numpy and the standard library only
-embed                  writes the features of a source that are missing
+embed                  embeds the images of a source that have no features yet
+encoding               asks encoders about rows: reads and decodes each image once
+output                 which files of FEATURES_DIR are wanted, what is known, writing them
 features               FEATURES_DIR: files of features with what they depend on
 fidelity               all metrics of two FEATURES_DIRs, overall and for each label
 comparison             which rows are compared, and whether they may be
@@ -13,7 +15,7 @@ results                results.json: the schema, reading and writing it
 results_table          results as tables for a terminal
 report                 results as one page
 meanings               what each metric tells
-columns                several results: what may share a table, which values differ
+side_by_side           several results: what may share a table, which values differ
 charts                 values with intervals and floors, as inline SVG
 pictures               the images that decide metrics, from their sources
 published              the published values of CheXGenBench

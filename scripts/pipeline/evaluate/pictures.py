@@ -9,8 +9,8 @@ import PIL.Image
 from pipeline import page
 from pipeline.errors import StepError, counted, one_line
 from pipeline.evaluate.charts import format_number
-from pipeline.evaluate.columns import Column
 from pipeline.evaluate.results import ImageResult, NearestImage
+from pipeline.evaluate.side_by_side import Column
 from pipeline.rows import AnyRow, decode, plan_any, read
 from synthchex_75k import SourceError
 

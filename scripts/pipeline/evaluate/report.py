@@ -10,7 +10,12 @@ from typing import NamedTuple
 from pipeline import page
 from pipeline.errors import StepError, counted
 from pipeline.evaluate.charts import Line, chart, format_interval, format_number, interval_width, legend
-from pipeline.evaluate.columns import (
+from pipeline.evaluate.meanings import meaning_of, split_baseline
+from pipeline.evaluate.metrics.floor import Floor
+from pipeline.evaluate.pictures import Pictures
+from pipeline.evaluate.published import Published, read_published
+from pipeline.evaluate.results import MetricResult, SideResult
+from pipeline.evaluate.side_by_side import (
     Column,
     Key,
     baselines_of,
@@ -20,13 +25,8 @@ from pipeline.evaluate.columns import (
     encoders_of,
     labels_of,
     metrics_of,
-    read_columns,
+    read_side_by_side,
 )
-from pipeline.evaluate.meanings import meaning_of, split_baseline
-from pipeline.evaluate.metrics.floor import Floor
-from pipeline.evaluate.pictures import Pictures
-from pipeline.evaluate.published import Published, read_published
-from pipeline.evaluate.results import MetricResult, SideResult
 from pipeline.files import atomic_write
 from synthchex_75k import LABELS
 
@@ -63,7 +63,7 @@ def report(
         StepError: Results cannot share a table, or an option does not fit them.
         OSError: A file cannot be read or written.
     """
-    columns = read_columns(results_json)
+    columns = read_side_by_side(results_json)
     if published and columns[0].results.protocol != CHEXGENBENCH:
         raise StepError(
             f"--published: the published values compare only with results of --protocol {CHEXGENBENCH}; "

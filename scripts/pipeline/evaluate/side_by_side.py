@@ -44,7 +44,7 @@ class Column(NamedTuple):
         return f"{self.letter}: {name}" if self.letter else name
 
 
-def read_columns(paths: Sequence[Path]) -> list[Column]:
+def read_side_by_side(paths: Sequence[Path]) -> list[Column]:
     """Reads results that share a table.
 
     Args:

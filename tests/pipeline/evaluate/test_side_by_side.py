@@ -7,7 +7,7 @@ import pytest
 
 from invented_results import metric, results, write_results
 from pipeline.errors import StepError
-from pipeline.evaluate.columns import Column, best_of, cautions, differing_from, labels_of, read_columns
+from pipeline.evaluate.side_by_side import Column, best_of, cautions, differing_from, labels_of, read_side_by_side
 from synthchex_75k import LABELS
 
 FD = ("fd", "rad-dino", None)
@@ -15,7 +15,7 @@ FD = ("fd", "rad-dino", None)
 
 def columns(folder: Path, *found: dict[str, Any]) -> list[Column]:
     """Writes and reads results."""
-    return read_columns([write_results(folder / f"{number}.json", one) for number, one in enumerate(found)])
+    return read_side_by_side([write_results(folder / f"{number}.json", one) for number, one in enumerate(found)])
 
 
 def with_fd(*values: float, name: str = "fd", share: float = 0.04, **changes: Any) -> list[dict[str, Any]]:
@@ -97,7 +97,7 @@ def test_protocols_never_share_a_table(tmp_path: Path) -> None:
 def test_damaged_results(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "r.json").write_bytes(content)
     with pytest.raises(StepError, match=r"r\.json: "):
-        read_columns([tmp_path / "r.json"])
+        read_side_by_side([tmp_path / "r.json"])
 
 
 def test_labels_are_those_asked_for(tmp_path: Path) -> None:
