@@ -19,7 +19,7 @@ from servers.local_hub import Hub
 # Run by other means: `.ci/run` runs the tests; the environment `heavy` has torch and Ray; `datasets3` runs scripts.
 ELSEWHERE = re.compile(
     r"pytest|tox|hf auth login|install torch|--model sana|--lora|--transformers|--engine ray|"
-    r"benchmark\.py|import torch|pre-commit|trust_remote_code"
+    r"evaluate_images\.py embed|benchmark\.py|import torch|pre-commit|trust_remote_code"
 )
 
 
@@ -35,6 +35,12 @@ def answer(question: Question) -> str:
     return "Low Quality" if "edema" in question.text else "High Quality"
 
 
+def embed(clone: Path, source: str, features: str) -> None:
+    """Embeds with the manual's encoder that needs numpy only."""
+    program = [sys.executable, "scripts/evaluate_images.py", "embed", source, features]
+    subprocess.run([*program, "--encoder", "my_encoder:embed"], cwd=clone, check=True, capture_output=True)
+
+
 @pytest.fixture
 def clone(tmp_path: Path, images: dict[str, bytes], table: list[dict[str, str]]) -> Path:
     """The files of the repository as git has them, and those that the READMEs call `path/to/…`."""
@@ -47,8 +53,11 @@ def clone(tmp_path: Path, images: dict[str, bytes], table: list[dict[str, str]])
     to_files(tmp_path / "clone/path/to/images", images)
     to_files(tmp_path / "clone/path/to", {"prompts.csv": to_csv(table)})
     manual = (ROOT / "scripts/README.md").read_text(encoding="utf-8")
-    (draw,) = re.findall(r"^```\n((?:(?!```).*\n)*?def draw\(.*\n(?:.*\n)*?)^```", manual, re.MULTILINE)
-    (tmp_path / "clone/my_model.py").write_text(draw, encoding="utf-8")
+    for name, function in (("my_model", "draw"), ("my_encoder", "embed")):
+        (code,) = re.findall(rf"^```\n((?:(?!```).*\n)*?def {function}\(.*\n(?:.*\n)*?)^```", manual, re.MULTILINE)
+        (tmp_path / f"clone/{name}.py").write_text(code, encoding="utf-8")
+    for features in ("path/to/features", "path/to/real-features"):
+        embed(tmp_path / "clone", "path/to/release", features)
     for number, row in enumerate(table):  # as in MIMIC-CXR-JPG; the last rows have no image
         row["path"] = f"files/p10/p1{number}/s5/{number}.jpg"
         image = to_jpeg(PIL.Image.linear_gradient("L").resize((50, 60)))
