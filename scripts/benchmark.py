@@ -11,9 +11,9 @@ With --evaluation it measures the metrics of images instead, on random features:
 of them on as many rows as the dataset has. It counts CPU seconds of all threads, and the memory beyond the features.
 
 Without, it writes a source of images that differ, of the size of the real ones, and creates environments for the other
-methods, in a folder that it removes at the end. It measures all methods in turns, several times, and prints Markdown tables of
-medians. A conversion ends when its bytes are on the disk. Sources are in the page cache. Memory is that of all
-processes, shared pages counted once (PSS), in a separate run, because watching it takes time.
+methods, in a folder that it removes at the end. It measures all methods in turns, several times, and prints Markdown
+tables of medians. A conversion ends when its bytes are on the disk. Sources are in the page cache. Memory is that of
+all processes, shared pages counted once (PSS), in a separate run, because watching it takes time.
 """
 
 from __future__ import annotations
@@ -194,7 +194,8 @@ def evaluate(work: Path, rows: int, rounds: int, other_python: str | None) -> No
     print("\n".join(evaluation_table(results)))
     print(
         f"\nAll metrics, {rows:,} rows of {WIDTHS[0]} a side, overall and for 14 labels, with floors: "
-        f"{seconds:,.0f} s, {cpu:,.0f} CPU seconds, {memory / 1e6:,.0f} MB at most, of which {extra / 1e6:,.0f} MB beyond the features"
+        f"{seconds:,.0f} s, {cpu:,.0f} CPU seconds, {memory / 1e6:,.0f} MB at most, "
+        f"{extra / 1e6:,.0f} MB of it beyond the features"
     )
 
 
