@@ -16,7 +16,7 @@ from synthchex_75k import LABELS
 Rows = tuple[np.ndarray, np.ndarray]  # indices of real and of synthetic rows, ascending
 
 
-class Comparison(NamedTuple):
+class ComparedRows(NamedTuple):
     """The rows of one comparison, overall or of a label.
 
     A metric whose expectation does not depend on n takes all rows. The others take samples of one size, which all
@@ -116,7 +116,7 @@ def patient_groups(features: Features) -> np.ndarray | None:
 
 def comparisons(
     real: Features, synthetic: Features, labels: Sequence[str], groups: np.ndarray | None, seed: int
-) -> list[Comparison]:
+) -> list[ComparedRows]:
     """Returns the comparison of all rows, and that of each label; a row has a label where its raw value is 1.
 
     The common n of the labels is the number of rows that the rarest of them has on either side. Labels with fewer than
@@ -141,7 +141,7 @@ def comparisons(
     return [_comparison(label, rows, common, groups, seed) for label, rows in found]
 
 
-def _comparison(label: str | None, rows: Rows, common: int, groups: np.ndarray | None, seed: int) -> Comparison:
+def _comparison(label: str | None, rows: Rows, common: int, groups: np.ndarray | None, seed: int) -> ComparedRows:
     smaller = min(len(part) for part in rows)
     n, refusal = smaller, ""
     if label:
@@ -158,7 +158,7 @@ def _comparison(label: str | None, rows: Rows, common: int, groups: np.ndarray |
         mine, theirs = (np.sort(rng.choice(part, n, replace=False)) if len(part) > n else part for part in rows)
         sample = mine, theirs
     halves, sample_halves = (_halves(rows[0], size, groups, number) for size, number in zip((smaller, n), seeds))
-    return Comparison(label, rows, sample, refusal, halves, sample_halves)
+    return ComparedRows(label, rows, sample, refusal, halves, sample_halves)
 
 
 def _halves(rows: np.ndarray, n: int, groups: np.ndarray | None, seed: int) -> list[Rows]:
@@ -166,7 +166,7 @@ def _halves(rows: np.ndarray, n: int, groups: np.ndarray | None, seed: int) -> l
     return [(rows[one], rows[two]) for one, two in pairs if len(one)]
 
 
-def sample_note(comparison: Comparison) -> tuple[str, ...]:
+def sample_note(comparison: ComparedRows) -> tuple[str, ...]:
     """Returns how many rows a metric that depends on n was computed from, if it is not all of them."""
     sizes = [len(part) for part in comparison.rows]
     if comparison.n == max(sizes):

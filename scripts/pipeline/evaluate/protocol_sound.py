@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.evaluate.comparison import Comparison, Rows, comparisons, patient_groups, sample_note
+from pipeline.evaluate.comparison import ComparedRows, Rows, comparisons, patient_groups, sample_note
 from pipeline.evaluate.encoders.encoder import FEATURE, LOGITS, TEXT
 from pipeline.evaluate.features import Features
 from pipeline.evaluate.frd import RADIOMICS, log_estimate, scaled_radiomics
@@ -113,7 +113,9 @@ def sound_metrics(
     return found, images
 
 
-def _entry(sides: Sides, comparison: Comparison, metric: str, estimate: Estimate, floor: Floor | None) -> MetricResult:
+def _entry(
+    sides: Sides, comparison: ComparedRows, metric: str, estimate: Estimate, floor: Floor | None
+) -> MetricResult:
     numbers = [number for number in estimate[:4] if number is not None]
     if not all(math.isfinite(number) for number in numbers):
         reason = "not a finite number: the features are too large"
@@ -129,7 +131,7 @@ def _entry(sides: Sides, comparison: Comparison, metric: str, estimate: Estimate
     return MetricResult(metric, sides.real.encoder.name, comparison.label, *estimate[:6], floor, PROTOCOL, tuple(notes))
 
 
-def _pairs(sides: Sides, compared: list[Comparison]) -> PairStatistics:
+def _pairs(sides: Sides, compared: list[ComparedRows]) -> PairStatistics:
     """Passes over all pairs of rows once, for all comparisons."""
     x, y = sides.features
     samples = {_sample_name(part): part.sample for part in compared if part.sample}
@@ -147,14 +149,14 @@ def _pairs(sides: Sides, compared: list[Comparison]) -> PairStatistics:
         )
 
 
-def _sample_name(comparison: Comparison) -> str:
+def _sample_name(comparison: ComparedRows) -> str:
     """Returns the name of a sample among the subsets of the neighbours: that of all rows where it is all rows."""
     if comparison.label:
         return comparison.label
     return ALL if all(comparison.n == len(part) for part in comparison.rows) else SAMPLE
 
 
-def _refused(comparison: Comparison) -> Estimate:
+def _refused(comparison: ComparedRows) -> Estimate:
     return refused(len(comparison.rows[0]), len(comparison.rows[1]), comparison.refusal)
 
 
@@ -169,7 +171,7 @@ def fd_value_of_rows(features: np.ndarray, rows: Rows) -> float | None:
 
 
 def _sample_floor(
-    sides: Sides, comparison: Comparison, metric: Callable[[np.ndarray, Rows], float | None]
+    sides: Sides, comparison: ComparedRows, metric: Callable[[np.ndarray, Rows], float | None]
 ) -> Callable[[], Floor | None]:
     def compute() -> Floor | None:
         halves = comparison.sample_halves
@@ -183,7 +185,7 @@ def _sample_floor(
     return compute
 
 
-def _frechet(sides: Sides, comparison: Comparison) -> FrechetResult:
+def _frechet(sides: Sides, comparison: ComparedRows) -> FrechetResult:
     if not comparison.sample:
         return FrechetResult(_refused(comparison), None, None)
     result = fd(*sides.features, sides.groups, None, sides.seed, comparison.sample)
@@ -194,7 +196,7 @@ def _noted(estimate: Estimate, *notes: str) -> Estimate:
     return estimate if estimate.value is None else estimate._replace(notes=(*notes, *estimate.notes))
 
 
-def _kernel_metrics(sides: Sides, comparison: Comparison, pairs: PairStatistics) -> Iterator[Found]:
+def _kernel_metrics(sides: Sides, comparison: ComparedRows, pairs: PairStatistics) -> Iterator[Found]:
     groups = sides.groups_of(comparison.rows[0])
     floors = {}
     for kernel in ("kid", "cmmd"):
@@ -207,7 +209,7 @@ def _kernel_metrics(sides: Sides, comparison: Comparison, pairs: PairStatistics)
     yield "cmmd", _noted(cmmd(pairs.kernels["cmmd"][comparison.name], groups), *note), floors["cmmd"]
 
 
-def _neighbour_metrics(sides: Sides, comparison: Comparison, pairs: PairStatistics) -> Iterator[Found]:
+def _neighbour_metrics(sides: Sides, comparison: ComparedRows, pairs: PairStatistics) -> Iterator[Found]:
     if not comparison.sample:
         for metric in PRDC:
             yield metric, _refused(comparison), None
@@ -222,13 +224,13 @@ def _neighbour_metrics(sides: Sides, comparison: Comparison, pairs: PairStatisti
         yield metric, _noted(estimate, *sample_note(comparison)), floor
 
 
-def _neighbours_of_halves(sides: Sides, comparison: Comparison) -> list[Neighbours]:
+def _neighbours_of_halves(sides: Sides, comparison: ComparedRows) -> list[Neighbours]:
     x, halves = sides.features[0], comparison.sample_halves
     splits = affordable_splits(len(halves[0][0])) if halves else 0
     return [neighbours(x, x, (K,), rows=rows)[ALL] for rows in halves[:splits]]
 
 
-def _vendi(sides: Sides, comparison: Comparison) -> Iterator[Found]:
+def _vendi(sides: Sides, comparison: ComparedRows) -> Iterator[Found]:
     if not comparison.sample:
         yield "vendi", _refused(comparison), None
         return
@@ -237,7 +239,7 @@ def _vendi(sides: Sides, comparison: Comparison) -> Iterator[Found]:
     yield _with_floor("vendi", _noted(estimate, *sample_note(comparison)), floor)
 
 
-def _inception(sides: Sides, comparison: Comparison) -> Iterator[Found]:
+def _inception(sides: Sides, comparison: ComparedRows) -> Iterator[Found]:
     logits = sides.synthetic.outputs.get(LOGITS)
     if logits is None:
         return
@@ -250,7 +252,7 @@ def _inception(sides: Sides, comparison: Comparison) -> Iterator[Found]:
         yield "inception_score", refused(0, len(comparison.rows[1]), comparison.refusal), None
 
 
-def _text_metrics(sides: Sides, comparison: Comparison) -> Iterator[Found]:
+def _text_metrics(sides: Sides, comparison: ComparedRows) -> Iterator[Found]:
     """Yields alignment and retrieval, and the same of the real images, which take the place of a floor."""
     for number, side, groups in ((1, sides.synthetic, None), (0, sides.real, sides.groups)):
         if TEXT not in side.outputs:
@@ -280,7 +282,7 @@ def _take(array: np.ndarray, rows: np.ndarray) -> np.ndarray:
     return array if len(rows) == len(array) else array[rows]
 
 
-def _label_fidelity(sides: Sides, comparison: Comparison) -> Iterator[Found]:
+def _label_fidelity(sides: Sides, comparison: ComparedRows) -> Iterator[Found]:
     if not comparison.label:
         return
     for side, groups, real in ((sides.synthetic, None, False), (sides.real, sides.groups, True)):
@@ -298,7 +300,7 @@ def _label_fidelity(sides: Sides, comparison: Comparison) -> Iterator[Found]:
         yield "label_auroc" + "_real" * real, _noted(estimate, note), None
 
 
-def _images(sides: Sides, pairs: PairStatistics, result: FrechetResult, comparison: Comparison) -> EncoderImages:
+def _images(sides: Sides, pairs: PairStatistics, result: FrechetResult, comparison: ComparedRows) -> EncoderImages:
     x, y = sides.features
     nearest = pairs.neighbours[ALL].nearest["synthetic to real"]
     influences = result.synthetic
@@ -322,7 +324,7 @@ def _image(side: Features, row: int) -> tuple[str, int, str]:
     return str(side.filenames[row]), int(side.crc32[row]), str(side.prompts[row])
 
 
-def _radiomics(sides: Sides, compared: list[Comparison]) -> list[MetricResult]:
+def _radiomics(sides: Sides, compared: list[ComparedRows]) -> list[MetricResult]:
     """Returns FRD, overall and for each label."""
     scaled, notes = scaled_radiomics(sides.real, sides.synthetic)
     found = []
