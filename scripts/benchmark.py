@@ -5,11 +5,15 @@
 """Measures the converter beside the methods that its users would use instead, and how fast the results are read.
 
     uv run scripts/benchmark.py [--images 4000] [--num-proc N]
+    uv run scripts/benchmark.py --evaluation [--rows 75649] [--python PATH]
 
-It writes a source of images that differ, of the size of the real ones, and creates environments for the other methods,
-in a folder that it removes at the end. It measures all methods in turns, several times, and prints Markdown tables of
-medians. A conversion ends when its bytes are on the disk. Sources are in the page cache. Memory is that of all
-processes, shared pages counted once (PSS), in a separate run, because watching it takes time.
+With --evaluation it measures the metrics of images instead, on random features: beside prdc and torchmetrics, and all
+of them on as many rows as the dataset has. It counts CPU seconds of all threads, and the memory beyond the features.
+
+Without, it writes a source of images that differ, of the size of the real ones, and creates environments for the other
+methods, in a folder that it removes at the end. It measures all methods in turns, several times, and prints Markdown
+tables of medians. A conversion ends when its bytes are on the disk. Sources are in the page cache. Memory is that of
+all processes, shared pages counted once (PSS), in a separate run, because watching it takes time.
 """
 
 from __future__ import annotations
@@ -32,10 +36,14 @@ from pipeline.benchmark.sources import make_sources
 
 HERE = Path(__file__).resolve().parent
 PEERS = HERE / "pipeline" / "benchmark" / "peers.py"
+EVALUATION = HERE / "pipeline" / "benchmark" / "evaluation.py"
 ENVIRONMENTS = {  # by name: packages that uv installs
     "3.6.0": ["datasets==3.6.0", "pillow"],
     "newest": ["datasets", "pillow", "duckdb"],
 }
+FOR_EVALUATION = ["datasets", "pillow", "prdc"]  # torchmetrics needs torch, which is gigabytes: see --python
+SIDE_BY_SIDE = 10_000  # rows a side
+WIDTHS = (768, 2048)  # of RAD-DINO, of Inception
 
 
 def conversions(work: Path, pythons: dict[str, str], num_proc: int) -> dict[str, Callable[..., Measurement]]:
@@ -140,6 +148,57 @@ def figure_table(first: str, second: str, results: dict[str, list[Measurement]],
         yield f"| {name} | {figure:{form}} |"
 
 
+def evaluations(work: Path, rows: int, other_python: str | None) -> dict[str, Callable[..., Measurement]]:
+    """Returns the metrics, ours and those of other libraries, by name of metric, library and width."""
+    python = make_environment(work / "env" / "evaluation", FOR_EVALUATION)
+    pythons = {"prdc": python, "torchmetrics": other_python}
+
+    def method(interpreter: str, function: str, width: int) -> Callable[..., Measurement]:
+        return lambda: measure([interpreter, EVALUATION, function, str(rows), str(width)], work / "home")
+
+    found = {}
+    for width in WIDTHS:
+        for metric, library in {"prdc": "prdc", "kid": "torchmetrics", "fd": "torchmetrics"}.items():
+            found[f"{metric} ours {width}"] = method(python, f"ours_{metric}", width)
+            if other := pythons[library]:
+                found[f"{metric} {library} {width}"] = method(other, f"theirs_{metric}", width)
+    return found
+
+
+def evaluation_table(results: dict[str, list[Measurement]]) -> Iterator[str]:
+    """Yields the lines of the table of metrics."""
+    names = {"prdc": "precision, recall, density, coverage", "kid": "KID, 100 subsets of 1,000", "fd": "FD"}
+    yield "| metric | width | library | CPU seconds | extra memory | CPU, relative to ours | memory, relative to ours |"
+    yield "|---|---|---|---|---|---|---|"
+    first = (1.0, 1.0)
+    for name, runs in results.items():
+        metric, library, width = name.split()
+        costs = [json.loads(run.output.splitlines()[-1]) for run in runs]
+        cpu, _, extra, _ = (statistics.median(figures) for figures in zip(*costs))
+        if library == "ours":
+            first = cpu, extra
+        ratios = f"{cpu / first[0]:.1f} | {extra / max(first[1], 1):.1f}"
+        yield f"| {names[metric]} | {width} | {library} | {cpu:.1f} | {extra / 1e6:,.0f} MB | {ratios} |"
+
+
+def evaluate(work: Path, rows: int, rounds: int, other_python: str | None) -> None:
+    """Measures the metrics and prints their table, and the run of all of them."""
+    beside = min(SIDE_BY_SIDE, rows)
+    if not other_python:
+        print("torchmetrics is left out: name a Python that has torch and torchmetrics with --python\n")
+    results = in_turns(evaluations(work, beside, other_python), rounds)
+    python = str(work / "env" / "evaluation" / "bin" / "python")
+    run = measure([python, EVALUATION, "all_metrics", str(rows), str(WIDTHS[0])], work / "home")
+    cpu, seconds, extra, memory = json.loads(run.output.splitlines()[-1])
+    print(f"{beside:,} rows a side; medians of {rounds} runs in turns\n")
+    print("\n".join(evaluation_table(results)))
+    print(
+        f"\nAll metrics, {rows:,} rows of {WIDTHS[0]} a side, overall and for 14 labels, with floors: "
+        f"{seconds:,.0f} s, {cpu:,.0f} CPU seconds, {memory / 1e6:,.0f} MB at most, "
+        f"{extra / 1e6:,.0f} MB of it beyond the features"
+    )
+
+
 def main() -> None:
     """Runs the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -150,7 +209,17 @@ def main() -> None:
     parser.add_argument(
         "--work-dir", type=Path, help="where to make a folder; default: where the system has temporary files"
     )
+    evaluation = parser.add_argument_group("evaluation")
+    evaluation.add_argument("--evaluation", action="store_true", help="measure the metrics of images instead")
+    evaluation.add_argument("--rows", type=int, default=75649, help="a side, of the run of all metrics")
+    evaluation.add_argument("--python", help="one with torch and torchmetrics; default: leave torchmetrics out")
     options = parser.parse_args()
+    if options.evaluation:
+        if options.rows < 1000:
+            parser.error("--rows: at least 1000, of which KID takes its subsets")
+        with tempfile.TemporaryDirectory(prefix="benchmark-", dir=options.work_dir) as name:
+            evaluate(Path(name), options.rows, options.rounds, options.python)
+        return
     if options.images < 400:
         parser.error("--images: at least 400, so that there is a page of 100 rows to read")
     with tempfile.TemporaryDirectory(prefix="benchmark-", dir=options.work_dir) as name:
