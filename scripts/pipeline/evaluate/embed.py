@@ -156,7 +156,8 @@ def _open(
     folder = OutputFolder(path, FEATURES_JSON, request, overwrite, live=(FEATURES_JSON,))
     names = [one.name for one in encoders]
     earlier = read_manifest(path)["request"]  # read again, in case another run held the lock
-    folder.request = {key: value for key, value in earlier.items() if key.partition(" ")[0] not in names} | request
+    kept = {key: value for key, value in earlier.items() if key.partition(" ")[0] not in names}
+    folder.request = dict(sorted((kept | request).items()))  # else a run with nothing to do would change the manifest
     return folder
 
 

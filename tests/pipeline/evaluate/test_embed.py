@@ -125,6 +125,14 @@ def test_a_rerun_changes_nothing(run: Run, tmp_path: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in times} == times
 
 
+def test_a_rerun_of_one_encoder_writes_nothing(run: Run, tmp_path: Path) -> None:
+    run("--encoder", "embedding:edges")
+    times = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    for encoder in ("embedding:pixels", "embedding:edges"):
+        assert embedded(run(encoder=encoder)) == 0
+    assert {path: path.stat().st_mtime_ns for path in times} == times  # so a folder may be read-only
+
+
 def test_a_rerun_reads_each_image_once_for_all_encoders(run: Run, source: Path, images: dict[str, bytes]) -> None:
     with running(RangeServer(source)) as server:
         run("--encoder", "embedding:edges", source=server.url)
