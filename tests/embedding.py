@@ -1,5 +1,7 @@
 """Functions for `--encoder`: encoders that need numpy only, and encoders that fail."""
 
+import os
+import sys
 import time
 from typing import Any
 
@@ -7,18 +9,16 @@ import numpy as np
 import PIL.Image
 
 Images = list[PIL.Image.Image]
-SEEN: dict[str, list[int]] = {"pixels": [], "edges": []}  # the identity of each image that was asked about
+CALLS: list[int] = []  # how many images were asked about at once
 
 
 def pixels(images: Images) -> np.ndarray:
     """Returns the image at 4x4 pixels."""
-    SEEN["pixels"] += map(id, images)
     return np.stack([np.asarray(image.convert("L").resize((4, 4)), np.float32).ravel() for image in images])
 
 
 def edges(images: Images) -> np.ndarray:
     """Returns the differences of its rows, in float64."""
-    SEEN["edges"] += map(id, images)
     return np.stack([np.diff(np.asarray(image.convert("L").resize((4, 4)), float), axis=0).ravel() for image in images])
 
 
@@ -63,8 +63,8 @@ def texts(images: Images) -> list[list[str]]:
 
 def of_any_width(images: Images) -> np.ndarray:
     """Returns arrays that differ in width from call to call."""
-    SEEN["pixels"] += map(id, images)
-    return np.zeros((len(images), len(SEEN["pixels"])))
+    CALLS.append(len(images))
+    return np.zeros((len(images), len(CALLS)))
 
 
 def with_little_memory(images: Images) -> np.ndarray:
@@ -84,6 +84,39 @@ def empty(images: Images) -> np.ndarray:
     found = pixels(images)
     images.clear()
     return found
+
+
+def of_any_size(images: Images) -> list[np.ndarray]:
+    """Returns all pixels, which are more of a larger image."""
+    return [np.asarray(image).ravel() for image in images]
+
+
+def complex_numbers(images: Images) -> np.ndarray:
+    """Returns numbers that are not real."""
+    return pixels(images) * 1j
+
+
+def too_large(images: Images) -> np.ndarray:
+    """Returns numbers that float32 does not hold."""
+    return pixels(images).astype(float) + 1e300
+
+
+def in_place(images: Images) -> np.ndarray:
+    """Makes each image smaller, and returns its pixels."""
+    for image in images:
+        image.thumbnail((4, 4))
+    return pixels(images)
+
+
+def elsewhere(images: Images) -> np.ndarray:
+    """Changes the working directory."""
+    os.chdir("/")
+    return pixels(images)
+
+
+def leave(images: Images) -> Any:
+    """Ends the program as if all were done."""
+    sys.exit(0)
 
 
 constant = "no function"

@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 
 from datasets.utils.py_utils import convert_file_size_to_int
 
-from pipeline.errors import StepError
+from pipeline.errors import StepError, TerminatedError
 from pipeline.jobs import WorkerDiedError, available_cpus
 from synthchex_75k import SourceError, printable
 
@@ -86,7 +86,7 @@ def end_on_signals() -> None:
         until = now + CLEANING_UP
         if number == signal.SIGINT:
             raise KeyboardInterrupt
-        sys.exit(128 + number)
+        raise TerminatedError(128 + number)
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, end)

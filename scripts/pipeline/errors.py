@@ -12,6 +12,10 @@ class StepError(Exception):
     """A step cannot start or continue; the message says what is wrong, where, and what to do."""
 
 
+class TerminatedError(SystemExit):
+    """The program got SIGTERM; a function of a user that raises SystemExit raises another class."""
+
+
 def one_line(text: object) -> str:
     """Returns a text, such as the message of a library's error, in one line."""
     return " ".join(str(text).split())

@@ -40,11 +40,17 @@ def atomic_write(path: Path, data: bytes) -> None:
 
 
 def append(path: Path, data: bytes) -> None:
-    """Appends to a file, which need not exist, and fsyncs it."""
-    with filename_in_errors(path), open(path, "ab") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+    """Appends to a file, which need not exist, and fsyncs it; after an error the file is as before."""
+    size = path.stat().st_size if path.exists() else 0
+    try:
+        with filename_in_errors(path), open(path, "ab") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:  # on a full disk, with a part of the data written
+        if path.exists():
+            os.truncate(path, size)
+        raise
 
 
 def rename(temporary: Path, path: Path) -> None:

@@ -167,11 +167,12 @@ class OutputFolder:
         """Returns the entry of a file; None where the file does not exist."""
         return self.entries.get(self.name_of(path)) if path.is_file() else None
 
-    def check_replaceable(self, paths: Iterable[Path]) -> None:
+    def check_replaceable(self, paths: Iterable[Path], options: str = "") -> None:
         """Checks that finished files may be replaced or removed.
 
         Args:
             paths: The files.
+            options: How the names of the options that decide these files begin. Default: all options do.
 
         Raises:
             StepError: They are the result of another source or other options, and `overwrite` is off.
@@ -181,7 +182,7 @@ class OutputFolder:
         differing = [
             f"{name} was {before.get(name)!r} and is now {now.get(name)!r}"
             for name in {**before, **now}
-            if before.get(name) != now.get(name)
+            if name.startswith(options) and before.get(name) != now.get(name)
         ]
         if count and differing and not self.overwrite:
             raise StepError(

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import importlib
 import importlib.util
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import StepError, describe_error, one_line
+from pipeline.errors import StepError, TerminatedError, describe_error, one_line
 
 # What to install where `pip install` wants another text than the module's name.
 INSTALL = {"torch": "torch 'transformers>=5'", "transformers": "torch 'transformers>=5'"}
@@ -75,18 +77,41 @@ def import_function(name: str, option: str = "--callable") -> Callable[..., Any]
         name: `MODULE:FUNCTION`; the module is looked for in the working directory too.
         option: That of the command line that named it, for messages.
 
+    Returns:
+        The function; if it ends the program, as `sys.exit` does, it raises a StepError instead.
+
     Raises:
         StepError: It cannot be imported, or is no function.
     """
     module, _, attribute = name.partition(":")
     _add_working_directory()
     try:
-        function: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
+        with _no_exit(f"{option} {name}"):
+            function: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
+    except StepError:
+        raise
     except Exception as error:  # any module may raise anything
         raise StepError(f"{option} {name}: {describe_error(error)}; name a function as MODULE:FUNCTION") from error
     if not callable(function):
         raise StepError(f"{option} {name}: not a function; name one as MODULE:FUNCTION")
-    return function
+
+    @functools.wraps(function)
+    def call(*arguments: Any) -> Any:
+        with _no_exit(f"{option} {name}"):
+            return function(*arguments)
+
+    return call
+
+
+@contextlib.contextmanager
+def _no_exit(what: str) -> Iterator[None]:
+    """Turns SystemExit into a StepError: with its exit code, a run would look finished."""
+    try:
+        yield
+    except TerminatedError:
+        raise
+    except SystemExit as error:
+        raise StepError(f"{what} ended the program ({describe_error(error, with_place=True)})") from error
 
 
 def _missing(package: str) -> str:

@@ -165,21 +165,27 @@ def find_finished(pool: WorkerPool, folder: OutputFolder, files: Sequence[AnyFil
         files: The files wanted.
     """
     known = [(file, entry) for file in files if (entry := folder.entry_of(file.path))]
-    step = math.ceil(len(known) / MAX_JOBS) or 1
-    jobs = [known[start : start + step] for start in range(0, len(known), step)]
+    of_rows = [[*files] for _, files in itertools.groupby(known, key=lambda pair: pair[0].rows or pair[0].path)]
+    step = math.ceil(len(of_rows) / MAX_JOBS) or 1
+    jobs = [of_rows[start : start + step] for start in range(0, len(of_rows), step)]
     rows = sum(len(file.rows) for file, _ in known)
     checked = pool.run(_finished_among, jobs, "Checking", rows or len(known), sum(entry["size"] for _, entry in known))
     return {path for _, paths in checked for path in paths}
 
 
-def _finished_among(known: list[tuple[AnyFile, Entry]]) -> list[Path]:
-    """In a worker: returns the paths of those files that are the ones that would be written now, to the bit."""
+def _finished_among(known: list[list[tuple[AnyFile, Entry]]]) -> list[Path]:
+    """In a worker: returns the paths of those files that are the ones that would be written now, to the bit.
+
+    Args:
+        known: Lists of files, each of the same rows, whose images are read once.
+    """
     finished = []
-    for file, entry in known:
-        is_same = file.fingerprint(iter_crc32(file.rows)) == entry["fingerprint"]
-        if is_same and sha256_of(file.path) == entry["sha256"]:
-            finished.append(file.path)
-        advance(len(file.rows) or 1, entry["size"])
+    for files in known:
+        rows = files[0][0].rows
+        for (file, entry), crcs in zip(files, itertools.tee(iter_crc32(rows), len(files))):
+            if file.fingerprint(crcs) == entry["fingerprint"] and sha256_of(file.path) == entry["sha256"]:
+                finished.append(file.path)
+            advance(len(rows) or 1, entry["size"])
     return finished
 
 

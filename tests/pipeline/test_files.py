@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import os
+import resource
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,20 @@ def test_append_creates_and_extends_a_file(tmp_path: Path) -> None:
     append(tmp_path / "a", b"1\n")
     append(tmp_path / "a", b"2\n")
     assert contents(tmp_path) == {"a": b"1\n2\n"}
+
+
+def test_append_to_a_full_disk_leaves_no_part(tmp_path: Path) -> None:
+    append(tmp_path / "a", b"1\n")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5, limits[1]))  # bytes of a file: the third of the data has no room
+    try:
+        for name in ("a", "b"):
+            with pytest.raises(OSError, match=f"File too large: '{tmp_path}/{name}'"):
+                append(tmp_path / name, b"2345678\n")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    append(tmp_path / "a", b"2\n")
+    assert contents(tmp_path) == {"a": b"1\n2\n", "b": b""}
 
 
 def test_remove_ignores_missing_files(tmp_path: Path) -> None:

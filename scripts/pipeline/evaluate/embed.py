@@ -13,10 +13,11 @@ from pipeline.engine import check_engine, start_engine
 from pipeline.errors import StepError, counted, listing
 from pipeline.evaluate.encoders.registry import resolve_encoder
 from pipeline.evaluate.encoding import Encoding
-from pipeline.evaluate.features import FEATURES_JSON, fingerprint_of, read_index
+from pipeline.evaluate.features import FEATURES_JSON, EncodedWith, fingerprint_of, read_index
 from pipeline.evaluate.output import FeaturesWriter, Resolved
 from pipeline.folder import OutputFolder, local_source, read_manifest
 from pipeline.rows import AnyRow, plan_any
+from synthchex_75k import printable
 
 DEFAULT = "rad-dino"
 
@@ -53,7 +54,8 @@ def embed(
         patient_column: Column of the metadata CSV that names the patient of an image. Default: none; each image counts
             as a draw of its own.
         on_mismatch: `"error"` or `"skip"`, as in `synthchex_75k.plan`.
-        overwrite: Remove features of another source, of another version of an encoder, or beyond the limit.
+        overwrite: Remove features of another source, of another version of an encoder, or beyond the limit, and
+            patients if no column is given now.
 
     Raises:
         SourceError: The source cannot be used, or an image is damaged.
@@ -66,14 +68,14 @@ def embed(
     rows = plan_any(source, on_mismatch)
     chosen = sample(rows, limit)
     patients = _read_patients(source, chosen, patient_column)
-    with _open(output, source, limit, resolved, overwrite) as folder:
+    with _open(output.absolute(), source, limit, patient_column, resolved, overwrite) as folder:
         writer = FeaturesWriter(folder, chosen, patients, resolved)
         start = time.monotonic()
         if writer.items:
             task = Encoding(tuple(one.encoder for one in resolved), writer.needed, batch_size)
             writer.write(start_engine(task, engine, workers)(writer.items))
         writer.finish(local_source(source), len(rows))
-        _report(output, writer.embedded, time.monotonic() - start)
+        _report(output, read_index(folder.path), writer.embedded, time.monotonic() - start)
 
 
 def sample(rows: list[AnyRow], limit: int | None) -> list[AnyRow]:
@@ -129,25 +131,39 @@ def _by_encoder(option: str, names: list[str], values: list[str]) -> dict[str, s
     for value in values:
         name, _, rest = value.partition("=")
         if name not in names or not rest or name in found:
-            raise StepError(f"{option} {value}: with several encoders, give each once as NAME={option[2:].upper()}")
+            raise StepError(
+                f"{option} {value}: give one {option} for the only encoder, or NAME={option[2:].upper()} once for each "
+                f"of {', '.join(names)}"
+            )
         found[name] = rest
     return found
 
 
-def _open(path: Path, source: str, limit: int | None, encoders: list[Resolved], overwrite: bool) -> OutputFolder:
-    """Opens FEATURES_DIR; what decides the features of encoders that are not asked for stays in the request."""
-    request = read_manifest(path)["request"] if path.is_dir() else {}
+def _open(
+    path: Path,
+    source: str,
+    limit: int | None,
+    patient_column: str | None,
+    encoders: list[Resolved],
+    overwrite: bool,
+) -> OutputFolder:
+    """Opens FEATURES_DIR. Each encoder has a request of its own, and those of the encoders not asked for stay.
+
+    The path is absolute, since a function may change the working directory.
+    """
+    asked = {"source": local_source(source), "limit": limit, "patient column": patient_column}
+    request = {f"{one.name} {key}": value for one in encoders for key, value in {**asked, **one.about}.items()}
+    folder = OutputFolder(path, FEATURES_JSON, request, overwrite, live=(FEATURES_JSON,))
     names = [one.name for one in encoders]
-    request = {key: value for key, value in request.items() if key.partition(" ")[0] not in names}
-    request |= {"source": local_source(source), "limit": limit}
-    for one in encoders:
-        request |= {f"{one.name} {key}": value for key, value in one.about.items()}
-    return OutputFolder(path, FEATURES_JSON, request, overwrite, live=(FEATURES_JSON,))
+    earlier = read_manifest(path)["request"]  # read again, in case another run held the lock
+    kept = {key: value for key, value in earlier.items() if key.partition(" ")[0] not in names}
+    folder.request = dict(sorted((kept | request).items()))  # else a run with nothing to do would change the manifest
+    return folder
 
 
-def _report(output: Path, embedded: int, seconds: float) -> None:
+def _report(output: Path, index: dict[str, EncodedWith], embedded: int, seconds: float) -> None:
     speed = f" in {seconds:.1f} s, {embedded / seconds:,.1f} images/s" if embedded else ""
-    print(f"{output}: {embedded:,} images embedded{speed}")
-    for name, encoder in read_index(output).items():
+    print(f"{printable(str(output))}: {embedded:,} images embedded{speed}")
+    for name, encoder in index.items():
         outputs = ", ".join(f"{output} {width:,}" for output, width in encoder.outputs.items())
         print(f"  {name}: {encoder.rows:,} of {encoder.source_rows:,} images; {outputs}")

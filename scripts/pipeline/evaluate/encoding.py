@@ -19,7 +19,8 @@ from pipeline.machine import OutOfMemoryError
 from pipeline.rows import AnyRow, decode, read, to_rgb
 from synthchex_75k import SourceError, dimensions, printable
 
-MAX_PIXELS_AHEAD = 64 << 20  # of decoded images that wait for the encoders
+BATCHES_AHEAD = 4  # of decoded images that wait for the encoders
+MAX_PIXELS_AHEAD = 64 << 20  # of them
 
 
 class Item(NamedTuple):
@@ -61,7 +62,7 @@ class Encoding(NamedTuple):
     @property
     def items_at_once(self) -> int:
         """How many images a worker is asked about at once: a few batches, since it decodes ahead."""
-        return 4 * self.batch_size
+        return BATCHES_AHEAD * self.batch_size
 
     def load(self) -> Callable[[list[Item]], Iterator[Encoded]]:
         """Loads the encoders, and returns the function that asks them about images."""
@@ -84,7 +85,7 @@ class _Decoded(NamedTuple):
 
 def _encode_all(items: list[Item], models: dict[int, _Model], batch_size: int) -> Iterator[Encoded]:
     batch: list[_Decoded] = []
-    for decoded in _decode_ahead(items):
+    for decoded in _decode_ahead(items, BATCHES_AHEAD * batch_size):
         batch.append(decoded)
         if len(batch) == batch_size:
             yield from _encode_batch(batch, models)
@@ -92,8 +93,8 @@ def _encode_all(items: list[Item], models: dict[int, _Model], batch_size: int) -
     yield from _encode_batch(batch, models)
 
 
-def _decode_ahead(items: list[Item]) -> Iterator[_Decoded]:
-    """Yields decoded images, while threads decode the next ones."""
+def _decode_ahead(items: list[Item], most: int) -> Iterator[_Decoded]:
+    """Yields decoded images, while threads decode the next ones: `most` at once, or fewer if they are large."""
     waiting: deque[tuple[Future[_Decoded], int]] = deque()
     pixels = 0
     with ThreadPoolExecutor(available_cpus()) as threads:
@@ -101,7 +102,7 @@ def _decode_ahead(items: list[Item]) -> Iterator[_Decoded]:
             for item, (crc32, example) in zip(items, read([item.row for item in items])):
                 image = example["image"]["bytes"]
                 size = math.prod(dimensions(image))
-                while waiting and pixels + size > MAX_PIXELS_AHEAD:
+                while waiting and (pixels + size > MAX_PIXELS_AHEAD or len(waiting) >= most):
                     done, freed = waiting.popleft()
                     pixels -= freed
                     yield done.result()
@@ -157,7 +158,7 @@ class _Model:
                     ) from None
                 self._size = (min(len(batch), self._size) + 1) // 2
                 note = f"{self._name}: out of memory, batches of {self._size} from now on"
-        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]} if parts else {}, note
+        return self._join(parts) if parts else {}, note
 
     def _encode_part(self, batch: list[_Decoded]) -> Outputs:
         try:
@@ -168,10 +169,15 @@ class _Model:
             if len(batch) == 1:
                 about = describe_error(error, with_place=True)
                 raise StepError(f"--encoder {self._name}: {printable(batch[0].filename)}: {about}") from error
-            parts = [self._encode_part([one]) for one in batch]  # to find the image that fails
-            return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+            return self._join([self._encode_part([one]) for one in batch])  # to find the image that fails
         self._check(outputs, batch)
         return outputs
+
+    def _join(self, parts: list[Outputs]) -> Outputs:
+        widths = [{name: values.shape[1] for name, values in part.items()} for part in parts]
+        if differing := [found for found in widths if found != widths[0]]:
+            raise StepError(f"--encoder {self._name} returned outputs of widths {differing[0]}, and before {widths[0]}")
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def _check(self, outputs: Any, batch: list[_Decoded]) -> None:
         if FEATURE not in outputs:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -170,14 +171,24 @@ def write_features(path: Path, file: FeatureFile, images: list[ImageFeatures]) -
     table = pa.table(columns).replace_schema_metadata(about)
     compression = {name: "zstd" if name in ROW_COLUMNS else "none" for name in columns}
     outputs = {f"{name}.list.element": "none" for name in widths}
-    pq.write_table(table, path, compression={**compression, **outputs}, use_dictionary=[*LABELS, "patient"])
+    with pa.OSFile(os.fsencode(path), "wb") as file:  # pyarrow takes no path that is not UTF-8
+        pq.write_table(table, file, compression={**compression, **outputs}, use_dictionary=[*LABELS, "patient"])
     return widths
 
 
-def read_keys(path: Path) -> list[tuple[str, int, str]]:
-    """Returns file name, CRC-32 and prompt of each row of a file."""
-    table = pq.read_table(path, columns=["filename", "crc32", "prompt"])
-    return [*zip(*(table[name].to_pylist() for name in ("filename", "crc32", "prompt")))]
+class KnownRow(NamedTuple):
+    """A row that is in a file, without its features."""
+
+    filename: str
+    crc32: int
+    prompt: str
+    patient: str | None
+
+
+def read_known(path: Path) -> list[KnownRow]:
+    """Reads the rows of a file, without features."""
+    table = _read_table(path, [*KnownRow._fields])
+    return [KnownRow(*row) for row in zip(*(table[name].to_pylist() for name in KnownRow._fields))]
 
 
 def read_images(path: Path, numbers: list[int]) -> list[ImageFeatures]:
@@ -187,7 +198,7 @@ def read_images(path: Path, numbers: list[int]) -> list[ImageFeatures]:
         path: The file.
         numbers: Which rows.
     """
-    table = pq.read_table(path)
+    table = _read_table(path)
     names = [name for name in table.column_names if name not in ROW_COLUMNS]
     outputs = {name: _matrix(table[name])[numbers] for name in names}
     facts = [table[name].to_numpy()[numbers].tolist() for name in ("crc32", "width", "height")]
@@ -204,7 +215,7 @@ def index_json(encoders: Iterable[EncodedWith]) -> bytes:
         files = [{"path": path, "sha256": sha256, "rows": rows} for path, sha256, rows in encoder.files]
         about = {name: value for name, value in encoder._asdict().items() if name != "name"}
         found[encoder.name] = {**about, "files": files}
-    return json.dumps({"format": FORMAT, "encoders": found}, indent=2, ensure_ascii=False).encode() + b"\n"
+    return json.dumps({"format": FORMAT, "encoders": found}, indent=2).encode() + b"\n"
 
 
 def read_index(folder: Path) -> dict[str, EncodedWith]:
@@ -229,14 +240,22 @@ def read_index(folder: Path) -> dict[str, EncodedWith]:
             raise StepError(
                 f"{path} has format {found['format']!r}; this program reads {FORMAT}: embed the source again"
             )
-        return {
-            name: EncodedWith(
-                name, **{**about, "files": [(one["path"], one["sha256"], one["rows"]) for one in about["files"]]}
-            )
-            for name, about in found["encoders"].items()
-        }
+        return {name: _encoded_with(name, encoder) for name, encoder in found["encoders"].items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise StepError(f"{path} is damaged ({describe_error(error)}); embed the source again") from error
+        raise StepError(f"{path} is damaged ({describe_error(error)}); delete it, and run `embed` again") from error
+
+
+def _encoded_with(name: str, found: dict[str, Any]) -> EncodedWith:
+    """Returns an encoder of `features.json`.
+
+    Raises:
+        ValueError: A part of it is not as it was written.
+    """
+    files = [(one["path"], one["sha256"], one["rows"]) for one in found["files"]]
+    encoder = EncodedWith(name, **{**found, "files": files})
+    if fingerprint_of(encoder.about) != encoder.fingerprint or sum(rows for *_, rows in files) != encoder.rows:
+        raise ValueError(f"{name}: its description, fingerprint and number of rows are not of one encoder")
+    return encoder
 
 
 def read_features(folder: Path, encoder: EncodedWith, outputs: tuple[str, ...] | None = None) -> Features:
@@ -256,8 +275,11 @@ def read_features(folder: Path, encoder: EncodedWith, outputs: tuple[str, ...] |
         if not file.is_file() or sha256_of(file) != sha256:
             problem = "has changed" if file.is_file() else "is missing"
             raise StepError(f"{file} {problem} since {FEATURES_JSON} was written; run `embed` to the end again")
+        if _encoder_in(file) != (encoder.name, encoder.fingerprint, encoder.outputs):
+            index = folder / FEATURES_JSON
+            raise StepError(f"{index} is damaged, {file} has other outputs; delete it, and run `embed` again")
     files = [folder / path for path, _, _ in encoder.files]
-    table = pa.concat_tables([pq.read_table(file, columns=[*ROW_COLUMNS]) for file in files])
+    table = pa.concat_tables([_read_table(file, [*ROW_COLUMNS]) for file in files])
     names = table["filename"].to_numpy(zero_copy_only=False).astype(str)
     order = np.argsort(names, kind="stable")
     patients = table["patient"].to_numpy(zero_copy_only=False)[order]
@@ -274,12 +296,25 @@ def read_features(folder: Path, encoder: EncodedWith, outputs: tuple[str, ...] |
     )
 
 
+def _read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
+    with pa.OSFile(os.fsencode(path)) as file:  # pyarrow takes no path that is not UTF-8
+        return pq.read_table(file, columns=columns)
+
+
+def _encoder_in(path: Path) -> tuple[str, str, dict[str, int]]:
+    """Returns name and fingerprint of the encoder of a file, and the widths of its outputs."""
+    with pa.OSFile(os.fsencode(path)) as file:
+        schema = pq.read_schema(file)
+    outputs = {field.name: field.type.list_size for field in schema if field.name not in ROW_COLUMNS}
+    return schema.metadata[b"encoder"].decode(), schema.metadata[b"encoder_fingerprint"].decode(), outputs
+
+
 def _read_outputs(files: list[Path], widths: dict[str, int], places: np.ndarray) -> dict[str, np.ndarray]:
     """Reads outputs, file by file, into arrays in which each row has the place given."""
     found = {name: np.empty((len(places), width), np.float32) for name, width in widths.items()}
     start = 0
     for file in files:
-        table = pq.read_table(file, columns=[*widths])
+        table = _read_table(file, [*widths])
         for name, matrix in found.items():
             matrix[places[start : start + len(table)]] = _matrix(table[name])
         start += len(table)

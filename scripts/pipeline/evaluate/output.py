@@ -21,10 +21,11 @@ from pipeline.evaluate.features import (
     EncodedWith,
     FeatureFile,
     ImageFeatures,
+    KnownRow,
     index_json,
     read_images,
     read_index,
-    read_keys,
+    read_known,
     write_features,
 )
 from pipeline.files import filename_in_errors, fsync, remove_on_error, sha256_of, temporary_path
@@ -202,14 +203,14 @@ class FeaturesWriter:
 
     def _find_known(self, missing: list[FeatureFile]) -> list[_Pending]:
         """Finds the rows of missing files in outdated ones that are not damaged."""
-        keys = {path: read_keys(path) for path in self._outdated if sha256_of(path) == self._entry(path)["sha256"]}
-        names = {filename for rows in keys.values() for filename, _, _ in rows}
+        known = {path: read_known(path) for path in self._outdated if sha256_of(path) == self._entry(path)["sha256"]}
+        names = {row.filename for rows in known.values() for row in rows}
         crcs = _crc32_by_name([row for file in missing for row in file.rows if row.filename in names])
-        self._folder.check_replaceable(path for path, rows in keys.items() if self._is_lost(path, rows, crcs))
+        self._check_replaceable(known, crcs)
         places: dict[Key, Place] = {}
-        for path, rows in keys.items():
+        for path, rows in known.items():
             if one := self._encoder_of(path):
-                places |= {one.key(*row): (path, number) for number, row in enumerate(rows)}
+                places |= {one.key(*row[:3]): (path, number) for number, row in enumerate(rows)}
         found = []
         for file in missing:
             one = self._encoders[self._numbers[file.encoder]]
@@ -223,11 +224,18 @@ class FeaturesWriter:
         one = self._encoders[self._numbers[entry["encoder"]]]
         return one if one.fingerprint == entry["encoder_fingerprint"] else None
 
-    def _is_lost(self, path: Path, rows: list[tuple[str, int, str]], crcs: dict[str, int]) -> bool:
-        """True if an outdated file holds features of an image that are not asked for."""
-        wanted = {row.filename for file in self._files for row in file.rows}
-        is_wanted = (name in wanted and crcs.get(name, crc32) == crc32 for name, crc32, _ in rows)
-        return self._encoder_of(path) is None or not all(is_wanted)
+    def _check_replaceable(self, known: dict[Path, list[KnownRow]], crcs: dict[str, int]) -> None:
+        """Checks that no outdated file is lost, or that its encoder was asked about the same before."""
+        patients = {row.filename: patient for file in self._files for row, patient in zip(file.rows, file.patients)}
+
+        def is_kept(row: KnownRow) -> bool:
+            is_same_image = row.filename in patients and crcs.get(row.filename, row.crc32) == row.crc32
+            return is_same_image and (row.patient is None or patients[row.filename] is not None)
+
+        lost = [path for path, rows in known.items() if not self._encoder_of(path) or not all(map(is_kept, rows))]
+        for one in self._encoders:
+            of_one = [path for path in lost if self._entry(path)["encoder"] == one.name]
+            self._folder.check_replaceable(of_one, f"{one.name} ")
 
     def _items(self) -> list[Item]:
         needed: dict[str, tuple[AnyRow, list[int]]] = {}
@@ -299,5 +307,10 @@ def _file(folder: Path, rows: list[AnyRow], patients: list[str | None], encoder:
 def _crc32_by_name(rows: list[AnyRow]) -> dict[str, int]:
     """Returns the CRC-32 of images by file name; those that are in no zip are read."""
     rows = [*{row.filename: row for row in rows}.values()]  # each encoder has a file with it
-    with notice("reading the images of which features are known …"):
-        return {row.filename: crc32 for row, crc32 in zip(rows, iter_crc32(rows))}
+    unread = sum(not row.zipped for row in rows)
+    with progress_bar("Checking images", unread, "img", disable=not unread) as bar:
+        found = {}
+        for row, crc32 in zip(rows, iter_crc32(rows)):
+            found[row.filename] = crc32
+            bar.update(not row.zipped)
+        return found

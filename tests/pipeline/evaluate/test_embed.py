@@ -23,8 +23,11 @@ from hypothesis import strategies as st
 import embedding
 from conftest import FIXTURE, ROOT, Rows, contents, convert, to_csv, to_files
 from evaluate_images import main
+from pipeline import rows
 from pipeline.errors import StepError
 from pipeline.evaluate.features import Features, read_features, read_index
+from servers.range_server import RangeServer
+from servers.serving import running
 from synthchex_75k import LABELS
 
 PROGRAM = [sys.executable, str(ROOT / "scripts/evaluate_images.py")]
@@ -122,6 +125,22 @@ def test_a_rerun_changes_nothing(run: Run, tmp_path: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in times} == times
 
 
+def test_a_rerun_of_one_encoder_writes_nothing(run: Run, tmp_path: Path) -> None:
+    run("--encoder", "embedding:edges")
+    times = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    for encoder in ("embedding:pixels", "embedding:edges"):
+        assert embedded(run(encoder=encoder)) == 0
+    assert {path: path.stat().st_mtime_ns for path in times} == times  # so a folder may be read-only
+
+
+def test_a_rerun_reads_each_image_once_for_all_encoders(run: Run, source: Path, images: dict[str, bytes]) -> None:
+    with running(RangeServer(source)) as server:
+        run("--encoder", "embedding:edges", source=server.url)
+        server.sent.clear()
+        assert embedded(run("--encoder", "embedding:edges", source=server.url)) == 0
+        assert {name: server.sent[name] for name in images} == {name: len(image) for name, image in images.items()}
+
+
 def test_batches_change_nothing(run: Run, tmp_path: Path) -> None:
     run("--batch-size", "1", to="one")
     run("--batch-size", "5", to="five")
@@ -134,11 +153,16 @@ def test_archives_give_the_same(run: Run, tmp_path: Path) -> None:
     assert equal(features(tmp_path / "loose"), features(tmp_path / "zips"))
 
 
-def test_each_image_is_decoded_once_for_all_encoders(run: Run, tmp_path: Path) -> None:
-    for seen in embedding.SEEN.values():
-        seen.clear()
+def test_each_image_is_decoded_once_for_all_encoders(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded: list[str] = []
+
+    def decode(image: bytes, where: str) -> PIL.Image.Image:
+        decoded.append(where)
+        return rows.decode(image, where)
+
+    monkeypatch.setattr("pipeline.evaluate.encoding.decode", decode)
     assert embedded(run("--encoder", "embedding:edges")) == 12
-    assert embedding.SEEN["pixels"] == embedding.SEEN["edges"]
+    assert len(decoded) == len({*decoded}) == 12
     assert features(tmp_path / "out", "embedding-edges").outputs["feature"].shape == (12, 12)
 
 
@@ -281,6 +305,46 @@ def test_another_encoder_of_the_same_name(run: Run, tmp_path: Path, monkeypatch:
     sys.modules.pop("my_encoder")
 
 
+def test_another_encoder_does_not_hide_that_the_source_differs(
+    run: Run, tmp_path: Path, source: Path, table: Rows
+) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(source, other)
+    (other / table[0]["filename"]).write_bytes(png(7))
+    run()
+    assert embedded(run(encoder="embedding:edges", source=other)) == 12
+    before = contents(tmp_path / "out")
+    code, _, messages = run(source=other)
+    assert (code, "embedding-pixels source was" in messages, "edges" in messages) == (1, True, False)
+    assert contents(tmp_path / "out") == before
+
+
+def test_another_encoder_does_not_hide_that_the_limit_differs(run: Run, tmp_path: Path) -> None:
+    run()
+    assert embedded(run("--limit", "3", encoder="embedding:edges")) == 3
+    code, _, messages = run("--limit", "3")
+    assert (code, "embedding-pixels limit was None and is now 3" in messages) == (1, True)
+    assert len(features(tmp_path / "out").filenames) == 12
+
+
+def test_a_changed_image_and_another_encoder_at_once(run: Run, source: Path, table: Rows) -> None:
+    run()
+    (source / table[5]["filename"]).write_bytes(png(200))
+    assert embedded(run("--encoder", "embedding:edges")) == 12
+
+
+def test_patients_are_removed_only_if_asked(run: Run, tmp_path: Path, source: Path, table: Rows) -> None:
+    rows = [{**row, "patientID": f"p{number // 2}"} for number, row in enumerate(table)]
+    (source / "metadata.csv").write_bytes(to_csv(rows))
+    run("--patient-column", "patientID")
+    before = contents(tmp_path / "out")
+    code, _, messages = run()
+    assert (code, "patient column was 'patientID' and is now None" in messages) == (1, True)
+    assert contents(tmp_path / "out") == before
+    assert embedded(run("--overwrite")) == 0
+    assert features(tmp_path / "out").patients is None
+
+
 def test_a_flipped_bit(run: Run, tmp_path: Path) -> None:
     run()
     before = features(tmp_path / "out")
@@ -344,6 +408,39 @@ def test_any_edits_end_as_a_fresh_run(
     assert contents(folder / "fresh/data").items() <= contents(folder / "out/data").items()
 
 
+# What functions do to others
+
+
+def test_a_function_that_changes_its_images(run: Run, tmp_path: Path) -> None:
+    run(to="alone")
+    assert embedded(run("--encoder", "embedding:pixels", encoder="embedding:in_place")) == 12
+    assert equal(features(tmp_path / "out"), features(tmp_path / "alone"))
+
+
+def test_a_function_that_changes_the_working_directory(
+    run: Run, tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["embed", source.name, "out", "--encoder", "embedding:elsewhere"]) == 0
+    assert len(features(tmp_path / "out", "embedding-elsewhere").filenames) == 12
+
+
+def test_a_module_that_ends_the_program(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "program.py").write_text("import sys\nsys.exit(0)\n")
+    code, _, messages = run(encoder="program:embed")
+    assert (code, "--encoder program:embed ended the program (SystemExit: 0" in messages) == (1, True)
+
+
+def test_folders_that_are_not_utf8(run: Run, tmp_path: Path, source: Path) -> None:
+    odd = source.rename(tmp_path / os.fsdecode(b"source\xff"))
+    name = os.fsdecode(b"out\xff")
+    assert embedded(run(source=odd, to=name)) == 12
+    assert embedded(run(source=odd, to=name)) == 0
+    assert len(features(tmp_path / name).filenames) == 12
+    assert read_index(tmp_path / name)["embedding-pixels"].source == str(odd)
+
+
 # Interruptions
 
 
@@ -404,10 +501,13 @@ def test_the_image_that_fails_is_named(function: str, run: Run, source: Path, im
 @pytest.mark.parametrize(
     ("function", "message"),
     [
-        ("flat", "of shape (12,) for 12 images; return numbers of shape (12, width)"),
+        ("flat", "of shape (12,) for 12 images; return real numbers of shape (12, width)"),
         ("one_too_few", "of shape (11, 16) for 12 images"),
         ("nothing", "of shape () for 12 images"),
         ("texts", "<U1 of shape (12, 1) for 12 images"),
+        ("complex_numbers", "complex64 of shape (12, 16) for 12 images; return real numbers"),
+        ("too_large", "is not finite"),
+        ("leave", "--encoder embedding:leave ended the program (SystemExit: 0"),
         ("with_no_memory", "out of memory with one image at a time"),
         ("constant", "not a function"),
         ("no_such", "no_such"),
@@ -417,6 +517,13 @@ def test_functions_that_are_no_encoders(function: str, message: str, run: Run, t
     code, _, messages = run(encoder=f"embedding:{function}")
     assert (code, message in messages, messages.count("\n")) == (1, True, 1), messages
     assert not (tmp_path / "out/features.json").exists()
+
+
+def test_widths_that_depend_on_the_image(run: Run, source: Path, table: Rows) -> None:
+    (source / table[5]["filename"]).write_bytes(png(1, (9, 5)))
+    code, _, messages = run(encoder="embedding:of_any_size")
+    assert (code, messages.count("\n")) == (1, 1)
+    assert "--encoder embedding-of_any_size returned outputs of widths {'feature': 135}, and before" in messages
 
 
 def test_widths_that_change(run: Run) -> None:
@@ -443,7 +550,7 @@ def test_two_encoders_of_one_stored_name(run: Run) -> None:
 def test_weights_of_several_encoders_need_names(option: str, run: Run) -> None:
     for value in ("weights", "other=weights", "embedding:edges="):
         code, _, messages = run("--encoder", "embedding:edges", option, value)
-        assert (code, f"{option} {value}: with several encoders, give each once as NAME=" in messages) == (1, True)
+        assert (code, f"{option} {value}: give one {option} for the only encoder, or NAME=" in messages) == (1, True)
 
 
 def test_a_foreign_file_in_the_folder(run: Run, tmp_path: Path) -> None:
@@ -460,6 +567,24 @@ def test_a_damaged_index(content: str, tmp_path: Path) -> None:
     (tmp_path / "features.json").write_text(content)
     with pytest.raises(StepError, match=r"features\.json (is damaged|has format)"):
         read_index(tmp_path)
+
+
+def test_a_flipped_bit_of_the_index(run: Run, tmp_path: Path) -> None:
+    run()
+    index = tmp_path / "out/features.json"
+    content, whole = index.read_bytes(), features(tmp_path / "out").encoder
+    told: dict[str, Any] = {"source": "", "source_rows": 0, "devices": []}  # these decide nothing
+    unseen = []
+    for place in range(0, len(content), 7):
+        flipped = bytearray(content)
+        flipped[place] ^= 1 << place % 8
+        index.write_bytes(flipped)
+        try:
+            found = [read_features(index.parent, encoder).encoder for encoder in read_index(index.parent).values()]
+        except StepError:
+            continue
+        unseen += [place] if [one._replace(**told) for one in found] != [whole._replace(**told)] else []
+    assert [chr(content[place]) for place in unseen] == []
 
 
 def test_the_index_lists_what_is_there(run: Run, tmp_path: Path) -> None:

@@ -64,15 +64,17 @@ class ImageFunction:
 
     def encode(self, images: list[PIL.Image.Image], prompts: list[str]) -> Outputs:
         """See `EncoderModel`."""
-        with memory_errors():
-            features = np.asarray(self._function([*images]))
-        if features.ndim != 2 or len(features) != len(images) or not np.issubdtype(features.dtype, np.number):
+        with memory_errors():  # copies: other encoders get the same images, and a function may change its own
+            features = np.asarray(self._function([image.copy() for image in images]))
+        is_real = np.issubdtype(features.dtype, np.integer) or np.issubdtype(features.dtype, np.floating)
+        if features.ndim != 2 or len(features) != len(images) or not is_real:
             found = f"{features.dtype} of shape {features.shape}"
             raise StepError(
-                f"{OPTION} {self._name} returned {found} for {len(images)} images; return numbers of shape "
-                f"({len(images)}, width)"
+                f"{OPTION} {self._name} returned {found} for {len(images)} images; return real numbers of "
+                f"shape ({len(images)}, width)"
             )
-        return {FEATURE: features.astype(np.float32)}
+        with np.errstate(over="ignore"):  # infinity is refused with the name of the image
+            return {FEATURE: features.astype(np.float32)}
 
 
 def resolve_function(name: str) -> FunctionEncoder:

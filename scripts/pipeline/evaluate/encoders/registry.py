@@ -68,7 +68,7 @@ def resolve_encoder(name: str, model: str | None = None, revision: str | None = 
     if name in ENCODERS:
         return _resolve_in(name, model, revision)
     if model:
-        raise StepError(f"--model is the weights of an encoder with a name; --encoder {name} has none of {_names()}")
+        raise StepError(f"--model {model}: --encoder {name} takes no other weights, only {_names()} do")
     if Path(name).is_dir() or ("/" in name and ":" not in name):
         return resolve_vision_model(_stored_name(name), Checkpoint(name, revision))
     if ":" in name:
