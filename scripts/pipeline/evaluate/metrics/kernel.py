@@ -310,22 +310,33 @@ def polynomial_mmd(real: np.ndarray, synthetic: np.ndarray, groups: np.ndarray |
         >>> polynomial_mmd(np.array([[0.0], [1.0]]), np.array([[0.0], [1.0]]))
         -3.5
     """
-    of_real = _cubes(real, real)
-    alike = np.eye(len(real), dtype=bool) if groups is None else np.equal.outer(groups, groups)
-    within = (of_real.sum() - of_real[alike].sum()) / (alike.size - np.count_nonzero(alike))
-    of_synthetic, m = _cubes(synthetic, synthetic), len(synthetic)
-    within += (of_synthetic.sum() - np.trace(of_synthetic)) / (m * (m - 1))
-    return float(within - 2 * _cubes(real, synthetic).mean())
+    n, m = len(real), len(synthetic)
+    alike = None if groups is None else np.equal.outer(groups, groups)
+    pairs = n * (n - 1) if alike is None else n * n - np.count_nonzero(alike)
+    of_real, of_synthetic = _cubes_of_others(real, alike) / pairs, _cubes_of_others(synthetic) / (m * (m - 1))
+    return float(of_real + of_synthetic - 2 * _sum_of_cubes(_shifted(real, synthetic)) / (n * m))
 
 
-def _cubes(one: np.ndarray, two: np.ndarray) -> np.ndarray:
-    """Returns (x'y/d + 1)³ of all pairs."""
+def _cubes_of_others(features: np.ndarray, alike: np.ndarray | None = None) -> float:
+    """Returns the sum of (x'y/d + 1)³ over the pairs of different rows, or of those that are not alike."""
+    shifted = _shifted(features, features)
+    if alike is None:
+        np.fill_diagonal(shifted, 0)
+    else:
+        np.copyto(shifted, 0, where=alike)
+    return _sum_of_cubes(shifted)
+
+
+def _shifted(one: np.ndarray, two: np.ndarray) -> np.ndarray:
+    """Returns x'y/d + 1 of all pairs."""
     shifted = (one @ two.T).astype(np.float64)
     shifted *= 1 / one.shape[1]
     shifted += 1
-    cubes = np.square(shifted)
-    cubes *= shifted
-    return cubes
+    return shifted
+
+
+def _sum_of_cubes(values: np.ndarray) -> float:
+    return float(np.vdot(np.square(values), values))
 
 
 def kid_of_subsets(
