@@ -9,7 +9,7 @@ import numpy as np
 
 from pipeline.errors import StepError, counted, listing
 from pipeline.evaluate.features import EncodedWith, Features
-from pipeline.evaluate.metrics.floor import random_halves
+from pipeline.evaluate.metrics.floor import random_halves, random_order
 from pipeline.evaluate.metrics.frechet import MIN_ROWS
 from synthchex_75k import LABELS
 
@@ -25,7 +25,7 @@ class ComparedRows(NamedTuple):
     Attributes:
         label: The label; None: all rows.
         rows: All real and all synthetic rows.
-        sample: As many of both, drawn at random; None: too few, see `refusal`.
+        sample: As many of both, drawn at random, of the real ones whole patients; None: too few, see `refusal`.
         refusal: Why there is no sample.
         halves: Pairs of disjoint parts of the real rows, of the size of the comparison, or what there is.
         sample_halves: The same, of the size of the sample.
@@ -155,7 +155,11 @@ def _comparison(label: str | None, rows: Rows, common: int, groups: np.ndarray |
     rng, *seeds = np.random.default_rng(streams[0]), *(int(stream.generate_state(1)[0]) for stream in streams[1:])
     sample = None
     if n:
-        mine, theirs = (np.sort(rng.choice(part, n, replace=False)) if len(part) > n else part for part in rows)
+        units = (None if groups is None else groups[rows[0]]), None
+        mine, theirs = (
+            part[np.sort(random_order(len(part), unit, rng)[:n])] if len(part) > n else part
+            for part, unit in zip(rows, units)
+        )
         sample = mine, theirs
     halves, sample_halves = (_halves(rows[0], size, groups, number) for size, number in zip((smaller, n), seeds))
     return ComparedRows(label, rows, sample, refusal, halves, sample_halves)

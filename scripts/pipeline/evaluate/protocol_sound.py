@@ -145,6 +145,7 @@ def _pairs(sides: Sides, compared: list[ComparedRows]) -> PairStatistics:
             subsets=samples,
             kernel_subsets={part.name: part.rows for part in labelled},
             halves={part.name: part.halves for part in compared},
+            groups=sides.groups,
             progress=bar.update,
         )
 
@@ -204,7 +205,7 @@ def _kernel_metrics(sides: Sides, comparison: ComparedRows, pairs: PairStatistic
         floors[kernel] = summarised(values, len(comparison.halves[0][0]), len(values)) if values else None
     note = ("all rows of the label: its expectation does not depend on n",) if comparison.label else ()
     yield "kid", _noted(kid(pairs.kernels["kid"][comparison.name], groups), *note), floors["kid"]
-    subsets = kid_of_subsets(*sides.features, seed=sides.seed, rows=comparison.rows)
+    subsets = kid_of_subsets(*sides.features, seed=sides.seed, rows=comparison.rows, groups=sides.groups)
     yield "kid_subsets", _noted(subsets, *note, "floor: that of kid, whose expectation is the same"), floors["kid"]
     yield "cmmd", _noted(cmmd(pairs.kernels["cmmd"][comparison.name], groups), *note), floors["cmmd"]
 

@@ -174,6 +174,35 @@ def test_a_label_of_all_rows_has_the_values_of_all_rows() -> None:
         assert label[name].se == pytest.approx(overall[name].se, rel=1e-5), name
 
 
+@pytest.mark.parametrize(("images_of_patient", "protocol"), [(1, "sound"), (6, "sound"), (1, "chexgenbench")])
+def test_labels_of_one_distribution_are_not_ranked_by_their_numbers(images_of_patient: int, protocol: str) -> None:
+    """The correlation of ranks of FD and of prevalence: near 0, but near -1 in the authors' protocol."""
+    encoder, metric = ("radiomics", "frd") if protocol == "sound" else ("rad-dino", "fd")  # frd alone is quick
+    sizes, n, found = [*range(60, 340, 20)], 480, []
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        patients = np.arange(n) // images_of_patient
+        x = 0.3 * rng.normal(size=(n, 8)) + rng.normal(size=(n, 8))[patients]
+        y = 1.04 * rng.normal(size=(n, 8))
+        sides = [
+            features_of(
+                values.astype(np.float32),
+                encoder=encoder,
+                positive={
+                    label: np.flatnonzero(rng.permutation(units[-1] + 1)[units] < size * (units[-1] + 1) // n)
+                    for label, size in zip(LABELS, sizes)
+                },
+                patients=[*patients.tolist()],
+            )
+            for values, units in ((x, patients), (y, np.arange(n)))
+        ]
+        results = compared(*sides, labels=LABELS, protocol=protocol, seed=seed)
+        values = [one.value for one in results.metrics if one.label and one.metric == metric]
+        assert len(values) == len(LABELS)
+        found.append(np.corrcoef(np.argsort(np.argsort(values)), sizes)[0, 1])
+    assert abs(np.mean(found)) < 0.4 if protocol == "sound" else np.mean(found) < -0.8
+
+
 def test_uncertain_is_not_positive() -> None:
     real, synthetic = (labelled(seed, {"Edema": range(60)}) for seed in (0, 1))
     real.labels[60:, LABELS.index("Edema")] = -1

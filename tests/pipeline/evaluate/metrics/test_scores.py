@@ -1,5 +1,7 @@
 """Vendi score, Inception Score, alignment with retrieval, AUROC: closed forms and definitions."""
 
+from statistics import NormalDist
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -159,6 +161,27 @@ def test_the_error_of_auroc_is_that_of_delong() -> None:
     assert each.se == pytest.approx(found.se, rel=0.02)
     twice = label_auroc(scores.repeat(2, 0), targets.repeat(2, 0), ["Edema"], groups=np.arange(80).repeat(2))["Edema"]
     assert twice.se == pytest.approx(each.se, rel=1e-6)
+
+
+def test_separated_classes_of_few_rows_have_a_wide_interval() -> None:
+    """DeLong's error is 0 there; the interval is not."""
+    for positives, low in ((3, 0.6), (300, 0.98)):
+        targets = np.arange(positives + 300)[:, None] < positives
+        found = label_auroc(10.0 * targets, targets, ["Edema"])["Edema"]
+        assert (found.value, found.se, found.ci_high) == (1, 0, 1) and found.ci_low is not None
+        assert low < found.ci_low < low + 0.2 and ("rough" in " ".join(found.notes)) == (positives < 50)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("positives", "negatives", "shift"), [(3, 200, 1), (3, 200, 3), (12, 188, 3), (100, 300, 1)])
+def test_the_interval_of_auroc_holds_the_true_value(positives: int, negatives: int, shift: float) -> None:
+    rng, held = np.random.default_rng(0), 0
+    targets = (np.arange(positives + negatives) < positives)[:, None]
+    for _ in range(400):
+        found = label_auroc(rng.normal(size=targets.shape) + shift * targets, targets, ["Edema"])["Edema"]
+        assert found.ci_low is not None and found.ci_high is not None
+        held += found.ci_low <= NormalDist().cdf(shift / 2**0.5) <= found.ci_high
+    assert held / 400 > 0.93
 
 
 def test_wrong_targets_are_an_error() -> None:
