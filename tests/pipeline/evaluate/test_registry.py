@@ -36,7 +36,7 @@ def test_without_torch(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_weights_for_an_encoder_that_is_weights(tmp_path: Path) -> None:
     for name in ("alice/model", str(tmp_path), "module:function"):
-        assert error_of(name, model="alice/other").startswith("--model is the weights of an encoder with a name")
+        assert error_of(name, model="alice/other").startswith(f"--model alice/other: --encoder {name} takes no other")
 
 
 def test_a_revision_of_a_function() -> None:
