@@ -8,10 +8,13 @@ from typing import NamedTuple
 import numpy as np
 
 from pipeline.errors import StepError, counted, listing
+from pipeline.evaluate.encoders.encoder import FEATURE, LOGITS, TEXT
 from pipeline.evaluate.features import EncodedWith, Features
+from pipeline.evaluate.frd import RADIOMICS
+from pipeline.evaluate.metrics.features import row_blocks
 from pipeline.evaluate.metrics.floor import random_halves, random_order
 from pipeline.evaluate.metrics.frechet import MIN_ROWS
-from synthchex_75k import LABELS
+from synthchex_75k import LABELS, printable
 
 Rows = tuple[np.ndarray, np.ndarray]  # indices of real and of synthetic rows, ascending
 
@@ -103,6 +106,29 @@ def check_same_images(first: Features, other: Features, side: str) -> None:
         f"the {side} features of {first.encoder.name} and {other.encoder.name} are of other images: "
         f"{listing(names, 3)}; embed with both encoders"
     )
+
+
+def check_finite(features: Features, side: str) -> None:
+    """Checks that outputs which must be numbers are, before the long work.
+
+    Radiomics features may be undefined, and a classifier may not know a label; the metrics leave those out.
+
+    Args:
+        features: Features of one encoder.
+        side: "real" or "synthetic".
+
+    Raises:
+        StepError: One is not; the message names the image.
+    """
+    for name in (FEATURE, TEXT, LOGITS):
+        if name not in features.outputs or (name == FEATURE and features.encoder.name == RADIOMICS):
+            continue
+        for start, block in row_blocks(features.outputs[name]):
+            if len(bad := np.flatnonzero(~np.isfinite(block).all(axis=1))):
+                image = printable(str(features.filenames[start + bad[0]]))
+                raise StepError(
+                    f"{features.encoder.name}: {image} of the {side} images: {name} is not finite; embed it once more"
+                )
 
 
 def patient_groups(features: Features) -> np.ndarray | None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.errors import StepError, counted, listing
-from pipeline.evaluate.comparison import check_same_encoder, check_same_images, in_order
+from pipeline.evaluate.comparison import check_finite, check_same_encoder, check_same_images, in_order
 from pipeline.evaluate.features import EncodedWith, Features, read_features, read_index
 from pipeline.evaluate.protocol_chexgenbench import chexgenbench_metrics
 from pipeline.evaluate.protocol_sound import sound_metrics
@@ -132,13 +132,15 @@ def compare(
             encoders[features.encoder.name] = EncoderResult(features.encoder.fingerprint, features.encoder.about)
         if not len(real.filenames) or not len(synthetic.filenames):
             raise StepError(f"no images to compare: {len(real.filenames)} real, {len(synthetic.filenames)} synthetic")
-        if protocol == "sound":
-            with np.errstate(over="ignore", invalid="ignore"):  # what is no finite number is refused, by name
+        for features, side in ((real, "real"), (synthetic, "synthetic")):
+            check_finite(features, side)
+        with np.errstate(over="ignore", invalid="ignore"):  # what is no finite number is refused, by name
+            if protocol == "sound":
                 found, extremes = sound_metrics(real, synthetic, labels, seed)
-            if extremes:
-                images[real.encoder.name] = extremes
-        else:
-            found = chexgenbench_metrics(real, synthetic, labels, seed)
+                if extremes:
+                    images[real.encoder.name] = extremes
+            else:
+                found = chexgenbench_metrics(real, synthetic, labels, seed)
         metrics += found
         del both, real, synthetic, features  # before the next ones are read
     if not sides:

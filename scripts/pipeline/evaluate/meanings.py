@@ -45,7 +45,7 @@ MEANINGS = {
     "kid_subsets": Meaning(
         "KID, mean over subsets",
         LOWER,
-        "KID as it was first defined: the mean over random subsets, whose interval is that of the subsets.",
+        "KID as it was first defined: the mean over random subsets. It has an interval only with 2,000 images a side.",
         (0,),
         depends_on_n=False,
     ),

@@ -47,7 +47,7 @@ class Album:
         try:
             # Images were found by name when they were embedded; those without a row are of no concern here.
             self._rows = {row.filename: row for row in plan_any(source, "skip")}
-        except (SourceError, StepError, OSError) as error:
+        except (SourceError, StepError, OSError, ValueError) as error:  # ValueError: an address with NUL is no path
             reason = one_line(error).rstrip(".")
             self.problem = (
                 f"The {side} images cannot be shown: {reason}. If the source has moved, name it with --{side}."

@@ -23,7 +23,7 @@ from pipeline.evaluate.metrics.chexgenbench import (
     whole_kid,
 )
 from pipeline.evaluate.metrics.combined import PairStatistics, pair_statistics
-from pipeline.evaluate.metrics.estimate import Estimate, refused
+from pipeline.evaluate.metrics.estimate import Estimate, refused, refused_unless_finite
 from pipeline.evaluate.metrics.kernel import kid
 from pipeline.evaluate.metrics.pairs import count_pairs
 from pipeline.evaluate.metrics.prdc import coverage, density, precision, recall
@@ -86,6 +86,7 @@ def conditional_rows(real: Features, synthetic: Features, label: str | None) -> 
 
 
 def _entry(encoder: str, key: str, metric: str, estimate: Estimate) -> MetricResult:
+    estimate = refused_unless_finite(estimate)
     notes = tuple(dict.fromkeys((NAMED, *estimate.notes)))
     label = None if key == OVERALL else key
     sizes = estimate.n_real, estimate.n_synthetic

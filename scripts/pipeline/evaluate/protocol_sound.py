@@ -12,10 +12,11 @@ from pipeline.evaluate.comparison import ComparedRows, Rows, comparisons, patien
 from pipeline.evaluate.encoders.encoder import FEATURE, LOGITS, TEXT
 from pipeline.evaluate.features import Features
 from pipeline.evaluate.frd import RADIOMICS, log_estimate, scaled_radiomics
+from pipeline.evaluate.meanings import LOWER, meaning_of
 from pipeline.evaluate.metrics.alignment import alignment, retrieval, shuffled_alignment
 from pipeline.evaluate.metrics.auroc import label_auroc
 from pipeline.evaluate.metrics.combined import PairStatistics, pair_statistics
-from pipeline.evaluate.metrics.estimate import Estimate, refused
+from pipeline.evaluate.metrics.estimate import Estimate, refused, refused_unless_finite
 from pipeline.evaluate.metrics.floor import Floor, affordable_splits, real_floor, summarised
 from pipeline.evaluate.metrics.frechet import MIN_ROWS, FrechetResult, fd, fd_influences, fd_value
 from pipeline.evaluate.metrics.inception import inception_score
@@ -116,10 +117,7 @@ def sound_metrics(
 def _entry(
     sides: Sides, comparison: ComparedRows, metric: str, estimate: Estimate, floor: Floor | None
 ) -> MetricResult:
-    numbers = [number for number in estimate[:4] if number is not None]
-    if not all(math.isfinite(number) for number in numbers):
-        reason = "not a finite number: the features are too large"
-        estimate = refused(estimate.n_real, estimate.n_synthetic, reason)
+    estimate = refused_unless_finite(estimate)
     notes = list(dict.fromkeys(estimate.notes))
     if estimate.value is None:
         floor = None
@@ -127,7 +125,10 @@ def _entry(
         notes.append(f"no floor: refused between two parts of the real set, of {floor.n:,} rows")
         floor = None
     elif floor and floor.n < min(estimate.n_real, estimate.n_synthetic):
-        notes.append(f"floor: between parts of {floor.n:,} rows, since two such parts are all that the real set has")
+        reason = "since two such parts are all that the real set has"
+        meaning = meaning_of(metric)
+        depends = "; at more rows it would be lower" if meaning.depends_on_n and meaning.better == LOWER else ""
+        notes.append(f"floor: between parts of {floor.n:,} rows, {reason}{depends}")
     return MetricResult(metric, sides.real.encoder.name, comparison.label, *estimate[:6], floor, PROTOCOL, tuple(notes))
 
 

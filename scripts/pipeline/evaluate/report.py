@@ -63,6 +63,8 @@ def report(
         StepError: Results cannot share a table, or an option does not fit them.
         OSError: A file cannot be read or written.
     """
+    if html.resolve() in [path.resolve() for path in results_json]:
+        raise StepError(f"--html: {html} holds results; choose another name for the page")
     columns = read_side_by_side(results_json)
     if published and columns[0].results.protocol != CHEXGENBENCH:
         raise StepError(

@@ -49,6 +49,7 @@ def test_a_set_against_itself() -> None:
         assert metric.n_real == metric.n_synthetic == 300 and metric.label is None, name
         assert metric.floor and metric.floor.n == 150 and metric.floor.splits == 10, name
         assert any("floor: between parts of 150 rows" in note for note in metric.notes), name
+        assert any("at more rows it would be lower" in note for note in metric.notes) == (name == "fd"), name
 
 
 def test_a_shift_has_the_frechet_distance_of_its_square() -> None:
@@ -116,6 +117,40 @@ def test_features_too_large_for_a_number_are_refused() -> None:
     x = normal(80, 3) * np.float32(1e25)
     found = by_name(compared(features_of(x), features_of(x[::-1].copy())))
     assert found["kid"].value is None and "too large" in found["kid"].notes[0]
+
+
+def test_features_too_large_for_a_number_are_refused_by_the_authors_protocol_too() -> None:
+    x = normal(80, 3) * np.float32(1e25)
+    found = by_name(compared(features_of(x), features_of(x[::-1].copy()), protocol="chexgenbench"))
+    assert found["kid"].value is None and any("too large" in note for note in found["kid"].notes)
+
+
+@pytest.mark.parametrize("protocol", ["sound", "chexgenbench"])
+@pytest.mark.parametrize("output", ["feature", "text", "logits"])
+def test_the_image_whose_features_are_no_numbers_is_named(protocol: str, output: str) -> None:
+    sides = [
+        features_of({name: normal(60, 3) for name in ("feature", "text", "logits")}, name=name)
+        for name in ("real", "made")
+    ]
+    sides[1].outputs[output][7, 1] = np.nan
+    with pytest.raises(StepError, match=f"rad-dino: made-00007.png of the synthetic images: {output} is not finite"):
+        compared(*sides, protocol=protocol)
+
+
+def test_wide_features_of_few_images_are_quick() -> None:
+    """No matrix of all features by all features, which would have 3 GB here."""
+    x, y = normal(60, 20_000), normal(60, 20_000, seed=1)
+    y[17] += 1
+    images = compared(features_of(x), features_of(y)).images["rad-dino"]
+    assert images.adds_most_to_fd[0].filename == "image-00017.png"
+
+
+def test_ties_are_marked() -> None:
+    grid = np.random.default_rng(0).integers(0, 3, size=(200, 3)).astype(np.float32)
+    tied, free = (by_name(compared(features_of(x), features_of(x[::-1].copy()))) for x in (grid, normal(200, 3)))
+    for name in ("precision", "recall", "density", "coverage"):
+        assert any("too narrow" in note for note in tied[name].notes), name
+        assert not any("too narrow" in note for note in free[name].notes), name
 
 
 # Labels
@@ -197,7 +232,7 @@ def test_labels_of_one_distribution_are_not_ranked_by_their_numbers(images_of_pa
             for values, units in ((x, patients), (y, np.arange(n)))
         ]
         results = compared(*sides, labels=LABELS, protocol=protocol, seed=seed)
-        values = [one.value for one in results.metrics if one.label and one.metric == metric]
+        values = [one.value or 0 for one in results.metrics if one.label and one.metric == metric]
         assert len(values) == len(LABELS)
         found.append(np.corrcoef(np.argsort(np.argsort(values)), sizes)[0, 1])
     assert abs(np.mean(found)) < 0.4 if protocol == "sound" else np.mean(found) < -0.8

@@ -352,11 +352,21 @@ def test_source_that_is_not_there(show: Show, images: dict[str, bytes], tmp_path
     assert "This page contains" not in page
     shutil.copytree(FIXTURE, tmp_path / "new")
     assert show(found, real=str(tmp_path / "new")).count("<img ") == 48
+    found["real"]["source"] = "/data/a\0b"
+    assert "The real images cannot be shown: " in text_of(show(found))
 
 
 def test_sources_without_a_row_for_each_image(show: Show, images: dict[str, bytes], source: Source, table: Any) -> None:
     folder = source(table=to_csv(table[:-1]))
     assert show(results(images), real=str(folder), synthetic=str(folder)).count("<img ") == 44
+
+
+def test_the_page_never_replaces_the_results(tmp_path: Path) -> None:
+    path = write_results(tmp_path / "r.json", results())
+    content = path.read_bytes()
+    with pytest.raises(StepError, match="holds results; choose another name"):
+        report([path], html=tmp_path / "." / "r.json")
+    assert path.read_bytes() == content
 
 
 def test_one_name_for_several_sources_is_refused(show: Show) -> None:

@@ -39,6 +39,13 @@ def refused(n_real: int, n_synthetic: int, *reasons: str) -> Estimate:
     return Estimate(None, None, None, None, n_real, n_synthetic, reasons)
 
 
+def refused_unless_finite(estimate: Estimate) -> Estimate:
+    """Returns the estimate, or a refusal if a number of it is infinite or NaN, as of features that are too large."""
+    if all(math.isfinite(number) for number in estimate[:4] if number is not None):
+        return estimate
+    return refused(estimate.n_real, estimate.n_synthetic, "not a finite number: the features are too large")
+
+
 def normal_estimate(
     value: float,
     se: float,

@@ -65,8 +65,8 @@ def random_halves(
 def random_order(rows: int, groups: np.ndarray | None, rng: np.random.Generator) -> np.ndarray:
     """Returns rows in random order, those of a group one after the other.
 
-    The first n of them are a sample of whole groups, but for the last. So each sample, of a frequent label, a rare one or
-    for a floor, has about as many rows of a group; metrics depend on that as they depend on n.
+    The first n of them are a sample of whole groups, but for the last. So each sample, of a frequent label, of a rare
+    one or for a floor, has about as many rows of a group; metrics depend on that as they depend on n.
 
     Args:
         rows: Number of rows.

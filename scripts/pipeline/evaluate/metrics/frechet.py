@@ -134,6 +134,12 @@ def fd_influences(real: np.ndarray, synthetic: np.ndarray) -> tuple[np.ndarray, 
         The influence of each real and of each synthetic row, with mean 0.
     """
     real, synthetic = check_features(real, synthetic)
+    if len(real) + len(synthetic) < real.shape[1]:
+        # All rows lie in a space of fewer dimensions than there are features; there the matrices are small.
+        centre = real.mean(axis=0, dtype=np.float64)
+        wide = np.concatenate([real - centre, synthetic - centre])
+        narrow = wide @ np.linalg.qr(wide.T)[0]
+        real, synthetic = narrow[: len(real)], narrow[len(real) :]
     return _delta(real, synthetic, np.arange(len(real)), np.arange(len(synthetic)))[1]
 
 

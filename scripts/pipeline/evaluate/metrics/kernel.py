@@ -231,8 +231,8 @@ def kid(
 
     KID = mean_{i≠i'} k(r_i, r_i') + mean_{j≠j'} k(s_j, s_j') - 2 mean_{ij} k(r_i, s_j). Its expectation does not depend
     on n, so that it compares sets of different sizes, and it is negative about every second time for two samples of
-    one distribution. Pairs within a group of real rows are left out (`kernel_sums`): only then this holds where patients
-    have several images. The cube gives far rows great weight. It says nothing of which rows differ.
+    one distribution. Where patients have several images, that holds because pairs within a group are left out
+    (`kernel_sums`). The cube gives far rows great weight. It says nothing of which rows differ.
 
     Args:
         sums: What `kernel_sums` returns for "kid".

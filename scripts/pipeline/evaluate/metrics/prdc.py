@@ -107,7 +107,7 @@ def density(
     by_synthetic = found.in_real_balls[:, column] / k
     by_real = found.held_by_real[:, column] * (n / (k * m))
     se = np.sqrt(mean_variance(by_synthetic, groups[1]) + mean_variance(by_real, groups[0]))
-    notes = (*size_notes(n, m), "standard error: U-statistic, radii fixed")
+    notes = (*size_notes(n, m), *_tie_notes(found, k), "standard error: U-statistic, radii fixed")
     return normal_estimate(float(by_synthetic.mean()), float(se), n, m, notes, (0, np.inf))
 
 
@@ -130,8 +130,20 @@ def _share(
     losses = only[:, column] * (sizes[other_side] / len(hits))
     variance = mean_variance(hits, checked[counted_side]) + mean_variance(losses, checked[other_side])
     units = count_groups(len(hits), checked[counted_side])
-    notes = (*size_notes(*sizes), "standard error: jackknife over both sides, radii fixed")
+    notes = (*size_notes(*sizes), *_tie_notes(found, k), "standard error: jackknife over both sides, radii fixed")
     return proportion_estimate(float(hits.mean()), float(np.sqrt(variance)), units, *sizes, notes)
+
+
+def _tie_notes(found: Neighbours, k: int) -> tuple[str, ...]:
+    """Returns a warning if many rows have a radius in common, as with copies or features of few values.
+
+    Two rows that are each other's k-th neighbour share one; more than that is rare where distances do not tie.
+    """
+    column = found.ks.index(k)
+    for radii in (found.real_radii[:, column], found.synthetic_radii[:, column]):
+        if len(np.unique(radii)) < len(radii) / 4:
+            return ("many distances are equal: the interval is too narrow",)
+    return ()
 
 
 def _refusal(found: Neighbours, k: int) -> str:

@@ -113,7 +113,7 @@ def vendi(
         "standard error: delta method",
     )
     if count < real.shape[1]:
-        notes += (f"fewer rows than features ({real.shape[1]}): the score is bounded by the number of rows",)
+        notes += (f"fewer rows than features ({real.shape[1]}): bounded by the number of rows, interval too narrow",)
     return normal_estimate(ratio, ratio * math.sqrt(variance), count, count, notes, (0, math.inf))
 
 

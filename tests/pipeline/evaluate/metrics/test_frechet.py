@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import StepError
-from pipeline.evaluate.metrics.frechet import fd, fd_value, frechet_distance
+from pipeline.evaluate.metrics.frechet import fd, fd_influences, fd_value, frechet_distance
 from pipeline.evaluate.metrics.moments import Moments, moments_of
 
 
@@ -137,3 +137,12 @@ def test_chosen_rows_are_those_of_the_copies(d: int) -> None:
 def test_wrong_groups_are_an_error() -> None:
     with pytest.raises(StepError, match="groups must have the shape"):
         fd(drawn(60, 3), drawn(60, 3, 1), np.arange(59))
+
+
+def test_influences_of_wide_features_are_those_of_all_their_columns() -> None:
+    """Few rows are taken to the space that they span."""
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(20, 30)), rng.normal(0.3, 1.2, size=(25, 30))
+    turned = np.linalg.qr(rng.normal(size=(60, 30)))[0].T
+    for narrow, wide in zip(fd_influences(x, y), fd_influences(x @ turned, y @ turned)):
+        assert wide == pytest.approx(narrow, abs=1e-6)

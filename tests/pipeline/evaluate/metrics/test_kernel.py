@@ -88,7 +88,9 @@ def test_several_images_of_a_patient_do_not_move_kid_from_zero() -> None:
         y = rng.normal(size=(60, 8))
         found = kernel_sums(x, y, groups=patients)
         subsets = kid_of_subsets(x, y, subsets=3, groups=patients)
-        values.append([kid(found["kid"][""], patients).value, cmmd(found["cmmd"][""]).value, subsets.value])
+        values.append(
+            np.array([kid(found["kid"][""], patients).value, cmmd(found["cmmd"][""]).value, subsets.value], float)
+        )
     means, errors = np.mean(values, axis=0), np.std(values, axis=0) / 40**0.5
     assert (np.abs(means) < 3 * errors).all(), (means, errors)
 
