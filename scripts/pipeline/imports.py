@@ -15,22 +15,24 @@ from typing import Any
 from pipeline.errors import StepError, TerminatedError, describe_error, one_line
 
 # What to install where `pip install` wants another text than the module's name.
-INSTALL = {"torch": "torch 'transformers>=5'", "transformers": "torch 'transformers>=5'"}
-INSTALL |= {"torch_fidelity": "torch-fidelity torchvision"}
-INSTALL |= {  # on Python 3.10 and 3.11; its newer versions cannot be installed
-    "radiomics": "numpy setuptools wheel versioneer && pip install --no-build-isolation pyradiomics==3.0.1"
+INSTALL = {
+    **dict.fromkeys(["torch", "transformers"], "torch 'transformers>=5.4'"),
+    **dict.fromkeys(["accelerate", "diffusers", "peft"], "torch diffusers 'transformers>=5' accelerate peft"),
+    "torch_fidelity": "torch-fidelity torchvision",
+    # On Python 3.10 and 3.11; its newer versions cannot be installed.
+    "radiomics": "numpy setuptools wheel versioneer && pip install --no-build-isolation pyradiomics==3.0.1",
 }
-INSTALL |= dict.fromkeys(["accelerate", "diffusers", "peft"], "torch diffusers 'transformers>=5' accelerate peft")
 
 
-def check_installed(package: str) -> None:
-    """Checks that an optional package is installed, without importing it.
+def check_installed(*packages: str) -> None:
+    """Checks that optional packages are installed, without importing them.
 
     Raises:
-        StepError: It is not.
+        StepError: One is not.
     """
-    if not importlib.util.find_spec(package):
-        raise StepError(_missing(package))
+    for package in packages:
+        if not importlib.util.find_spec(package):
+            raise StepError(_missing(package))
 
 
 def find_module(name: str, option: str = "--callable") -> Path | None:
@@ -68,6 +70,8 @@ def import_optional(package: str) -> Any:
         return importlib.import_module(package)
     except ImportError as error:
         raise StepError(f"{_missing(package)} ({one_line(error)})") from error
+    except Exception as error:  # any package may raise anything, as one that is made for another torch
+        raise StepError(f"the Python module {package} cannot be imported: {describe_error(error)}") from error
 
 
 def import_function(name: str, option: str = "--callable") -> Callable[..., Any]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from pipeline.evaluate.comparison import ComparedRows, Rows, comparisons, patient_groups, sample_note
 from pipeline.evaluate.encoders.encoder import FEATURE, LOGITS, TEXT
+from pipeline.evaluate.encoders.xrv import PATHOLOGIES, XRV_LABELS
 from pipeline.evaluate.features import Features
 from pipeline.evaluate.frd import RADIOMICS, log_estimate, scaled_radiomics
 from pipeline.evaluate.meanings import LOWER, meaning_of
@@ -31,15 +32,9 @@ from synthchex_75k import LABELS
 
 PROTOCOL = "sound"
 K = 5  # neighbours
-PATHOLOGIES = "pathologies"  # the output with a column for each finding
 NUM_IMAGES = 12  # of each list
 PRDC = {"precision": precision, "recall": recall, "density": density, "coverage": coverage}
 SAMPLE = "sample"  # name of a sample of all rows among the subsets, where the labels have their own
-XRV_LABELS = {  # torchxrayvision's names of our labels
-    label: {"Pleural Effusion": "Effusion"}.get(label, label)
-    for label in LABELS
-    if label not in ("No Finding", "Pleural Other", "Support Devices")
-}
 
 Found = tuple[str, Estimate, "Floor | None"]  # name of a metric, its value, its floor
 

@@ -1,12 +1,19 @@
 """Encoders by name: which there are, and what is said of the others. No package of an encoder is needed."""
 
+import re
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from conftest import ROOT
+from evaluate_images import main
 from pipeline.errors import StepError
-from pipeline.evaluate.encoders.registry import ENCODERS, VISION_MODELS, resolve_encoder
+from pipeline.evaluate.encoders.registry import ENCODERS, OTHERS, VISION_MODELS, resolve_encoder
+from pipeline.evaluate.encoders.transformers_model import OLDEST
+from pipeline.evaluate.encoders.xrv import PATHOLOGY_NAMES, XRV_LABELS
+from synthchex_75k import LABELS
 
 
 def error_of(name: str, model: str | None = None, revision: str | None = None) -> str:
@@ -16,7 +23,7 @@ def error_of(name: str, model: str | None = None, revision: str | None = None) -
 
 
 def test_names_are_those_of_files_and_each_tells_what_to_install() -> None:
-    assert {*VISION_MODELS} < {*ENCODERS}
+    assert {*VISION_MODELS} | {*OTHERS} == {*ENCODERS}
     for name, about in ENCODERS.items():
         assert name == name.lower()
         assert "pip install" in about or "README" in about
@@ -28,10 +35,51 @@ def test_an_unknown_name() -> None:
     assert message.endswith("a folder, a model on the Hub as USER/NAME, or a function as MODULE:FUNCTION")
 
 
-@pytest.mark.parametrize("name", ["rad-dino", "dinov2", "clip", "biovil-t", "biomedclip", "alice/model"])
-def test_without_torch(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "torch", None)  # as if it were not installed
-    assert error_of(name) == "this model needs the Python module torch: pip install torch 'transformers>=5'"
+def test_the_manual_has_the_same_table() -> None:
+    manual = (ROOT / "scripts/README.md").read_text(encoding="utf-8")
+    manual = manual.partition("| `--encoder` | width |")[2].partition("\n\n")[0]
+    rows = re.findall(r"^\| `([a-z][\w-]*)`.*? \| (.+?) \| .+ \| (.+) \|$", manual, re.MULTILINE)
+    assert [name for name, *_ in rows] == [*ENCODERS]
+    last = ""
+    for name, width, install in rows:
+        last = {"the same": last, "see below": "see scripts/README.md"}.get(
+            install, f"pip install {install.strip('`')}"
+        )
+        assert ENCODERS[name].endswith(f"; {width}; {last}".replace('"', "'"))
+
+
+MISSING = {
+    "torch": "torch 'transformers>=5.4'",
+    "torch_fidelity": "torch-fidelity torchvision",
+    "torchxrayvision": "torchxrayvision",
+    "radiomics": "numpy setuptools wheel versioneer && pip install --no-build-isolation pyradiomics==3.0.1",
+}
+
+
+@pytest.mark.parametrize("name", [*ENCODERS, "alice/model"])
+def test_a_missing_package_is_the_first_error(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for package in MISSING:
+        monkeypatch.setitem(sys.modules, package, None)  # as if it were not installed
+    package = {"inception": "torch_fidelity", "xrv": "torchxrayvision", "radiomics": "radiomics"}.get(name, "torch")
+    assert main(["embed", str(tmp_path / "no-source"), str(tmp_path / "features"), "--encoder", name]) == 1
+    message = f"error: this model needs the Python module {package}: pip install {MISSING[package]}\n"
+    assert capsys.readouterr() == ("", message)
+    assert not (tmp_path / "features").exists()
+
+
+def test_the_version_to_install_is_the_oldest_that_is_taken() -> None:
+    assert MISSING["torch"].endswith(f">={'.'.join(map(str, OLDEST))}'")
+
+
+def test_pathologies_are_named_without_torch() -> None:
+    code = "import sys, pipeline.evaluate.protocol_sound, pipeline.evaluate.encoders.registry\n"
+    code += "print({'torch', 'transformers', 'torchvision', 'skimage', 'scipy'} & {*sys.modules})"
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT / "scripts", capture_output=True, text=True)
+    assert (run.stdout, run.stderr) == ("set()\n", "")
+    assert {*XRV_LABELS.values()} <= {*PATHOLOGY_NAMES}
+    assert {*LABELS} - {*XRV_LABELS} == {"No Finding", "Pleural Other", "Support Devices"}
 
 
 def test_weights_for_an_encoder_that_is_weights(tmp_path: Path) -> None:

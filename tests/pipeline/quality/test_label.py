@@ -397,8 +397,8 @@ def test_a_text_that_is_not_utf_8(
     ("missing", "options", "message"),
     [
         ("openai", ["--base-url", "http://x/v1"], "module openai: pip install openai"),
-        ("transformers", ["--transformers"], "module transformers: pip install torch 'transformers>=5'"),
-        ("torch", ["--transformers"], "module torch: pip install torch 'transformers>=5'"),
+        ("transformers", ["--transformers"], "module transformers: pip install torch 'transformers>=5.4'"),
+        ("torch", ["--transformers"], "module torch: pip install torch 'transformers>=5.4'"),
         ("ray", ["--base-url", "http://x/v1", "--engine", "ray"], "--engine ray needs Ray: pip install 'ray[data]'"),
         ("", ["--callable", "no_such_module:f"], "module no_such_module in this folder or installed"),
         ("", ["--callable", "no.such.module:f"], "module no.such.module in this folder or installed"),

@@ -18,22 +18,15 @@ import PIL.Image
 from pipeline.checkpoint import Checkpoint
 from pipeline.errors import StepError
 from pipeline.evaluate.encoders.encoder import FEATURE, TEXT
-from pipeline.evaluate.encoders.torch_model import (
+from pipeline.evaluate.encoders.torch_model import shrink_and_crop
+from pipeline.evaluate.encoders.transformers_model import (
     HEAD_WIDTH,
-    TorchModel,
-    check_transformers,
-    shrink_and_crop,
-)
-from pipeline.evaluate.encoders.weights import (
     TOKENIZER_FILES,
-    below,
+    TransformersModel,
     check_tokenizer,
-    count_layers,
-    fetch_weights,
-    first_file,
-    read_json,
-    read_tensors,
+    check_transformers,
 )
+from pipeline.evaluate.encoders.weights import below, count_layers, fetch_weights, first_file, read_json, read_tensors
 from pipeline.machine import versions_of
 
 WEIGHTS = "microsoft/BiomedCLIP-PubMedBERT_256-vit_base_patch16_224"
@@ -108,7 +101,7 @@ class BiomedClipEncoder(NamedTuple):
         return BiomedClipModel(self)
 
 
-class BiomedClipModel(TorchModel):
+class BiomedClipModel(TransformersModel):
     """BiomedCLIP in this process; see `TorchModel`."""
 
     def __init__(self, encoder: BiomedClipEncoder) -> None:
@@ -117,8 +110,8 @@ class BiomedClipModel(TorchModel):
 
     def build(self) -> None:
         """See `TorchModel`."""
-        checkpoint, nn = self._encoder.checkpoint, self.torch.nn
-        folder = fetch_weights(checkpoint, SAFE_FILES, PICKLED_FILES, CONFIG, *TOKENIZER_FILES)
+        nn = self.torch.nn
+        folder = fetch_weights(self.checkpoint, SAFE_FILES, PICKLED_FILES, CONFIG, *TOKENIZER_FILES)
         check_tokenizer(folder)
         self._tokenizer = self.transformers.BertTokenizer.from_pretrained(folder, local_files_only=True)
         tensors = read_tensors(first_file(folder, *SAFE_FILES, *PICKLED_FILES))

@@ -19,20 +19,14 @@ import PIL.Image
 from pipeline.checkpoint import Checkpoint
 from pipeline.errors import StepError
 from pipeline.evaluate.encoders.encoder import FEATURE, TEXT
-from pipeline.evaluate.encoders.torch_model import (
-    TorchModel,
-    check_transformers,
-    shrink_and_crop,
-)
-from pipeline.evaluate.encoders.weights import (
+from pipeline.evaluate.encoders.torch_model import shrink_and_crop
+from pipeline.evaluate.encoders.transformers_model import (
     TOKENIZER_FILES,
-    below,
+    TransformersModel,
     check_tokenizer,
-    count_layers,
-    fetch_weights,
-    first_file,
-    read_tensors,
+    check_transformers,
 )
+from pipeline.evaluate.encoders.weights import below, count_layers, fetch_weights, first_file, read_tensors
 from pipeline.machine import versions_of
 
 WEIGHTS, REVISION = "microsoft/BiomedVLP-BioViL-T", "v1.0"  # the tag that the authors' package names
@@ -74,19 +68,15 @@ class BioVilTEncoder(NamedTuple):
 
     def load(self) -> BioVilTModel:
         """See `Encoder`."""
-        return BioVilTModel(self)
+        return BioVilTModel(self.name, self.checkpoint)
 
 
-class BioVilTModel(TorchModel):
+class BioVilTModel(TransformersModel):
     """BioViL-T in this process; see `TorchModel`."""
-
-    def __init__(self, encoder: BioVilTEncoder) -> None:
-        self._checkpoint = encoder.checkpoint
-        super().__init__(encoder.name, encoder.checkpoint)
 
     def build(self) -> None:
         """See `TorchModel`."""
-        folder = fetch_weights(self._checkpoint, TEXT_FILES[:1], TEXT_FILES[1:], IMAGE_FILE, *TOKENIZER_FILES)
+        folder = fetch_weights(self.checkpoint, TEXT_FILES[:1], TEXT_FILES[1:], IMAGE_FILE, *TOKENIZER_FILES)
         check_tokenizer(folder)
         self._tokenizer = self.transformers.BertTokenizer.from_pretrained(folder, local_files_only=True)
         self._build_image_side(read_tensors(first_file(folder, IMAGE_FILE)))

@@ -13,15 +13,9 @@ import PIL.Image
 
 from pipeline.checkpoint import Checkpoint
 from pipeline.errors import StepError
-from pipeline.evaluate.encoders.encoder import FEATURE, LOGITS, Outputs
-from pipeline.evaluate.encoders.networks import (
-    Network,
-    import_library,
-    pin_weights_file,
-    read_weights,
-    tensors_in,
-    unusable,
-)
+from pipeline.evaluate.encoders.encoder import FEATURE, LOGITS
+from pipeline.evaluate.encoders.torch_model import TorchModel
+from pipeline.evaluate.encoders.weights import pin_weights_file, read_tensors
 from pipeline.files import sha256_of
 from pipeline.imports import check_installed, import_optional
 from pipeline.machine import versions_of
@@ -62,38 +56,24 @@ class InceptionEncoder(NamedTuple):
 
     def load(self) -> InceptionModel:
         """See `Encoder`."""
-        return InceptionModel(self.checkpoint)
+        return InceptionModel(self.name, self.checkpoint)
 
 
-class InceptionModel:
-    """See `EncoderModel`.
+class InceptionModel(TorchModel):
+    """Inception v3 in this process; see `TorchModel`."""
 
-    Args:
-        checkpoint: The file of the weights, pinned.
+    def build(self) -> None:
+        """See `TorchModel`."""
+        network = import_optional(LIBRARY).FeatureExtractorInceptionV3
+        # The class reads its file with pickle: it gets one that has nothing but the tensors.
+        tensors = io.BytesIO()
+        self.torch.save(read_tensors(Path(self.checkpoint.name)), tensors)
+        tensors.seek(0)
+        self._network = self.ready(network("inception-v3-compat", [*LAYERS], feature_extractor_weights_path=tensors))
 
-    Raises:
-        StepError: It cannot be used, or a package is missing.
-    """
-
-    def __init__(self, checkpoint: Checkpoint) -> None:
-        torch, library = import_optional("torch"), import_library(LIBRARY)
-        data = read_weights(checkpoint)
-        try:
-            # The class reads its file with pickle: it gets one that has nothing but the tensors.
-            tensors = io.BytesIO()
-            torch.save(tensors_in(data), tensors)
-            tensors.seek(0)
-            network = library.FeatureExtractorInceptionV3(
-                "inception-v3-compat", [*LAYERS], feature_extractor_weights_path=tensors
-            )
-        except Exception as error:  # a file may be wrong in any way
-            raise unusable("inception", checkpoint.name, error) from error
-        self._network = Network(network)
-        self.device = self._network.device
-
-    def encode(self, images: list[PIL.Image.Image], prompts: list[str]) -> Outputs:
-        """See `EncoderModel`."""
-        feature, logits = self._network.apply([np.asarray(image).transpose(2, 0, 1) for image in images])
+    def compute(self, images: list[PIL.Image.Image], prompts: list[str]) -> dict[str, Any]:
+        """See `TorchModel`."""
+        feature, logits = self.apply(self._network, [np.asarray(image).transpose(2, 0, 1) for image in images])
         return {FEATURE: feature, LOGITS: logits}
 
 
@@ -108,15 +88,14 @@ def resolve_inception(model: str | None, revision: str | None) -> InceptionEncod
     Raises:
         StepError: A package is missing, or the file is.
     """
-    for package in PACKAGES:
-        check_installed(package)
+    check_installed(*PACKAGES)
     return InceptionEncoder(pin_weights_file(model, revision, _own_weights))
 
 
 def _own_weights() -> Path:
     """Returns torch-fidelity's own file in its cache, which is downloaded if it is not there."""
     hub = import_optional("torch").hub
-    url = import_library(LIBRARY).URL_INCEPTION_V3
+    url = import_optional(LIBRARY).URL_INCEPTION_V3
     path = Path(hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,9 +12,14 @@ from pipeline.errors import StepError
 from pipeline.evaluate.encoders.biomedclip import resolve_biomedclip
 from pipeline.evaluate.encoders.biovil_t import resolve_biovil_t
 from pipeline.evaluate.encoders.encoder import Encoder
+from pipeline.evaluate.encoders.function import resolve_function
+from pipeline.evaluate.encoders.inception import resolve_inception
+from pipeline.evaluate.encoders.radiomics import resolve_radiomics
 from pipeline.evaluate.encoders.transformers_vision import resolve_vision_model
+from pipeline.evaluate.encoders.xrv import resolve_xrv
+from pipeline.imports import INSTALL
 
-TRANSFORMERS = "pip install torch 'transformers>=5.4'"
+TRANSFORMERS = f"pip install {INSTALL['transformers']}"
 # Names for --help: weights, width of the features, other outputs, what to install.
 ENCODERS = {
     "rad-dino": f"microsoft/rad-dino, chest radiographs; 768; {TRANSFORMERS}",
@@ -22,9 +27,9 @@ ENCODERS = {
     "clip": f"openai/clip-vit-large-patch14-336, photographs and captions; 768, text; {TRANSFORMERS}",
     "biovil-t": f"microsoft/BiomedVLP-BioViL-T, chest radiographs and reports; 128, text; {TRANSFORMERS}",
     "biomedclip": f"microsoft/BiomedCLIP…, biomedical figures and captions; 512, text; {TRANSFORMERS}",
-    "inception": "Inception v3 of torch-fidelity, photographs; 2,048, logits; pip install torch-fidelity torchvision",
+    "inception": f"Inception v3 of torch-fidelity, photographs; 2,048, logits; pip install {INSTALL['torch_fidelity']}",
     "xrv": "DenseNet-121 of torchxrayvision, chest radiographs; 1,024, pathologies; pip install torchxrayvision",
-    "radiomics": "features of texture by pyradiomics, with frd-score's configuration; see scripts/README.md",
+    "radiomics": "features of texture by pyradiomics, as frd-score configures it; 398; see scripts/README.md",
 }
 
 
@@ -39,6 +44,13 @@ VISION_MODELS = {
     "rad-dino": VisionPreset("microsoft/rad-dino", ("dinov2",)),
     "dinov2": VisionPreset("facebook/dinov2-large", ("dinov2", "dinov2_with_registers")),
     "clip": VisionPreset("openai/clip-vit-large-patch14-336", ("clip",)),
+}
+OTHERS: dict[str, Callable[[str | None, str | None], Encoder]] = {
+    "biovil-t": resolve_biovil_t,
+    "biomedclip": resolve_biomedclip,
+    "inception": resolve_inception,
+    "xrv": resolve_xrv,
+    "radiomics": resolve_radiomics,
 }
 
 
@@ -61,12 +73,8 @@ def resolve_encoder(name: str, model: str | None = None, revision: str | None = 
     if name in VISION_MODELS:
         weights, model_types = VISION_MODELS[name]
         return resolve_vision_model(name, Checkpoint(model or weights, revision), *model_types)
-    if name == "biovil-t":
-        return resolve_biovil_t(model, revision)
-    if name == "biomedclip":
-        return resolve_biomedclip(model, revision)
-    if name in ENCODERS:
-        return _resolve_in(name, model, revision)
+    if name in OTHERS:
+        return OTHERS[name](model, revision)
     if model:
         raise StepError(f"--model {model}: --encoder {name} takes no other weights, only {_names()} do")
     if Path(name).is_dir() or ("/" in name and ":" not in name):
@@ -74,18 +82,11 @@ def resolve_encoder(name: str, model: str | None = None, revision: str | None = 
     if ":" in name:
         if revision:
             raise StepError(f"--revision is for models on the Hub; --encoder {name} is a function")
-        return _resolve_in("function", name)
+        return resolve_function(name)
     raise StepError(
         f"--encoder {name}: no such encoder; name one of {_names()}, a folder, a model on the Hub as USER/NAME, or a "
         "function as MODULE:FUNCTION"
     )
-
-
-def _resolve_in(module: str, *arguments: str | None) -> Encoder:
-    """Calls the function of a module of its own, which is imported only where it is named."""
-    found = importlib.import_module(f"pipeline.evaluate.encoders.{module}")
-    encoder: Encoder = getattr(found, f"resolve_{module}")(*arguments)
-    return encoder
 
 
 def _stored_name(path: str) -> str:

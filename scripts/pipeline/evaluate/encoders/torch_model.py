@@ -1,26 +1,23 @@
-"""What encoders in torch share: the processor, full float32, a trial, images as torchvision resizes them."""
+"""What encoders in torch share: the processor, full float32, batches, a trial, images as torchvision resizes them."""
 
 from __future__ import annotations
 
 import abc
-import pickle
-import re
-from importlib import metadata
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import PIL.Image
 
 from pipeline.checkpoint import Checkpoint
-from pipeline.errors import StepError, describe_error
+from pipeline.errors import StepError
 from pipeline.evaluate.encoders.encoder import Outputs
-from pipeline.evaluate.encoders.weights import UnfitError, check_complete, count_layers, missing_in
-from pipeline.imports import check_installed, import_optional
+from pipeline.evaluate.encoders.weights import UnfitError, check_unchanged, why_unusable
+from pipeline.imports import import_optional
 from pipeline.machine import device_name, memory_errors
 from pipeline.progress import notice
 
-OLDEST_TRANSFORMERS = (5, 4)  # the first with image processors that compute with PIL by their names
-HEAD_WIDTH = 64  # of BERT-base and of ViT-B, whose checkpoints do not tell it
 TRIAL = (96, 80)  # width and height of the image that a model is tried with: pixels
 
 
@@ -31,32 +28,35 @@ class TorchModel(abc.ABC):
 
     Args:
         name: Of the encoder, for messages.
-        checkpoint: Its weights.
+        checkpoint: Its weights, pinned.
+
+    Attributes:
+        torch: The package.
+        checkpoint: The weights.
+        place: `"cuda"`, `"mps"` or `"cpu"`.
+        device: See `EncoderModel`.
 
     Raises:
-        StepError: It cannot be loaded, or gives other features each time.
+        StepError: A package is missing, or the weights cannot be loaded, or give other features each time.
     """
 
     def __init__(self, name: str, checkpoint: Checkpoint) -> None:
-        self.torch, self.transformers = import_optional("torch"), import_optional("transformers")
-        torch = self.torch
+        torch = self.torch = import_optional("torch")
+        self.checkpoint = checkpoint
+        # TF32, which torch uses for convolutions unless told otherwise, has three digits; see `encode` too.
         torch.backends.cuda.matmul.allow_tf32 = False
         has_mps = torch.backends.mps.is_available()
         self.place = "cuda" if torch.cuda.is_available() else "mps" if has_mps else "cpu"
         self.device = device_name(self.place)
-        self.transformers.utils.logging.disable_progress_bar()
-        self.transformers.utils.logging.set_verbosity_error()
-        _check_unchanged(checkpoint)
         try:
+            check_unchanged(checkpoint)
             with notice(f"loading {checkpoint.name} …"):
                 self.build()
             self._try_out()
         except StepError:
             raise
-        except UnfitError as error:
-            raise StepError(f"--encoder {name}: {checkpoint.name} {error}") from error
         except Exception as error:  # any model may raise anything
-            raise StepError(f"--encoder {name}: {checkpoint.name} cannot be loaded: {_reason(error)}") from error
+            raise StepError(f"--encoder {name}: {checkpoint.name} {why_unusable(error)}") from error
 
     @abc.abstractmethod
     def build(self) -> None:
@@ -80,37 +80,23 @@ class TorchModel(abc.ABC):
         """Returns a module on the device, for inference."""
         return module.to(self.place).eval()
 
-    def stack(self, tensors: dict[str, Any], *layers: Any) -> Any:
-        """Makes a sequence of layers from tensors, which are named by the layers' numbers."""
-        sequence = self.torch.nn.Sequential(*layers)
-        sequence.load_state_dict(tensors)
-        return self.ready(sequence)
+    def apply(self, network: Callable[[Any], Sequence[Any]], inputs: list[np.ndarray]) -> list[Any]:
+        """Applies a network to images, to all of one size at once.
 
-    def fill(self, kind: Any, config: Any, tensors: dict[str, Any], **options: Any) -> Any:
-        """Makes a model of `transformers` from tensors that are named as in checkpoints on the Hub.
+        Args:
+            network: Takes a batch, and returns tensors with a row for each image.
+            inputs: Arrays of shape (channels, height, width), of one type; heights and widths may differ.
 
-        Raises:
-            UnfitError: Some are missing or of another shape.
+        Returns:
+            The tensors, in the order of the images.
         """
-        model, found = kind.from_pretrained(
-            None, config=config, state_dict=tensors, output_loading_info=True, dtype=self.torch.float32, **options
-        )
-        check_complete(missing_in(found))
-        return self.ready(model)
-
-    def bert(self, tensors: dict[str, Any]) -> Any:
-        """Makes a BERT of the size that its tensors have, with heads as wide as those of BERT-base."""
-        words = tensors["embeddings.word_embeddings.weight"]
-        config = self.transformers.BertConfig(
-            vocab_size=words.shape[0],
-            hidden_size=words.shape[1],
-            num_hidden_layers=count_layers(tensors, "encoder.layer."),
-            num_attention_heads=words.shape[1] // HEAD_WIDTH,
-            intermediate_size=tensors["encoder.layer.0.intermediate.dense.weight"].shape[0],
-            max_position_embeddings=tensors["embeddings.position_embeddings.weight"].shape[0],
-            type_vocab_size=tensors["embeddings.token_type_embeddings.weight"].shape[0],
-        )
-        return self.fill(self.transformers.BertModel, config, tensors, add_pooling_layer=False)
+        same = defaultdict(list)
+        for number, array in enumerate(inputs):
+            same[array.shape].append(number)
+        batches = [self.torch.from_numpy(np.stack([inputs[n] for n in numbers])) for numbers in same.values()]
+        outputs = zip(*(network(batch.to(self.place)) for batch in batches))
+        order = np.argsort(np.concatenate([*same.values()])).tolist()
+        return [self.torch.cat(parts)[order] for parts in outputs]
 
     def _try_out(self) -> None:
         image = PIL.Image.linear_gradient("L").resize(TRIAL).convert("RGB")
@@ -120,20 +106,6 @@ class TorchModel(abc.ABC):
                 raise UnfitError(f"gives no finite vector as {name}")
             if abs(values - second[name]).max() > 1e-3 * abs(values).max():
                 raise UnfitError("gives other features of the same image each time, so it is no encoder")
-
-
-def check_transformers() -> None:
-    """Checks that torch and a transformers that is new enough are installed, without importing them.
-
-    Raises:
-        StepError: They are not.
-    """
-    check_installed("torch")
-    check_installed("transformers")
-    found = metadata.version("transformers")
-    if tuple(int(number) for number in re.findall(r"\d+", found)[:2]) < OLDEST_TRANSFORMERS:
-        oldest = ".".join(map(str, OLDEST_TRANSFORMERS))
-        raise StepError(f"this encoder needs transformers {oldest} or newer, not {found}: pip install -U transformers")
 
 
 def shrink_and_crop(image: PIL.Image.Image, size: int, crop: int, resampling: int) -> PIL.Image.Image:
@@ -152,17 +124,3 @@ def shrink_and_crop(image: PIL.Image.Image, size: int, crop: int, resampling: in
         image = image.resize(new_size, PIL.Image.Resampling(resampling))
     left, top = (round((length - crop) / 2) for length in image.size)
     return image.crop((left, top, left + crop, top + crop))
-
-
-def _reason(error: Exception) -> str:
-    """Returns why weights cannot be loaded; the libraries advise to execute code that comes with them."""
-    if isinstance(error, pickle.UnpicklingError):
-        return "a file of weights has more than tensors, which may be code, and is not read"
-    if "trust_remote_code" in str(error):
-        return "it needs code of its repository, which is not executed; write a function, --encoder MODULE:FUNCTION"
-    return describe_error(error)
-
-
-def _check_unchanged(checkpoint: Checkpoint) -> None:
-    if checkpoint.sha256 and checkpoint._replace(sha256=None).pin() != checkpoint:
-        raise StepError(f"{checkpoint.name} has changed since this run began, or differs on this machine")

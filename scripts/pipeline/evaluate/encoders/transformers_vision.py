@@ -10,19 +10,14 @@ import PIL.Image
 from pipeline.checkpoint import Checkpoint
 from pipeline.errors import StepError
 from pipeline.evaluate.encoders.encoder import FEATURE, TEXT
-from pipeline.evaluate.encoders.torch_model import (
-    TorchModel,
-    check_transformers,
-)
-from pipeline.evaluate.encoders.weights import (
+from pipeline.evaluate.encoders.transformers_model import (
     TOKENIZER_FILES,
-    UnfitError,
-    check_complete,
+    TransformersModel,
     check_tokenizer,
-    fetch_weights,
+    check_transformers,
     missing_in,
-    read_json,
 )
+from pipeline.evaluate.encoders.weights import UnfitError, check_complete, fetch_weights, read_json
 from pipeline.machine import versions_of
 
 CONFIG = "config.json"
@@ -45,7 +40,7 @@ class TextSide(NamedTuple):
 TEXT_SIDES = {"clip": TextSide(77, "longest"), "siglip": TextSide(64, "max_length")}
 
 
-class TransformersEncoder(NamedTuple):
+class VisionEncoder(NamedTuple):
     """A vision model of `transformers`.
 
     Attributes:
@@ -79,9 +74,9 @@ class TransformersEncoder(NamedTuple):
             "versions": versions_of("torch", "transformers", "pillow", *["tokenizers"] * self.uses_prompts),
         }
 
-    def load(self) -> TransformersModel:
+    def load(self) -> VisionModel:
         """See `Encoder`."""
-        return TransformersModel(self)
+        return VisionModel(self)
 
     def _output(self) -> str:
         if self.uses_prompts:
@@ -97,10 +92,10 @@ class TransformersEncoder(NamedTuple):
         )
 
 
-class TransformersModel(TorchModel):
+class VisionModel(TransformersModel):
     """A vision model in this process; see `TorchModel`."""
 
-    def __init__(self, encoder: TransformersEncoder) -> None:
+    def __init__(self, encoder: VisionEncoder) -> None:
         self._encoder = encoder
         super().__init__(encoder.name, encoder.checkpoint)
 
@@ -108,7 +103,7 @@ class TransformersModel(TorchModel):
         """See `TorchModel`."""
         encoder = self._encoder
         others = (CONFIG, *PROCESSORS, *TOKENIZER_FILES)
-        folder = fetch_weights(encoder.checkpoint, SAFE_WEIGHTS, PICKLED_WEIGHTS, *others)
+        folder = fetch_weights(self.checkpoint, SAFE_WEIGHTS, PICKLED_WEIGHTS, *others)
         local = {"trust_remote_code": False, "local_files_only": True}
         self._processor = self._processor_class().from_pretrained(folder, local_files_only=True)
         if encoder.uses_prompts:
@@ -128,7 +123,9 @@ class TransformersModel(TorchModel):
 
     def compute(self, images: list[PIL.Image.Image], prompts: list[str]) -> dict[str, Any]:
         """See `TorchModel`."""
-        outputs = {FEATURE: self._features(images)}
+        pixels = [self._processor(images=image, return_tensors="np")["pixel_values"][0] for image in images]
+        (features,) = self.apply(lambda batch: [self._see(batch)], pixels)
+        outputs = {FEATURE: features}
         if self._encoder.uses_prompts:
             options = {"max_length": self._encoder.max_tokens, "truncation": True, "return_tensors": "pt"}
             tokens = self._tokenizer(prompts, padding=TEXT_SIDES[self._encoder.model_type].padding, **options)
@@ -145,14 +142,8 @@ class TransformersModel(TorchModel):
             raise UnfitError(f"has an image processor that transformers does not have with PIL: {name}")
         return found
 
-    def _features(self, images: list[PIL.Image.Image]) -> Any:
-        """Returns the features of images, together where the processor makes them of one size."""
-        pixels = [self._processor(images=image, return_tensors="pt")["pixel_values"] for image in images]
-        batches = [pixels] if len({one.shape for one in pixels}) == 1 else [[one] for one in pixels]
-        return self.torch.cat([self._forward(self.torch.cat(batch)) for batch in batches])
-
-    def _forward(self, pixels: Any) -> Any:
-        pixels = pixels.to(self.place, self.torch.float32)
+    def _see(self, pixels: Any) -> Any:
+        pixels = pixels.float()
         if self._encoder.uses_prompts:
             return _pooled(self._model.get_image_features(pixel_values=pixels))
         found = self._model(pixel_values=pixels)
@@ -164,7 +155,7 @@ class TransformersModel(TorchModel):
         return hidden[:, 0] if self._has_cls else hidden.mean(1)
 
 
-def resolve_vision_model(name: str, checkpoint: Checkpoint, *model_types: str) -> TransformersEncoder:
+def resolve_vision_model(name: str, checkpoint: Checkpoint, *model_types: str) -> VisionEncoder:
     """Pins a vision model and reads its preprocessing; see `registry.resolve_encoder`.
 
     Args:
@@ -185,7 +176,7 @@ def resolve_vision_model(name: str, checkpoint: Checkpoint, *model_types: str) -
     if model_types and model_type not in model_types:
         wanted = " or ".join(model_types)
         raise StepError(f"--encoder {name}: {checkpoint.name} is of type {model_type}, not {wanted}; name it alone")
-    return TransformersEncoder(name, checkpoint, model_type, _preprocessing(checkpoint.name, folder), _tokens(config))
+    return VisionEncoder(name, checkpoint, model_type, _preprocessing(checkpoint.name, folder), _tokens(config))
 
 
 def _preprocessing(name: str, folder: Path) -> dict[str, Any]:

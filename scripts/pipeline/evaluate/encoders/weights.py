@@ -1,9 +1,11 @@
-"""Files of checkpoints: configuration, and tensors without code."""
+"""Weights: pinned files, tensors that are read without running code, and why some weights cannot be used."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import pickle
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +13,77 @@ from pipeline.checkpoint import Checkpoint
 from pipeline.errors import StepError, describe_error, listing
 from pipeline.imports import import_optional
 
-VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "tokenizer.model")
-TOKENIZER_FILES = (
-    *VOCABULARIES,
-    *("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "merges.txt"),
-)
-
 
 class UnfitError(Exception):
     """Why a checkpoint cannot be used; the message goes on after its name."""
+
+
+def pin_weights_file(model: str | None, revision: str | None, download: Callable[[], Path]) -> Checkpoint:
+    """Pins weights that are one file.
+
+    Args:
+        model: The file. Default: what `download` returns.
+        revision: None: a file has no revision.
+        download: Returns the file in the cache of the package that the encoder is from, downloaded if need be.
+
+    Raises:
+        StepError: There is no such file, or it cannot be downloaded.
+    """
+    if revision:
+        raise StepError("--revision is for models on the Hub; these weights are a file")
+    if model is None:
+        try:
+            model = str(download())
+        except StepError:
+            raise
+        except Exception as error:  # each package downloads in a way of its own
+            reason = describe_error(error)
+            raise StepError(f"the weights cannot be downloaded: {reason}; name a file with --model") from error
+    if not Path(model).is_file():
+        raise StepError(f"--model {model}: no such file; these weights are one file")
+    return Checkpoint(model).pin()
+
+
+def check_unchanged(checkpoint: Checkpoint) -> None:
+    """Checks that a folder or file is still what was pinned.
+
+    Raises:
+        StepError: It is not.
+    """
+    if checkpoint.sha256 and checkpoint._replace(sha256=None).pin() != checkpoint:
+        raise StepError(f"{checkpoint.name} has changed since this run began, or differs on this machine")
+
+
+def fetch_weights(checkpoint: Checkpoint, safe: Sequence[str], pickled: Sequence[str], *others: str) -> Path:
+    """Returns the folder of a checkpoint with its weights, safetensors or, where there are none, pickles.
+
+    Args:
+        checkpoint: A folder, or a name on the Hub.
+        safe: Patterns of names of safetensors, the usual one first.
+        pickled: The same of pickles.
+        *others: Patterns of other files to download.
+
+    Raises:
+        UnfitError: There are neither.
+        StepError: They cannot be downloaded.
+    """
+    for patterns in (safe, pickled):
+        folder = checkpoint.fetch(*others, *patterns)
+        if any(path for pattern in patterns for path in folder.glob(pattern)):
+            return folder
+    raise UnfitError(f"has no {safe[0]} and no {pickled[0]}")
+
+
+def first_file(folder: Path, *names: str) -> Path:
+    """Returns the first of some files that a folder has.
+
+    Raises:
+        UnfitError: It has none.
+    """
+    for name in names:
+        if (folder / name).is_file():
+            return folder / name
+    raise UnfitError(f"has no {' or '.join(names)}")
 
 
 def read_json(path: Path, what_is_wrong: str) -> dict[str, Any]:
@@ -44,57 +108,19 @@ def read_json(path: Path, what_is_wrong: str) -> dict[str, Any]:
 
 
 def read_tensors(path: Path) -> dict[str, Any]:
-    """Reads the tensors of a file; code in it, as a pickle may have, is an error and is not executed."""
+    """Reads the tensors of a file by name, in a way that runs no code of the file.
+
+    Raises:
+        pickle.UnpicklingError: It is a pickle that has more than tensors.
+        UnfitError: Its tensors have no names.
+        Exception: Whatever torch raises for a damaged file.
+    """
     if path.suffix == ".safetensors":
         return dict(import_optional("safetensors.torch").load_file(path))
-    return dict(import_optional("torch").load(path, map_location="cpu", weights_only=True))
-
-
-def fetch_weights(checkpoint: Checkpoint, safe: Sequence[str], pickled: Sequence[str], *others: str) -> Path:
-    """Returns the folder of a checkpoint with its weights, safetensors or, where there are none, pickles.
-
-    Args:
-        checkpoint: A folder, or a name on the Hub.
-        safe: Patterns of names of safetensors, the usual one first.
-        pickled: The same of pickles.
-        *others: Patterns of other files to download.
-
-    Raises:
-        UnfitError: There are neither.
-        StepError: They cannot be downloaded.
-    """
-    for patterns in (safe, pickled):
-        folder = checkpoint.fetch(*others, *patterns)
-        if any(path for pattern in patterns for path in folder.glob(pattern)):
-            return folder
-    raise UnfitError(f"has no {safe[0]} and no {pickled[0]}")
-
-
-def check_tokenizer(folder: Path) -> None:
-    """Checks that a folder has a vocabulary: without one, transformers makes a tokenizer that knows no word.
-
-    Raises:
-        UnfitError: It has none.
-    """
-    if not any((folder / name).is_file() for name in VOCABULARIES):
-        raise UnfitError(f"has no tokenizer: no {' or '.join(VOCABULARIES)}")
-
-
-def first_file(folder: Path, *names: str) -> Path:
-    """Returns the first of some files that a folder has.
-
-    Raises:
-        UnfitError: It has none.
-    """
-    for name in names:
-        if (folder / name).is_file():
-            return folder / name
-    raise UnfitError(f"has no {' or '.join(names)}")
-
-
-def missing_in(loading_info: dict[str, Any]) -> set[str]:
-    """Returns the names of weights that a checkpoint lacks or has in another shape, as `transformers` found them."""
-    return {*loading_info["missing_keys"], *(key for key, *_ in loading_info["mismatched_keys"])}
+    found = import_optional("torch").load(path, map_location="cpu", weights_only=True)
+    if not isinstance(found, dict):
+        raise UnfitError(f"holds one {type(found).__name__}, not tensors by name")
+    return found
 
 
 def check_complete(missing: set[str]) -> None:
@@ -115,3 +141,21 @@ def below(prefix: str, tensors: dict[str, Any]) -> dict[str, Any]:
 def count_layers(tensors: dict[str, Any], prefix: str) -> int:
     """Returns how many numbers follow a prefix in the names of tensors."""
     return len({name.split(".")[0] for name in below(prefix, tensors)})
+
+
+def why_unusable(error: Exception) -> str:
+    """Returns why weights cannot be used, in words that go on after their name.
+
+    Args:
+        error: What was raised while they were loaded; the libraries advise to execute code that comes with weights.
+    """
+    if isinstance(error, UnfitError):
+        return str(error)
+    reason = describe_error(error)
+    if isinstance(error, pickle.UnpicklingError):
+        found = re.search(r"GLOBAL (\S+)", str(error))  # the class or function that torch did not call
+        reason = "a file of weights has something other than tensors, which may be code, and is not read"
+        reason += f": {found[1]}" if found else ""
+    elif "trust_remote_code" in str(error):
+        reason = "it needs code of its repository, which is not executed; write a function, --encoder MODULE:FUNCTION"
+    return f"cannot be loaded: {reason}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import pickle
 import sys
 import types
@@ -17,15 +16,9 @@ import PIL.Image
 
 from pipeline.checkpoint import Checkpoint
 from pipeline.errors import StepError
-from pipeline.evaluate.encoders.encoder import FEATURE, Outputs
-from pipeline.evaluate.encoders.networks import (
-    Network,
-    import_library,
-    pin_weights_file,
-    read_weights,
-    tensors_in,
-    unusable,
-)
+from pipeline.evaluate.encoders.encoder import FEATURE
+from pipeline.evaluate.encoders.torch_model import TorchModel
+from pipeline.evaluate.encoders.weights import pin_weights_file, read_tensors
 from pipeline.imports import check_installed, import_optional
 from pipeline.machine import versions_of
 
@@ -94,38 +87,31 @@ class XrvEncoder(NamedTuple):
 
     def load(self) -> XrvModel:
         """See `Encoder`."""
-        return XrvModel(self.checkpoint)
+        return XrvModel(self.name, self.checkpoint)
 
 
-class XrvModel:
-    """See `EncoderModel`.
+class XrvModel(TorchModel):
+    """DenseNet-121 in this process; see `TorchModel`."""
 
-    Args:
-        checkpoint: The file of the weights, pinned.
-
-    Raises:
-        StepError: It cannot be used, or a package is missing.
-    """
-
-    def __init__(self, checkpoint: Checkpoint) -> None:
-        self._library = import_library("torchxrayvision")
-        data = read_weights(checkpoint)
-        try:
-            module = _with_both_outputs(self._library)
-            tensors = _tensors_of_network(data)
-            tensors.pop("op_threshs", None)  # thresholds of calibration, which some files have
-            module.load_state_dict(tensors)
-        except Exception as error:  # a file may be wrong in any way
-            raise unusable("xrv", checkpoint.name, error) from error
-        if tuple(module.targets) != PATHOLOGY_NAMES:
+    def build(self) -> None:
+        """See `TorchModel`."""
+        self._library = _import_library()
+        network = self._library.models.DenseNet()
+        tensors = _tensors_of_network(Path(self.checkpoint.name))
+        tensors.pop("op_threshs", None)  # thresholds of calibration, which some files have
+        network.load_state_dict(tensors)
+        if tuple(network.targets) != PATHOLOGY_NAMES:
             raise StepError("this version of torchxrayvision has other pathologies: pip install torchxrayvision==1.5.7")
-        self._network = Network(module, "both_outputs")
-        self.device = self._network.device
+        self._network = self.ready(network)
 
-    def encode(self, images: list[PIL.Image.Image], prompts: list[str]) -> Outputs:
-        """See `EncoderModel`."""
-        feature, logits = self._network.apply([self._prepare(image) for image in images])
+    def compute(self, images: list[PIL.Image.Image], prompts: list[str]) -> dict[str, Any]:
+        """See `TorchModel`."""
+        feature, logits = self.apply(self._see, [self._prepare(image) for image in images])
         return {FEATURE: feature, PATHOLOGIES: logits}
+
+    def _see(self, pixels: Any) -> tuple[Any, Any]:
+        feature = self._network.features2(pixels)
+        return feature, self._network.classifier(feature)
 
     def _prepare(self, image: PIL.Image.Image) -> np.ndarray:
         """Returns an image as the package's readers and transformations do, of shape (1, 224, 224)."""
@@ -145,30 +131,24 @@ def resolve_xrv(model: str | None, revision: str | None) -> XrvEncoder:
     Raises:
         StepError: A package is missing, or the file is.
     """
-    for package in PACKAGES:
-        check_installed(package)
+    check_installed(*PACKAGES)
     return XrvEncoder(pin_weights_file(model, revision, _own_weights))
 
 
 def _own_weights() -> Path:
     """Returns TorchXRayVision's own file in its cache, which is downloaded if it is not there."""
-    library = import_library("torchxrayvision")
+    library = _import_library()
     with contextlib.redirect_stdout(sys.stderr):
         return Path(library.models.get_weights(WEIGHTS))
 
 
-def _with_both_outputs(library: Any) -> Any:
-    """Returns the network, with random weights and a method that computes features and logits in one pass."""
-
-    class DenseNet(library.models.DenseNet):
-        def both_outputs(self, batch: Any) -> tuple[Any, Any]:
-            feature = self.features2(batch)
-            return feature, self.classifier(feature)
-
-    return DenseNet()
+def _import_library() -> Any:
+    """Imports torchxrayvision, which turns all warnings off, and leaves them on."""
+    with warnings.catch_warnings():
+        return import_optional("torchxrayvision")
 
 
-def _tensors_of_network(data: bytes) -> dict[str, Any]:
+def _tensors_of_network(path: Path) -> dict[str, Any]:
     """Returns the tensors by name of a state dict, or of a whole network, as the authors save theirs.
 
     Raises:
@@ -176,13 +156,13 @@ def _tensors_of_network(data: bytes) -> dict[str, Any]:
         Exception: Whatever torch raises for a damaged file.
     """
     try:
-        return tensors_in(data)
+        return read_tensors(path)
     except pickle.UnpicklingError:
         torch = import_optional("torch")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that the source code of a layer has changed
             # `weights_only` takes no whole networks of before torch 1.6; this unpickler allows less than it does.
-            found = torch.load(io.BytesIO(data), "cpu", pickle_module=_TENSORS_ONLY, weights_only=False)
+            found = torch.load(path, "cpu", pickle_module=_TENSORS_ONLY, weights_only=False)
         if isinstance(found, _Layer):
             return dict(found.tensors())
         raise
@@ -215,7 +195,7 @@ class _TensorsUnpickler(pickle.Unpickler):
             return super().find_class(module, name)
         if module.startswith(INERT) or name in LAYERS:
             return _Layer
-        raise pickle.UnpicklingError(f"{module}.{name}")
+        raise pickle.UnpicklingError(f"GLOBAL {module}.{name}")  # as torch says it
 
 
 _TENSORS_ONLY = types.SimpleNamespace(
