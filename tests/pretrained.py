@@ -9,7 +9,6 @@ from efficientnet_lite_pytorch import EfficientNet
 PIXELS = 112
 MEAN, SD = 127.0, 128.0  # of its authors
 
-torch.set_num_threads(1)
 model = EfficientNet.from_pretrained(
     "efficientnet-lite0", weights_path=EfficientnetLite0ModelFile.get_model_file_path()
 ).eval()
