@@ -87,7 +87,7 @@ def check_same_encoder(real: EncodedWith, synthetic: EncodedWith) -> None:
 
 
 def check_same_images(first: Features, other: Features, side: str) -> None:
-    """Checks that two encoders of one side saw the same images.
+    """Checks that two encoders of one side saw the same images, with the same patients.
 
     Args:
         first: Features of one encoder, ordered by file name.
@@ -95,17 +95,26 @@ def check_same_images(first: Features, other: Features, side: str) -> None:
         side: "real" or "synthetic".
 
     Raises:
-        StepError: They saw other ones; the message names some.
+        StepError: They saw other ones, and the message names some; or patients differ, which decide standard errors.
     """
     same = len(first.filenames) == len(other.filenames)
     if same and (first.filenames == other.filenames).all() and (first.crc32 == other.crc32).all():
-        return
+        if _as_list(first.patients) == _as_list(other.patients):
+            return
+        raise StepError(
+            f"the {side} features of {first.encoder.name} and {other.encoder.name} have other patients; embed with "
+            "both encoders and one --patient-column"
+        )
     one, two = (dict(zip(side.filenames.tolist(), side.crc32.tolist())) for side in (first, other))
     names = sorted(name for name in {*one, *two} if one.get(name) != two.get(name))
     raise StepError(
         f"the {side} features of {first.encoder.name} and {other.encoder.name} are of other images: "
         f"{listing(names, 3)}; embed with both encoders"
     )
+
+
+def _as_list(patients: np.ndarray | None) -> list[object]:
+    return [] if patients is None else patients.tolist()
 
 
 def check_finite(features: Features, side: str) -> None:

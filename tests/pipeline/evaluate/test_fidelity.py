@@ -568,6 +568,15 @@ def test_what_cannot_be_compared_is_refused_before_the_long_work(tmp_path: Path)
     assert (tmp_path / "prompts.csv").read_text() == "filename,prompt\n" and not path.exists()
 
 
+def test_encoders_of_one_side_must_have_the_same_patients() -> None:
+    patients: list[Any] = [f"p{number // 2}" for number in range(60)]
+    one = features_of(normal(60, 3), patients=patients)
+    other = features_of(normal(60, 3), encoder="clip", patients=None)
+    pairs = [(one, features_of(normal(60, 3))), (other, features_of(normal(60, 3), encoder="clip"))]
+    with pytest.raises(StepError, match="the real features of rad-dino and clip have other patients"):
+        compare(pairs, ("real", "synthetic"), labels=())
+
+
 def test_encoders_of_one_side_must_have_the_same_images() -> None:
     x, y = normal(60, 2), normal(60, 2, seed=1)
     first, second = (features_of(x), features_of(y)), (features_of(x, encoder="clip"), features_of(y, encoder="clip"))
