@@ -153,6 +153,8 @@ def test_images_are_turned_as_datasets_does(kind: str, orientation: int | None) 
         ("RGB", profile("XYZ"), COLOURS),
         ("RGB", b"no profile", COLOURS),
     ],
+    # A profile holds the second in which it was made, and each process of pytest-xdist makes its own.
+    ids=["gray", "RGB", "CMYK", "profile", "profile of gray", "other profile", "damaged"],
 )
 def test_colours_of_a_jpeg(mode: str, profile: bytes | None, lost: str | None) -> None:
     image = decode(to_jpeg(PIL.Image.new(mode, (8, 8)), icc_profile=profile), "a.jpg")
