@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import time
@@ -16,6 +17,7 @@ from pipeline.evaluate.encoding import Encoding
 from pipeline.evaluate.features import FEATURES_JSON, EncodedWith, fingerprint_of, read_index
 from pipeline.evaluate.output import FeaturesWriter, Resolved
 from pipeline.folder import OutputFolder, local_source, read_manifest
+from pipeline.jobs import WorkerPool, available_cpus
 from pipeline.rows import AnyRow, plan_any
 from synthchex_75k import printable
 
@@ -65,11 +67,14 @@ def embed(
     """
     check_engine(engine)
     resolved = _resolve([*dict.fromkeys(encoder or [DEFAULT])], model or [], revision or [])
-    rows = plan_any(source, on_mismatch)
-    chosen = sample(rows, limit)
-    patients = _read_patients(source, chosen, patient_column)
-    with _open(output.absolute(), source, limit, patient_column, resolved, overwrite) as folder:
-        writer = FeaturesWriter(folder, chosen, patients, resolved)
+    with contextlib.ExitStack() as stack:
+        with WorkerPool(available_cpus()) as pool:  # starts before a network client starts threads, which a fork breaks
+            rows = plan_any(source, on_mismatch)
+            chosen = sample(rows, limit)
+            patients = _read_patients(source, chosen, patient_column)
+            request = (output.absolute(), source, limit, patient_column, resolved, overwrite)
+            folder = stack.enter_context(_open(*request))
+            writer = FeaturesWriter(folder, pool, chosen, patients, resolved)
         start = time.monotonic()
         if writer.items:
             task = Encoding(tuple(one.encoder for one in resolved), writer.needed, batch_size)

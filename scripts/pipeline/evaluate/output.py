@@ -30,7 +30,7 @@ from pipeline.evaluate.features import (
 )
 from pipeline.files import filename_in_errors, fsync, remove_on_error, sha256_of, temporary_path
 from pipeline.folder import DATA, OutputFolder
-from pipeline.jobs import WorkerPool, available_cpus
+from pipeline.jobs import WorkerPool
 from pipeline.progress import notice, progress_bar, write_line
 from pipeline.rows import AnyRow, iter_crc32
 from pipeline.shards import check_space, find_finished
@@ -115,6 +115,7 @@ class FeaturesWriter:
 
     Args:
         folder: The folder, opened.
+        pool: Workers that read finished files.
         rows: The rows that are asked for.
         patients: The patient of each, or None.
         encoders: The encoders that are asked for; features of others stay.
@@ -129,7 +130,12 @@ class FeaturesWriter:
     """
 
     def __init__(
-        self, folder: OutputFolder, rows: list[AnyRow], patients: list[str | None], encoders: list[Resolved]
+        self,
+        folder: OutputFolder,
+        pool: WorkerPool,
+        rows: list[AnyRow],
+        patients: list[str | None],
+        encoders: list[Resolved],
     ) -> None:
         self._folder, self._encoders = folder, encoders
         self._numbers = {one.name: number for number, one in enumerate(encoders)}
@@ -138,7 +144,8 @@ class FeaturesWriter:
             for start, end in _parts(len(rows))
             for one in encoders
         ]
-        finished = self._find_finished()
+        has_some = any(folder.entry_of(file.path) for file in self._files)
+        finished = find_finished(pool, folder, self._files) if has_some else set()
         earlier = [path for path in self._paths() if self._entry(path)["encoder"] in self._numbers]
         self._outdated = [path for path in earlier if path not in finished]
         self._devices = {path: self._entry(path)["devices"] for path in self._outdated}
@@ -194,12 +201,6 @@ class FeaturesWriter:
         """Returns the files of features that are there."""
         paths = [self._folder.path / name for name in self._folder.entries if name.startswith(f"{DATA}/")]
         return [path for path in paths if path.is_file()]
-
-    def _find_finished(self) -> set[Path]:
-        if not any(self._folder.entry_of(file.path) for file in self._files):
-            return set()
-        with WorkerPool(available_cpus()) as pool:
-            return find_finished(pool, self._folder, self._files)
 
     def _find_known(self, missing: list[FeatureFile]) -> list[_Pending]:
         """Finds the rows of missing files in outdated ones that are not damaged."""
