@@ -10,15 +10,12 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from pipeline.cli import (
-    HelpFormatter,
+    add_command,
     add_on_mismatch,
-    defaults_of,
-    docstring_of,
     exit_code,
     local_folder,
     make_parser,
@@ -108,7 +105,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _add_embed(commands: Any) -> None:
-    add = _add_command(commands, embed, EMBED).add_argument
+    add = add_command(commands, embed, EMBED).add_argument
     add("source", metavar="SOURCE", help="folder or archive, or its address")
     add("output", metavar="FEATURES_DIR", type=local_folder, help="folder for features alone, created if needed")
     add("--encoder", action="append", metavar="NAME", help="encoder, see above; may be repeated (default: rad-dino)")
@@ -129,7 +126,7 @@ def _add_embed(commands: Any) -> None:
 
 
 def _add_fidelity(commands: Any) -> None:
-    add = _add_command(commands, fidelity, FIDELITY).add_argument
+    add = add_command(commands, fidelity, FIDELITY).add_argument
     add("real", metavar="REAL_FEATURES", type=Path, help="FEATURES_DIR of real images")
     add("synthetic", metavar="SYNTHETIC_FEATURES", type=Path, help="FEATURES_DIR of synthetic images, embedded alike")
     add("results_json", metavar="RESULTS_JSON", type=output_file, help="file for the results")
@@ -141,7 +138,7 @@ def _add_fidelity(commands: Any) -> None:
 
 
 def _add_report(commands: Any) -> None:
-    add = _add_command(commands, report, REPORT).add_argument
+    add = add_command(commands, report, REPORT).add_argument
     add("results_json", metavar="RESULTS_JSON", nargs="+", type=Path, help="results; several become columns of a table")
     add("--html", required=True, type=output_file, metavar="PAGE", help="file for the page")
     add("--real", metavar="SOURCE", help="source of the real images, if it has moved since they were embedded")
@@ -157,15 +154,6 @@ def _labels(text: str) -> tuple[str, ...]:
     if unknown := [name for name in names if name not in LABELS]:
         raise argparse.ArgumentTypeError(f"{', '.join(unknown)}: name all, none, or some of {', '.join(LABELS)}")
     return names
-
-
-def _add_command(commands: Any, function: Callable[..., Any], epilog: str) -> argparse.ArgumentParser:
-    about = docstring_of(function).partition("\n")[0]
-    command: argparse.ArgumentParser = commands.add_parser(
-        function.__name__, help=about, description=about, epilog=epilog, formatter_class=HelpFormatter
-    )
-    command.set_defaults(run=function, **defaults_of(function))
-    return command
 
 
 if __name__ == "__main__":

@@ -16,11 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.cli import (
-    HelpFormatter,
+    add_command,
     add_on_mismatch,
     add_writing,
-    defaults_of,
-    docstring_of,
     exit_code,
     input_file,
     local_folder,
@@ -147,11 +145,7 @@ def _add_apply(commands: Any) -> None:
 
 
 def _add_command(commands: Any, function: Callable[..., Any], epilog: str) -> argparse.ArgumentParser:
-    about = docstring_of(function).partition("\n")[0]
-    command: argparse.ArgumentParser = commands.add_parser(
-        function.__name__, help=about, description=about, epilog=epilog, formatter_class=HelpFormatter
-    )
-    command.set_defaults(run=function, **defaults_of(function))
+    command = add_command(commands, function, epilog)
     command.add_argument("source", metavar="SOURCE", help="folder or archive, or its address")
     return command
 

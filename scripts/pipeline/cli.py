@@ -138,6 +138,22 @@ def make_parser(
     return parser
 
 
+def add_command(commands: Any, function: Callable[..., Any], epilog: str) -> argparse.ArgumentParser:
+    """Adds a subcommand that calls a function: its name, the first line of its docstring, and its defaults.
+
+    Args:
+        commands: What `add_subparsers` returned.
+        function: The function; `run` of the parsed options.
+        epilog: Shown below the options.
+    """
+    about = docstring_of(function).partition("\n")[0]
+    command: argparse.ArgumentParser = commands.add_parser(
+        function.__name__, help=about, description=about, epilog=epilog, formatter_class=HelpFormatter
+    )
+    command.set_defaults(run=function, **defaults_of(function))
+    return command
+
+
 def docstring_of(thing: Any) -> str:
     """Returns the docstring of a module or function, from the source: `python -OO` has none in memory."""
     tree: Any = ast.parse(inspect.getsource(thing))
