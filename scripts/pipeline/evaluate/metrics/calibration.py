@@ -13,9 +13,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from pipeline.errors import counted
 from pipeline.evaluate.metrics.auroc import label_auroc
 from pipeline.evaluate.metrics.estimate import (
-    FEW,
     Z95,
     Estimate,
     count_groups,
@@ -27,6 +27,7 @@ from pipeline.evaluate.metrics.estimate import (
 )
 
 FALSE_MATCHES = 0.01  # share of pairs of different patients beyond the threshold
+FEW_RANKS = 10  # pairs beyond a threshold, below which it is rough
 MIN_PAIRS = 99  # of different patients, for a threshold that 1 % of them pass
 TRIES = 16  # random draws before the partners that are left are looked through
 
@@ -116,7 +117,11 @@ def mean_over_sources(
 
 
 def match_rate(
-    closeness: np.ndarray, groups: np.ndarray, strangers: np.ndarray, false_matches: float = FALSE_MATCHES
+    closeness: np.ndarray,
+    groups: np.ndarray,
+    strangers: np.ndarray,
+    stranger_groups: np.ndarray,
+    false_matches: float = FALSE_MATCHES,
 ) -> Estimate:
     """Returns the share of pairs that are closer than all but 1 % of the pairs of different patients.
 
@@ -129,15 +134,17 @@ def match_rate(
         closeness: Of the pairs of synthetic and training images, of shape (n,).
         groups: The patient of each pair: a number, of shape (n,).
         strangers: Closeness of pairs of real images of different patients, of shape (m,).
+        stranger_groups: The two patients of each: numbers, of shape (m, 2).
         false_matches: The rate of false matches.
 
     Returns:
-        The rate, with Wilson's interval for the number of rows that has its standard error. The error is that of a
-        share by patients, and that of the threshold: half the difference of the rates at the closeness of ranks
-        j ± 1.96 sqrt(j), over 1.96. Refused with fewer than 99 pairs of different patients.
+        The rate. Each end of its interval has the distance of two ends from the rate, added as squares (Zou and Donner
+        2008): that of Wilson's interval by patients, and that of the rates at the ends of an interval of j, in which
+        both patients of a pair count (Cameron et al. 2011). Refused with fewer than 99 pairs of different patients.
 
     Example:
-        >>> found = match_rate(np.array([0.5, 200.0]), np.arange(2), np.arange(199.0))
+        >>> pairs = np.arange(398).reshape(199, 2)
+        >>> found = match_rate(np.array([0.5, 200.0]), np.arange(2), np.arange(199.0), pairs)
         >>> found.value, expected_rate(199)
         (0.5, 0.01)
     """
@@ -147,17 +154,24 @@ def match_rate(
     ranked = np.sort(strangers)[::-1]
     rank = _rank(pairs, false_matches)
     hits = _beyond(closeness, ranked, rank)
-    shift = math.ceil(Z95 * math.sqrt(rank))
+    value, units = float(hits.mean()), count_groups(count, groups)
+    share = proportion_estimate(value, math.sqrt(mean_variance(hits, groups)), units, 0, count)
     low, high = (
-        float(_beyond(closeness, ranked, min(max(place, 1), pairs)).mean()) for place in (rank - shift, rank + shift)
+        float(_beyond(closeness, ranked, end).mean()) for end in _rank_interval(rank, strangers, stranger_groups)
     )
-    se = math.sqrt(mean_variance(hits, groups) + ((high - low) / (2 * Z95)) ** 2)
     notes = (
         f"threshold: the closest {rank:,} of {pairs:,} pairs of different patients",
-        "interval: Wilson, by patients, with the uncertainty of the threshold",
-        *((f"the threshold is that of {rank} pairs: rough",) if rank < FEW // 5 else ()),
+        "interval: Wilson by patients, and the uncertainty of the threshold",
+        *((f"the threshold is that of {counted(rank, 'pair')}: rough",) if rank < FEW_RANKS else ()),
     )
-    return proportion_estimate(float(hits.mean()), se, count_groups(count, groups), 0, count, notes)
+    if share.se is None or share.ci_low is None or share.ci_high is None:
+        return share._replace(notes=(*share.notes, *notes))
+    return share._replace(
+        se=math.hypot(share.se, (high - low) / (2 * Z95)),
+        ci_low=max(0.0, value - math.hypot(value - share.ci_low, value - low)),
+        ci_high=min(1.0, value + math.hypot(share.ci_high - value, high - value)),
+        notes=notes,
+    )
 
 
 def expected_rate(strangers: int, false_matches: float = FALSE_MATCHES) -> float:
@@ -174,8 +188,22 @@ def _rank(pairs: int, false_matches: float) -> int:
     return max(1, round(false_matches * (pairs + 1)))
 
 
+def _rank_interval(rank: int, strangers: np.ndarray, groups: np.ndarray) -> tuple[int, int]:
+    """Returns between which ranks the true threshold lies, by the score interval of a Poisson count.
+
+    The count varies more where both images of a pair are in other pairs too.
+    """
+    beyond = (strangers >= np.sort(strangers)[-rank]).astype(np.float64)
+    independent, by_one, by_other = (mean_variance(beyond, part) for part in (None, groups[:, 0], groups[:, 1]))
+    spread = Z95**2 * max(1.0, (by_one + by_other) / independent - 1) if 0 < independent < math.inf else Z95**2
+    centre, half = rank + spread / 2, math.sqrt(spread * (rank + spread / 4))
+    return max(0, math.floor(centre - half)), min(len(strangers), math.ceil(centre + half))
+
+
 def _beyond(closeness: np.ndarray, ranked: np.ndarray, rank: int) -> np.ndarray:
-    """Returns 1 for each value beyond that of a rank, and a share for those that equal it."""
+    """Returns 1 for each value beyond that of a rank, and a share for those that equal it; beyond rank 0 is nothing."""
+    if not rank:
+        return np.zeros(len(closeness))
     threshold = ranked[rank - 1]
     beyond, equal = (ranked > threshold).sum(), (ranked == threshold).sum()
     return np.where(closeness > threshold, 1.0, (closeness == threshold) * ((rank - beyond) / equal))
