@@ -6,7 +6,7 @@ of different patients, and with the closeness of the synthetic image to another 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +14,6 @@ import numpy as np
 from pipeline.evaluate.encoders.encoder import FEATURE
 from pipeline.evaluate.features import Features
 from pipeline.evaluate.metrics.calibration import (
-    MIN_PAIRS,
     closer_auc,
     closer_share,
     expected_rate,
@@ -29,8 +28,7 @@ from pipeline.evaluate.pairing import PlannedPairs, plan_pairs
 from pipeline.evaluate.results_section import ImagePair, Measured, PairedImage, Reference
 
 SHOWN = 12  # closest pairs of each list
-CHANCE = Reference("chance", 0.5)
-SAME, DIFFERENT, ANOTHER = "same patient", "different patients", "another patient's image"
+CHANCE, SAME, DIFFERENT, ANOTHER = "chance", "same patient", "different patients", "another patient's image"
 
 Distance = Callable[[np.ndarray, np.ndarray], np.ndarray]  # of rows and rows
 
@@ -163,9 +161,8 @@ def _image_measures(images: PairedSources) -> dict[Measure, Distance]:
     return {pixels: pixel_distance, reid: lambda one, two: reid_score(one, two, weight, bias)}
 
 
-def _measured(measure: Measure, values: PairValues, pairs: PlannedPairs) -> Iterator[Measured]:
-    """Yields the metrics of one measure."""
-    notes = (*pairs.notes, *(() if len(pairs.relatives) else (_no_relatives(pairs),)))
+def _measured(measure: Measure, values: PairValues, pairs: PlannedPairs) -> list[Measured]:
+    """Returns the metrics of one measure."""
     sizes = {
         "synthetic": len(pairs.synthetic),
         "train": len(np.unique(pairs.own)),
@@ -174,50 +171,88 @@ def _measured(measure: Measure, values: PairValues, pairs: PlannedPairs) -> Iter
     }
     if pairs.knows_patients:
         sizes["patients"] = len(np.unique(pairs.groups[pairs.own]))
-
-    def measured(metric: str, found: Estimate, *references: Reference | None) -> Measured:
-        kept = tuple(reference for reference in references if reference)
-        return Measured(metric, measure.method, None, None, *found[:4], sizes, kept, (*found.notes, *notes))
-
+    notes = (*pairs.notes, *(() if len(pairs.relatives) else (_no_relatives(pairs),)))
     if not all(np.isfinite(part).all() for part in values._replace(other=values.other[pairs.other >= 0])):
         reason = f"{measure.method} gives some images features that are no finite numbers"
-        yield measured(measure.name, refused(0, 0, reason))
-        return
+        found: dict[str, Compared] = {measure.name: (refused(0, 0, reason), {})}
+    else:
+        found = _Estimates(measure, values, pairs).all()
+    return [
+        Measured(
+            metric, measure.method, None, None, *estimate[:4], sizes, _references(compared), (*estimate.notes, *notes)
+        )
+        for metric, (estimate, compared) in found.items()
+    ]
 
-    there = pairs.other >= 0
-    own, other, strangers, relatives = (measure.sign * part for part in values)
-    other = other[there]
-    groups = pairs.groups[pairs.own]
-    of_strangers, of_relatives = pairs.groups[pairs.strangers], pairs.groups[pairs.relatives[:, 0]]
 
-    def mean(part: np.ndarray, sources: np.ndarray, extreme: bool = False) -> Estimate:
-        return _signed(mean_over_sources(part, sources, pairs.groups[sources], extreme), measure.sign)
+Compared = tuple[Estimate, dict[str, "Estimate | float"]]  # a metric, and what it is compared with by name
 
-    another = pairs.own[there]
-    yield measured(
-        measure.name,
-        mean(own, pairs.own),
-        _reference(SAME, mean(relatives, pairs.relatives[:, 0])),
-        _reference(DIFFERENT, mean(strangers, pairs.strangers[:, 0])),
-        _reference(ANOTHER, mean(other, another)),
-    )
-    several = len(pairs.own) > sizes["train"]
-    closest = mean(own, pairs.own, True) if several else refused(0, 0, "one synthetic image each: it is the mean")
-    yield measured(measure.extreme, closest, _reference(ANOTHER, mean(other, another, True)) if several else None)
-    yield measured(
-        f"{measure.name}_auc",
-        closer_auc(own, groups, strangers, of_strangers[:, 0]),
-        CHANCE,
-        _reference(SAME, closer_auc(relatives, of_relatives, strangers, of_strangers[:, 0])),
-    )
-    expected = Reference("expected", expected_rate(len(strangers))) if len(strangers) >= MIN_PAIRS else None
-    yield measured(
-        f"{measure.name}_match_rate",
-        match_rate(own, groups, strangers, of_strangers),
-        expected,
-        _reference(SAME, match_rate(relatives, of_relatives, strangers, of_strangers)),
-    )
-    yield measured(f"{measure.name}_closer_share", closer_share(own[there], other, groups[there]), CHANCE)
+
+class _Estimates:
+    """The metrics of one measure, from closeness: a distance counts as its negative."""
+
+    def __init__(self, measure: Measure, values: PairValues, pairs: PlannedPairs) -> None:
+        self._measure = measure
+        there = pairs.other >= 0
+        self._own, other, self._strangers, self._relatives = (measure.sign * part for part in values)
+        self._other, self._beside_other = other[there], self._own[there]
+        self._sources, self._sources_beside_other = pairs.own, pairs.own[there]
+        self._pairs, self._groups = pairs, pairs.groups
+        self._of_strangers = pairs.groups[pairs.strangers]
+        self._of_relatives = pairs.groups[pairs.relatives[:, 0]]
+
+    def all(self) -> dict[str, Compared]:
+        name = self._measure.name
+        return {
+            name: self._mean(),
+            self._measure.extreme: self._extreme(),
+            f"{name}_auc": self._auc(),
+            f"{name}_match_rate": self._match_rate(),
+            f"{name}_closer_share": self._closer_share(),
+        }
+
+    def _mean(self) -> Compared:
+        return self._over(self._own, self._sources), {
+            SAME: self._over(self._relatives, self._pairs.relatives[:, 0]),
+            DIFFERENT: self._over(self._strangers, self._pairs.strangers[:, 0]),
+            ANOTHER: self._over(self._other, self._sources_beside_other),
+        }
+
+    def _extreme(self) -> Compared:
+        if len(np.unique(self._sources)) == len(self._sources):
+            return refused(0, 0, "one synthetic image for each training image: it is the mean"), {}
+        another = self._over(self._other, self._sources_beside_other, extreme=True)
+        return self._over(self._own, self._sources, extreme=True), {ANOTHER: another}
+
+    def _over(self, closeness: np.ndarray, sources: np.ndarray, extreme: bool = False) -> Estimate:
+        return _signed(mean_over_sources(closeness, sources, self._groups[sources], extreme), self._measure.sign)
+
+    def _auc(self) -> Compared:
+        strangers = self._strangers, self._of_strangers[:, 0]
+        found = closer_auc(self._own, self._groups[self._sources], *strangers)
+        return found, {CHANCE: 0.5, SAME: closer_auc(self._relatives, self._of_relatives, *strangers)}
+
+    def _match_rate(self) -> Compared:
+        strangers = self._strangers, self._of_strangers
+        found = match_rate(self._own, self._groups[self._sources], *strangers)
+        if found.value is None:
+            return found, {}
+        same = match_rate(self._relatives, self._of_relatives, *strangers)
+        return found, {DIFFERENT: expected_rate(len(self._strangers)), SAME: same}
+
+    def _closer_share(self) -> Compared:
+        groups = self._groups[self._sources_beside_other]
+        return closer_share(self._beside_other, self._other, groups), {CHANCE: 0.5}
+
+
+def _references(compared: dict[str, Estimate | float]) -> tuple[Reference, ...]:
+    found = []
+    for name, one in compared.items():
+        if isinstance(one, float):
+            found.append(Reference(name, one))
+        elif one.value is not None:
+            found.append(Reference(name, one.value, one.ci_low, one.ci_high))
+    return tuple(found)
 
 
 def _no_relatives(pairs: PlannedPairs) -> str:
@@ -232,10 +267,6 @@ def _signed(estimate: Estimate, sign: int) -> Estimate:
         return estimate
     low, high = (None if end is None else -end for end in (estimate.ci_high, estimate.ci_low))
     return estimate._replace(value=-estimate.value, ci_low=low, ci_high=high)
-
-
-def _reference(name: str, estimate: Estimate) -> Reference | None:
-    return None if estimate.value is None else Reference(name, estimate.value, estimate.ci_low, estimate.ci_high)
 
 
 def _closest(

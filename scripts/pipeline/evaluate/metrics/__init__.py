@@ -15,6 +15,7 @@
     auroc         AUROC for each label
     pixels        how far the two images of a pair are apart
     calibration   the closeness of pairs against that of real pairs
+    classification  AUROC, average precision and F1 of trained classifiers, and paired differences
     floor         a metric between two halves of the real set
     chexgenbench  the definitions of the CheXGenBench code
 
