@@ -265,8 +265,8 @@ def _signed(estimate: Estimate, sign: int) -> Estimate:
     """Returns the estimate of a closeness as that of the measure."""
     if sign > 0 or estimate.value is None:
         return estimate
-    low, high = (None if end is None else -end for end in (estimate.ci_high, estimate.ci_low))
-    return estimate._replace(value=-estimate.value, ci_low=low, ci_high=high)
+    low, high = (None if end is None else 0.0 - end for end in (estimate.ci_high, estimate.ci_low))
+    return estimate._replace(value=0.0 - estimate.value, ci_low=low, ci_high=high)
 
 
 def _closest(

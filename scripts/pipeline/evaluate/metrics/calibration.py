@@ -226,9 +226,12 @@ def closer_auc(
     Returns:
         The AUC; standard error and interval as of `label_auroc`, by patients.
     """
+    if not len(closeness) or not len(strangers):
+        return refused(0, len(closeness), "needs pairs of both kinds")
     targets = np.repeat([1.0, 0.0], [len(closeness), len(strangers)])
     values, units = np.concatenate([closeness, strangers]), np.concatenate([groups, stranger_groups])
-    return label_auroc(values[:, None], targets[:, None], ["auc"], units)["auc"]
+    found = label_auroc(values[:, None], targets[:, None], ["auc"], units)["auc"]
+    return found._replace(notes=found.notes[1:])  # without the numbers of positives and negatives
 
 
 def closer_share(closeness: np.ndarray, others: np.ndarray, groups: np.ndarray) -> Estimate:
