@@ -8,19 +8,21 @@ import difflib
 import hashlib
 import io
 import json
+import math
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from pipeline.checkpoint import Checkpoint
 from pipeline.errors import StepError, describe_error
+from pipeline.evaluate.classifier import Scores
 from pipeline.evaluate.decoded import ABOUT, DecodedImages, image_identity
 from pipeline.evaluate.features import fingerprint_of
 from pipeline.evaluate.settings import Example, Split
-from pipeline.evaluate.training import MAX_NORM, WARM_UP, WEIGHT_DECAY, Labelled, Recipe, Trainer, Validation
+from pipeline.evaluate.training import MAX_NORM, WARM_UP, WEIGHT_DECAY, Labelled, Recipe, Trainer
 from pipeline.files import TEMPORARY, atomic_write, remove
 from pipeline.imports import check_installed, import_optional
 from pipeline.lock import FolderLock
@@ -34,20 +36,6 @@ WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # names of files in a fold
 PACKAGES = ("torch", "torchvision", "timm", "accelerate")
 IMAGES = "images"  # folder of decoded images
 PATIENCE = datetime.timedelta(days=1)  # of processes that wait while the first one decodes images
-
-
-class TrainedRun(NamedTuple):
-    """What is kept of a training that has finished.
-
-    Attributes:
-        validation: Outputs for the validation images, float32 of shape (images, labels).
-        test: Outputs for the test images.
-        about: Validations, device and processes.
-    """
-
-    validation: np.ndarray
-    test: np.ndarray
-    about: dict[str, Any]
 
 
 class Backbone:
@@ -127,41 +115,44 @@ class Backbone:
             "std": [*self._std],
             "horizontal_flips": self._flips,
             "precision": self._precision,
-            "device": device_name(self._accelerator.device.type),
-            "processes": self._accelerator.num_processes,
+            **self._where(),
         }
 
-    def run(self, split: Split, real_images: int) -> TrainedRun:
+    def scores(self, split: Split) -> Scores:
         """Trains on a split, or returns what an earlier run with the same options found.
 
         Args:
             split: The images.
-            real_images: Number of images of setting `real`, which decides the number of steps.
+
+        Returns:
+            Outputs of the network; NaN for labels of which the training images are all positive or all negative.
 
         Raises:
             SourceError: An image is damaged.
             StepError: The network cannot be trained, or a file cannot be used.
             OSError: A file cannot be read or written.
         """
-        per_epoch = -(-real_images // self._batch_size)
+        per_epoch = math.ceil(split.real_images / self._batch_size)
         recipe = Recipe(
             self._epochs * per_epoch, self._batch_size, self._learning_rate, per_epoch, self._flips, split.seed
         )
-        about = self._decisive(split, recipe)
-        path = self._folder / f"{split.setting}-{split.seed}-{fingerprint_of(about)[:16]}"
-        scores, checkpoint = path.with_suffix(".npz"), path.with_suffix(".pt")
-        if scores.exists():
-            return _read_run(scores)
+        decided_by = self._decisive(split, recipe)
+        path = self._folder / f"{split.setting}-{split.seed}-{fingerprint_of(decided_by)[:16]}"
+        finished, checkpoint = path.with_suffix(".npz"), path.with_suffix(".pt")
+        if finished.exists():
+            return _read_scores(finished)
         with self._lock(), _deterministic(self._torch):
             self._decode(split)
-            found = self._train(split, recipe, checkpoint)
+            found, history = self._train(split, recipe, checkpoint)
             if self.is_main:
-                _write_run(scores, found, about)
+                _write_scores(finished, found, {"decided_by": decided_by, **self._where(), "validations": history})
                 remove([checkpoint])
         return found
 
-    def _train(self, split: Split, recipe: Recipe, checkpoint: Path) -> TrainedRun:
+    def _train(self, split: Split, recipe: Recipe, checkpoint: Path) -> tuple[Scores, list[dict[str, float]]]:
         data = [self._labelled(part) for part in (split.train, split.validation, split.test)]
+        unknown = ~_have_both(data[0].targets)  # labels that cannot be learnt
+        data[1].targets[:, unknown] = np.nan
         _check_validation(split, data[1].targets)
         title = f"{split.setting}, seed {split.seed}"
         network = self._network(split.seed)
@@ -169,7 +160,7 @@ class Backbone:
             with memory_errors():
                 trainer = Trainer(self._accelerator, network, self._mean, self._std, recipe)
                 history = trainer.train(data[0], data[1], checkpoint, title)
-                found = [trainer.score(part) for part in data[1:]]
+                found = Scores(*(trainer.score(part) for part in data[1:]))
         except OutOfMemoryError as error:
             share = self._batch_size // self._accelerator.num_processes
             raise StepError(
@@ -182,11 +173,12 @@ class Backbone:
         best = max(history, key=lambda one: one.auroc)
         if self.is_main:
             write_line(f"{title}: validation AUROC {best.auroc:.4f} at step {best.step:,} of {recipe.steps:,}")
-        return TrainedRun(found[0], found[1], self._about(history))
+        for scores in found:
+            scores[:, unknown] = np.nan
+        return found, [one._asdict() for one in history]
 
-    def _about(self, history: list[Validation]) -> dict[str, Any]:
+    def _where(self) -> dict[str, Any]:
         return {
-            "validations": [one._asdict() for one in history],
             "device": device_name(self._accelerator.device.type),
             "processes": self._accelerator.num_processes,
         }
@@ -204,7 +196,7 @@ class Backbone:
 
     def _decisive(self, split: Split, recipe: Recipe) -> dict[str, Any]:
         """Returns all that decides the scores of a run, apart from rounding on other hardware."""
-        described = {key: value for key, value in self.describe().items() if key not in ("device", "processes")}
+        described = {key: value for key, value in self.describe().items() if key not in self._where()}
         return {
             **described,
             "versions": versions_of(*PACKAGES),
@@ -242,14 +234,20 @@ class Backbone:
     def _network(self, seed: int, pretrained: bool = True) -> Any:
         """Returns the network with its first weights; those of the last layer are drawn."""
         self._torch.manual_seed(seed)
-        overlay = {"file": str(self._file)} if self._file and pretrained else None
         size = {"img_size": self._size} if self._config.fixed_input_size else {}
         try:
-            return self._timm.create_model(
+            overlay = {"state_dict": self._read_weights()} if self._file and pretrained else {}
+            network = self._timm.create_model(
                 self.name, pretrained=bool(overlay), pretrained_cfg_overlay=overlay, num_classes=len(LABELS), **size
             )
+            network.pretrained_cfg.pop("state_dict", None)  # which takes memory
+            return network
         except Exception as error:  # each network has errors of its own
             raise StepError(f"--backbone {self.name} cannot be loaded: {describe_error(error)}") from error
+
+    def _read_weights(self) -> dict[str, Any]:
+        read = import_optional("timm.models").load_state_dict
+        return dict(read(str(self._file), weights_only=True))  # what a file could execute is refused
 
     def _check_weights(self, network: Any) -> None:
         """Checks that the weights are of this network: `timm` skips those with other names in silence."""
@@ -317,11 +315,16 @@ def _weights_file(checkpoint: Checkpoint, hub_filename: str | None) -> Path:
 
 
 def _check_validation(split: Split, targets: np.ndarray) -> None:
-    if not any((column == 1).any() and (column == 0).any() for column in targets.T):
+    if not _have_both(targets).any():
         raise StepError(
             f"setting {split.setting}, seed {split.seed}: no label has a positive and a negative validation image, so "
             "the best weights cannot be chosen; use more real training images"
         )
+
+
+def _have_both(targets: np.ndarray) -> np.ndarray:
+    """Returns of each label whether it has positive and negative images."""
+    return np.asarray((targets == 1).any(axis=0) & (targets == 0).any(axis=0))
 
 
 def _hash(examples: Sequence[Example]) -> str:
@@ -333,17 +336,16 @@ def _hash(examples: Sequence[Example]) -> str:
     return content.hexdigest()
 
 
-def _write_run(path: Path, found: TrainedRun, decisive: dict[str, Any]) -> None:
+def _write_scores(path: Path, found: Scores, about: dict[str, Any]) -> None:
     content = io.BytesIO()
-    about = json.dumps({"decided_by": decisive, **found.about})
-    np.savez(content, validation=found.validation, test=found.test, about=np.array(about))
+    np.savez(content, validation=found.validation, test=found.test, about=np.array(json.dumps(about)))
     atomic_write(path, content.getvalue())
 
 
-def _read_run(path: Path) -> TrainedRun:
+def _read_scores(path: Path) -> Scores:
     try:
         with np.load(path, allow_pickle=False) as file:
-            return TrainedRun(file["validation"], file["test"], json.loads(str(file["about"])))
+            return Scores(file["validation"], file["test"])
     except (ValueError, KeyError, OSError, EOFError) as error:
         raise StepError(f"{path}: {describe_error(error)}; remove it, it will be made again") from error
 

@@ -85,6 +85,7 @@ def test_splits_of_any_sources(
         assert max(Counter(names(split.train)).values()) == 1
         counts = Counter(one.side for one in split.train)
         size = len(real) - len(split.validation)
+        assert split.real_images == size
         if setting == "real":
             assert counts == {"real": size} and not split.notes
         elif setting == "synthetic":

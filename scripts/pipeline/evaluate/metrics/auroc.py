@@ -90,7 +90,7 @@ def _auroc(scores: np.ndarray, targets: np.ndarray, groups: np.ndarray | None, r
         share = np.where(positive, len(scores) / positives, len(scores) / negatives)
         se = math.sqrt(mean_variance(share * (placements - value), groups))
         notes = (*notes, "standard error: DeLong, by groups")
-    return proportion_estimate(value, se, effective_rows(value, *units), *sides, notes)
+    return proportion_estimate(value, se, _effective_rows(value, *units), *sides, notes)
 
 
 def auroc_placements(scores: np.ndarray, positive: np.ndarray) -> np.ndarray:
@@ -112,7 +112,7 @@ def auroc_placements(scores: np.ndarray, positive: np.ndarray) -> np.ndarray:
     return placements
 
 
-def effective_rows(value: float, positives: int, negatives: int) -> float:
+def _effective_rows(value: float, positives: int, negatives: int) -> float:
     """Returns of how many rows a share would be as uncertain as an AUROC, by the variance of Hanley and McNeil (1982).
 
     DeLong's error is 0 where the classes are separated, be there two positive rows or a thousand. So the variance is

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pipeline.errors import StepError, counted
-from pipeline.evaluate.metrics.auroc import auroc_placements, effective_rows
+from pipeline.evaluate.metrics.auroc import auroc_placements
 from pipeline.evaluate.metrics.estimate import (
     Z95,
     Estimate,
@@ -278,43 +278,54 @@ class _Test:
         return Score(metric, setting, name, estimate, chance, positives, patients)
 
     def _estimate(self, metric: str, found: Influenced, rows: int, common: list[int], label: int | None) -> Estimate:
-        value, se, factor = self._error(found)
-        is_difference = metric.endswith(DIFFERENCE)
+        value = float(found.values.mean())
         if label is None:
+            units = len(np.unique(self.units)), math.inf
             notes = _mean_notes(common, self.names)
         else:
             few = int(self._positive(label).sum()) < FEW_POSITIVES
             notes = (f"fewer than {FEW_POSITIVES} positive test images: value and interval are rough",) * few
-            positive = self.known[:, label] & self.positive[:, label]
-            negative = self.known[:, label] & ~self.positive[:, label]
-            units = [len(np.unique(self.units[part])) for part in (positive, negative)]
-            if min(units) < 2:
-                side = "positive" if units[0] < 2 else "negative"
-                return Estimate(value, None, None, None, rows, 0, (*notes, f"one {side} patient: no interval"))
-        notes = (*notes, self._method())
-        if is_difference or label is None:
-            found_ = normal_estimate(value, se * factor, rows, 0, notes, (-1.0 if is_difference else 0.0, 1.0))
+            classes = (self.known[:, label] & (self.positive[:, label] == wanted) for wanted in (True, False))
+            units = tuple(len(np.unique(self.units[part])) for part in classes)  # type: ignore[assignment]
+        if min(units) < 2:
+            side = "" if label is None else "positive " if units[0] < 2 else "negative "
+            return Estimate(value, None, None, None, rows, 0, (*notes, f"one {side}patient: no interval"))
+        se, factor = self._error(found, min(units) - 1)
+        sizes, notes = (rows, 0), (*notes, self._method())
+        if metric.endswith(DIFFERENCE):
+            estimate = normal_estimate(value, se * factor, *sizes, notes, (-1.0, 1.0))
+        elif 0 < value < 1 and se > 0:
+            estimate = _logit_estimate(value, se * factor, *sizes, notes)
         else:
-            effective = effective_rows(value, *units) if metric == "auroc" else units[0]
-            found_ = proportion_estimate(value, se * factor, effective, rows, 0, notes)
-        return found_ if found_.se is None else found_._replace(se=se)
+            estimate = proportion_estimate(value, se * factor, min(units), *sizes, notes)
+        return estimate._replace(se=se)
 
-    def _error(self, found: Influenced) -> tuple[float, float, float]:
-        """Returns the mean over runs, its standard error, and the quantile of Student's t for it, as a part of 1.96."""
+    def _error(self, found: Influenced, df: float) -> tuple[float, float]:
+        """Returns the standard error of the mean over runs, and the quantile of Student's t for it, divided by 1.96.
+
+        Args:
+            found: The values and influences of the runs.
+            df: Degrees of freedom of the part of the test patients.
+        """
         of_patients = mean_variance(found.influences.mean(axis=0) * len(self.units), self.units)
         of_seeds = float(found.values.var(ddof=1) / self.runs) if self.runs > 1 else 0.0
         variance = of_patients + of_seeds
         inverse_df = 0.0
-        if self.runs > 1 and variance > 0:  # Welch and Satterthwaite
-            patients = len(np.unique(self.units))
-            inverse_df = (of_patients**2 / (patients - 1) + of_seeds**2 / (self.runs - 1)) / variance**2
-        factor = float(np.interp(inverse_df, INVERSE_DF, T_QUANTILES)) / Z95
-        return float(found.values.mean()), math.sqrt(variance), factor
+        if variance > 0:  # Welch and Satterthwaite
+            inverse_df = (of_patients**2 / df + of_seeds**2 / max(1, self.runs - 1)) / variance**2
+        return math.sqrt(variance), float(np.interp(inverse_df, INVERSE_DF, T_QUANTILES)) / Z95
 
     def _method(self) -> str:
         units = "images, patients are unknown" if self.groups is None else "patients"
         seeds = f"{self.runs} seeds" if self.runs > 1 else "not seeds, as there is one"
         return f"interval: test {units}, and {seeds}; not other training patients"
+
+
+def _logit_estimate(value: float, se: float, n_real: int, n_synthetic: int, notes: tuple[str, ...]) -> Estimate:
+    """Returns an estimate with the interval value ± 1.96 se on the scale of the logit, which lies inside 0 to 1."""
+    centre, half = math.log(value / (1 - value)), Z95 * se / (value * (1 - value))
+    low, high = (1 / (1 + math.exp(-min(max(centre + sign * half, -700), 700))) for sign in (-1, 1))
+    return Estimate(value, se, low, high, n_real, n_synthetic, notes)
 
 
 _INFLUENCES = {"auroc": auroc_influence, "average_precision": average_precision_influence}
