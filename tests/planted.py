@@ -9,7 +9,7 @@ import PIL.Image
 from conftest import to_csv, to_files, to_zip
 from synthchex_75k import LABELS
 
-PIXELS = 40
+PIXELS = 48
 SHOWN = ("Cardiomegaly", "Edema", "Pneumothorax")  # each as a square at a place of its own
 PATIENTS = "patientID"
 PER_PATIENT = 2

@@ -27,7 +27,7 @@ from pipeline.files import TEMPORARY, atomic_write, remove
 from pipeline.imports import check_installed, import_optional
 from pipeline.lock import FolderLock
 from pipeline.machine import OutOfMemoryError, device_name, memory_errors, versions_of
-from pipeline.progress import write_line
+from pipeline.progress import silence, write_line
 from synthchex_75k import LABELS, printable
 
 RANDOM = "random"  # of --weights
@@ -75,6 +75,8 @@ class Backbone:
         horizontal_flips: bool = False,
         precision: str = "auto",
     ) -> None:
+        if not learning_rate > 0:
+            raise StepError(f"--learning-rate {learning_rate:g} is not positive")
         check_installed("torch", "timm", "accelerate")
         self._timm, self._torch = import_optional("timm"), import_optional("torch")
         self.name, self._folder = name, folder
@@ -86,6 +88,7 @@ class Backbone:
         self._size = image_size or self._config.input_size[-1]
         network = self._network(0)
         self._check_weights(network)
+        self._check_size(network)
         data = import_optional("timm.data").resolve_model_data_config(network)
         self._mean, self._std, self._interpolation = data["mean"], data["std"], data["interpolation"]
         self._images = DecodedImages(folder / IMAGES, self._size, self._interpolation)
@@ -265,6 +268,18 @@ class Backbone:
                 f"--weights {self._file}: no weights of {self.name} for {missing[0]} and {len(missing) - 1} others"
             )
 
+    def _check_size(self, network: Any) -> None:
+        """Checks that the network takes images of the size, and has a number for each label."""
+        image = self._torch.zeros(1, self._config.input_size[0], self._size, self._size)
+        try:
+            with self._torch.inference_mode():
+                shape = tuple(network.eval()(image).shape)
+        except Exception as error:  # each network has errors of its own
+            about = f"--image-size {self._size}: {describe_error(error)}"
+            raise StepError(f"--backbone {self.name} takes no such image: {about}") from error
+        if shape != (1, len(LABELS)):
+            raise StepError(f"--backbone {self.name} is no classifier: its outputs have the shape {shape}")
+
     def _start(self) -> Any:
         """Returns the `Accelerator`, in one of several processes if the program was started so."""
         accelerate = import_optional("accelerate")
@@ -278,6 +293,8 @@ class Backbone:
                 f"--batch-size {self._batch_size} cannot be shared among {found.num_processes} processes; choose a "
                 "multiple of it"
             )
+        if not found.is_main_process:
+            silence()
         return found
 
     @contextlib.contextmanager
