@@ -144,7 +144,7 @@ def test_a_transformer_takes_another_image_size(chosen: list[Split], tmp_path: P
     backbone = Backbone("test_vit", tmp_path, **OPTIONS | {"image_size": 64})
     scores = backbone.scores(chosen[0])
     assert backbone.describe()["image_size"] == 64
-    assert macro_auroc(scores.test, targets_of(chosen[0].test)) > 0.8
+    assert macro_auroc(scores.test, targets_of(chosen[0].test)) > 0.7
 
 
 @pytest.mark.parametrize("kind", ["file", "folder"])
