@@ -26,7 +26,7 @@ def write_planted(folder: Path, name: str, count: int, strength: float = 120, se
         count: Number of images.
         strength: How much brighter a shown label makes its square.
         seed: Of everything that is drawn.
-        wrong: Share of the images whose labels are drawn anew after the image was.
+        wrong: Share of the images whose labels are drawn again after the image was.
     """
     random = np.random.default_rng(seed)
     images, table = {}, []

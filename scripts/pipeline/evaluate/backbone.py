@@ -39,7 +39,7 @@ PATIENCE = datetime.timedelta(days=1)  # of processes that wait while the first 
 
 
 class Backbone:
-    """A network of `timm`, fine-tuned anew for each setting and seed.
+    """A network of `timm`, fine-tuned once for each setting and seed.
 
     Under `torchrun` or `accelerate launch`, each process has one of these and calls the same methods; the first process
     alone writes.
@@ -77,7 +77,7 @@ class Backbone:
     ) -> None:
         if not learning_rate > 0:
             raise StepError(f"--learning-rate {learning_rate:g} is not positive")
-        check_installed("torch", "timm", "accelerate")
+        check_installed("timm", "torch", "accelerate")
         self._timm, self._torch = import_optional("timm"), import_optional("torch")
         self.name, self._folder = name, folder
         self._epochs, self._batch_size, self._learning_rate = epochs, batch_size, learning_rate

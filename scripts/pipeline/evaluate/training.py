@@ -280,7 +280,7 @@ class Trainer:
 def batch_of(step: int, count: int, recipe: Recipe) -> tuple[np.ndarray, np.ndarray]:
     """Returns the batch of a step.
 
-    The images are shuffled anew in each epoch. Batches are cut from the epochs one behind the other, so that all have
+    The images are shuffled again in each epoch. Batches are cut from the epochs one behind the other, so that all have
     the same size, also where there are fewer images than a batch has.
 
     Args:
