@@ -15,6 +15,9 @@ utility_table          its section as tables for a terminal
 probe                  logistic regressions on features
 classifier             what is asked of a classifier that learns from a split
 settings               splits of the utility experiments: patients on one side, twins too
+backbone               classifiers fine-tuned on the images of a setting: networks of timm
+training               fine-tunes a network with accelerate; resumes
+decoded                images decoded once, at the size that a network takes
 frd                    radiomics features: FRD
 paired                 each synthetic image against its training image
 pairing                which training image that is, and the real pairs to compare with
