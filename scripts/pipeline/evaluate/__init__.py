@@ -12,7 +12,10 @@ protocol_sound         the metrics of one encoder, with intervals and floors
 protocol_chexgenbench  the metrics of one encoder as the CheXGenBench code defines them
 settings               splits of the utility experiments: patients on one side, twins too
 frd                    radiomics features: FRD
-results                results.json: the schema, reading and writing it
+results                RESULTS_JSON: a section for each command; reading and writing it
+results_fidelity       its section of `fidelity`
+results_section        its other sections
+results_parts          what the sections share
 results_table          results as tables for a terminal
 report                 results as one page
 meanings               what each metric tells
