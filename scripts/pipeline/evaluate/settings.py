@@ -61,6 +61,7 @@ class Split(NamedTuple):
         validation: Real images to choose a model and thresholds with, by file name.
         test: Real images to score, by file name.
         notes: What was left out, and which sizes could not be reached.
+        real_images: Number of training images of setting `real` with this seed; all settings take as many steps.
     """
 
     setting: str
@@ -69,6 +70,7 @@ class Split(NamedTuple):
     validation: list[Example]
     test: list[Example]
     notes: tuple[str, ...] = ()
+    real_images: int = 0
 
 
 def plan_examples(
@@ -175,7 +177,7 @@ class _Data:
         validation = [one for one in self.train if patient_of(one) in held_out]
         real = [one for one in self.train if patient_of(one) not in held_out]
         if setting == "real":
-            return Split(setting, seed, real, validation, self.test)
+            return Split(setting, seed, real, validation, self.test, (), len(real))
         wanted, banned = len(real), held_out | self.of_test
         kept: list[Example] = []
         preferred: set[tuple[str, str]] = set()
@@ -196,7 +198,7 @@ class _Data:
                 f"setting {setting}, seed {seed}: all {counted(len(self.synthetic), 'synthetic image')} are twins of "
                 "images that must not be trained on"
             )
-        return Split(setting, seed, [*kept, *chosen], validation, self.test, notes)
+        return Split(setting, seed, [*kept, *chosen], validation, self.test, notes, len(real))
 
     def _choose(
         self, wanted: int, banned: set[tuple[str, str]], preferred: set[tuple[str, str]], purpose: str

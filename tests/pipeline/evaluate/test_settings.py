@@ -85,6 +85,7 @@ def test_splits_of_any_sources(
         assert max(Counter(names(split.train)).values()) == 1
         counts = Counter(one.side for one in split.train)
         size = len(real) - len(split.validation)
+        assert split.real_images == size
         if setting == "real":
             assert counts == {"real": size} and not split.notes
         elif setting == "synthetic":
@@ -96,7 +97,8 @@ def test_splits_of_any_sources(
             assert names(split.train) == names(reference.train) + names(by_setting["synthetic", number].train)
         wanted = {"real": size, "synthetic": size, "mixed": size, "augmented": 2 * size}[setting]
         assert (len(split.train) < wanted) == any("in place of" in note for note in split.notes)
-    shuffled = splits(*(shuffle.sample(side, len(side)) for side in data), seeds=2, seed=seed)
+    mixed_up = [shuffle.sample(side, len(side)) for side in data]
+    shuffled = splits(mixed_up[0], mixed_up[1], mixed_up[2], seeds=2, seed=seed)
     for one, two in zip(found, shuffled, strict=True):
         assert names(one.train) == names(two.train) and names(one.validation) == names(two.validation)
         assert one.notes == two.notes
@@ -152,7 +154,7 @@ def test_twins_of_another_image_of_a_held_out_patient_are_left_out() -> None:
 def test_a_patient_that_a_synthetic_image_names_counts() -> None:
     real, test = people(10, "p"), people(5, "q")
     made = [example(f"made-{i}.png", "synthetic", f"{side}{i}") for side, n in (("p", 10), ("q", 5)) for i in range(n)]
-    made = [one._replace(row=one.row._replace(filename=f"{one.patient}.png")) for one in made]  # type: ignore[arg-type]
+    made = [one._replace(row=one.row._replace(filename=f"{one.patient}.png")) for one in made]
     for split in splits(real, made, test, ["synthetic"]):
         assert len(split.train) == 9 and not {one.patient for one in split.train} & {
             one.patient for one in [*split.validation, *test]

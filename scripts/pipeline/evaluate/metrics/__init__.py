@@ -13,6 +13,7 @@
     inception     the Inception Score, from logits
     alignment     image-text alignment and retrieval
     auroc         AUROC for each label
+    classification  AUROC, average precision and F1 of trained classifiers, and paired differences
     floor         a metric between two halves of the real set
     chexgenbench  the definitions of the CheXGenBench code
 
