@@ -54,14 +54,15 @@ class ReportModel:
         torch, transformers = import_optional("torch"), import_optional("transformers")
         transformers.utils.logging.disable_progress_bar()
         transformers.utils.logging.set_verbosity_error()
-        self._torch, self._transformers = torch, transformers
+        self._torch: Any = torch
+        self._transformers: Any = transformers
         self._instruction, self._max_tokens, self._name = instruction, max_tokens, checkpoint.name
         on_gpu = torch.cuda.is_available()
         self.dtype = "bfloat16" if on_gpu and torch.cuda.is_bf16_supported() else "float32"
         self.device = torch.device("cuda", torch.cuda.current_device()) if on_gpu else torch.device("cpu")
         options = {} if checkpoint.is_local else {"revision": checkpoint.revision}
         try:
-            self._processor = transformers.AutoProcessor.from_pretrained(checkpoint.name, **options)
+            self._processor: Any = transformers.AutoProcessor.from_pretrained(checkpoint.name, **options)
             self.model = transformers.AutoModelForImageTextToText.from_pretrained(
                 checkpoint.name, dtype=getattr(torch, self.dtype), **options
             )
@@ -69,10 +70,13 @@ class ReportModel:
             raise StepError(f"--model {checkpoint.name} cannot be loaded: {describe_error(error)}") from error
         config = self.model.config
         if config.is_encoder_decoder or getattr(config.get_text_config(), "is_encoder_decoder", False):
-            raise StepError(f"--model {checkpoint.name}: a decoder of its own writes the text; name a decoder-only model")
-        self._tokenizer = getattr(self._processor, "tokenizer", None)
-        if self._tokenizer is None or self._tokenizer.eos_token_id is None:
+            raise StepError(
+                f"--model {checkpoint.name}: a decoder of its own writes the text; name a decoder-only model"
+            )
+        tokenizer: Any = getattr(self._processor, "tokenizer", None)
+        if tokenizer is None or tokenizer.eos_token_id is None:
             raise StepError(f"--model {checkpoint.name} has no tokenizer with an end of text")
+        self._tokenizer = tokenizer
         self._tokenizer.padding_side = "left"  # where batches are generated from
         if self._tokenizer.pad_token_id is None:
             self._tokenizer.pad_token = self._tokenizer.eos_token
@@ -227,5 +231,7 @@ class ReportModel:
             if isinstance(module, self._torch.nn.Linear) and module is not head and name.startswith(f"{prefix}.")
         ]
         if not prefix or not inside:
-            raise StepError(f"--model {self._name}: its language model was not found; pass --target-modules {ALL_LINEAR}")
+            raise StepError(
+                f"--model {self._name}: its language model was not found; pass --target-modules {ALL_LINEAR}"
+            )
         return inside

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
+import json
 import math
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import PIL.Image
 
-from pipeline.errors import StepError, describe_error
+from pipeline.errors import StepError
 from pipeline.evaluate.report_model import Lora, ReportModel
-from pipeline.files import fsync, fsync_folder
+from pipeline.files import atomic_write, fsync, fsync_folder
 from pipeline.imports import import_optional
 from pipeline.jobs import available_cpus
 from pipeline.machine import OutOfMemoryError, memory_errors
@@ -22,6 +22,7 @@ from pipeline.progress import progress_bar
 from pipeline.rows import AnyRow, decode, read, to_rgb
 
 CHECKPOINTS, ADAPTER = "checkpoints", "adapter"  # folders of a run
+TRAINING_JSON = "training.json"  # written last
 COMPLETE = "complete"  # file that is written last into a checkpoint
 SAVES = 20  # checkpoints of a run; two are kept
 WARM_UP = 0.03  # share of the steps, as LLaVA-Rad has it
@@ -49,10 +50,8 @@ class ReportRecipe(NamedTuple):
     seed: int
 
 
-def train_reports(
-    model: ReportModel, rows: Sequence[AnyRow], recipe: ReportRecipe, folder: Path, title: str
-) -> list[tuple[int, float]]:
-    """Trains adapters, and saves them in `folder / ADAPTER`. All processes call it.
+def train_reports(model: ReportModel, rows: Sequence[AnyRow], recipe: ReportRecipe, folder: Path, title: str) -> None:
+    """Trains adapters, and saves them in `folder / ADAPTER`, then the losses. All processes call it.
 
     Checkpoints are in `folder / CHECKPOINTS` meanwhile; a run that was killed continues from the last complete one, and
     ends as it would have without that.
@@ -63,9 +62,6 @@ def train_reports(
         recipe: How to train.
         folder: Of the run.
         title: For the progress bar.
-
-    Returns:
-        The mean loss of each step, by its number.
 
     Raises:
         StepError: A package is missing, memory does not suffice, or the loss is not finite.
@@ -78,12 +74,15 @@ def train_reports(
     if state.is_main_process:
         _remove_incomplete(checkpoints)
     state.wait_for_everyone()
+    arguments = transformers.TrainingArguments(**_arguments(recipe, model, checkpoints, state.num_processes))
+    if state.num_processes == 1:
+        arguments._n_gpu = min(arguments.n_gpu, 1)  # else all GPUs at hand would share one process, in larger batches
     with progress_bar(title, recipe.steps, "step", disable=not state.is_main_process) as bar:
         trainer = transformers.Trainer(
             model=model.model,
-            args=transformers.TrainingArguments(**_arguments(recipe, model, checkpoints, state.num_processes)),
+            args=arguments,
             train_dataset=_Images(rows),
-            data_collator=lambda pairs: model.training_batch([image for image, _ in pairs], [text for _, text in pairs]),
+            data_collator=lambda pairs: model.training_batch(*zip(*pairs)),
             callbacks=[_make_callback(transformers, state, checkpoints, bar)],
         )
         trainer.remove_callback(transformers.PrinterCallback)
@@ -92,12 +91,24 @@ def train_reports(
             with memory_errors():
                 trainer.train(resume_from_checkpoint=str(last) if last else None)
         except OutOfMemoryError as error:
-            raise StepError(f"out of memory: pass a smaller --device-batch-size, or --gradient-checkpointing: {error}") from None
+            advice = "pass a smaller --device-batch-size, or --gradient-checkpointing"
+            raise StepError(f"out of memory: {advice}: {error}") from None
     if state.is_main_process:
+        losses = [(entry["step"], entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]
         _save_adapter(model, folder)
+        atomic_write(folder / TRAINING_JSON, (json.dumps({"losses": losses}) + "\n").encode())
         shutil.rmtree(checkpoints)
     state.wait_for_everyone()
-    return [(entry["step"], entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]
+
+
+def is_trained(folder: Path) -> bool:
+    """Whether `train_reports` has finished in a folder."""
+    return (folder / TRAINING_JSON).exists()
+
+
+def losses_of(folder: Path) -> list[tuple[int, float]]:
+    """Returns the mean loss of each step of a finished training, with its number."""
+    return [(step, loss) for step, loss in json.loads((folder / TRAINING_JSON).read_bytes())["losses"]]
 
 
 def process_state() -> Any:
@@ -180,7 +191,7 @@ def _make_callback(transformers: Any, state: Any, checkpoints: Path, bar: Any) -
         """Shows progress, ends on a loss that is not finite, and marks complete checkpoints."""
 
         def on_train_begin(self, args: Any, trainer_state: Any, control: Any, **_: Any) -> None:
-            bar.update(trainer_state.global_step - bar.n)
+            bar.initial = bar.n = trainer_state.global_step  # of a run that continues
 
         def on_step_end(self, args: Any, trainer_state: Any, control: Any, **_: Any) -> None:
             bar.update(trainer_state.global_step - bar.n)
@@ -189,7 +200,9 @@ def _make_callback(transformers: Any, state: Any, checkpoints: Path, bar: Any) -
             if (loss := (logs or {}).get("loss")) is None:
                 return
             if not math.isfinite(loss):
-                raise StepError(f"the loss is {loss} at step {trainer_state.global_step:,}: pass a smaller --learning-rate")
+                raise StepError(
+                    f"the loss is {loss} at step {trainer_state.global_step:,}: pass a smaller --learning-rate"
+                )
             bar.set_postfix_str(f"loss {loss:.4f}", refresh=False)
 
         def on_save(self, args: Any, trainer_state: Any, control: Any, **_: Any) -> None:
@@ -226,8 +239,9 @@ def _remove_incomplete(checkpoints: Path) -> None:
 def _save_adapter(model: ReportModel, folder: Path) -> None:
     """Saves the adapters; the folder has its name only when they are on the disk."""
     temporary = folder / f".{ADAPTER}.tmp"
-    with contextlib.suppress(FileNotFoundError):
-        shutil.rmtree(temporary)
+    for path in (temporary, folder / ADAPTER):  # of a run that was killed at this point
+        if path.exists():
+            shutil.rmtree(path)
     model.model.save_pretrained(str(temporary))
     for path in temporary.iterdir():
         fsync(path)
