@@ -18,7 +18,7 @@ IGNORED = -100  # label of a token that has no part in the loss
 LANGUAGE_MODEL, ALL_LINEAR = "language-model", "all-linear"
 
 
-class Lora(NamedTuple):
+class LoraOptions(NamedTuple):
     """Low-rank adapters (Hu et al. 2021, arXiv 2106.09685).
 
     Attributes:
@@ -84,7 +84,7 @@ class ReportModel:
         self._ends = self._ends_of_text()
         self.model.to(self.device)
 
-    def add_adapters(self, lora: Lora, seed: int) -> None:
+    def add_adapters(self, lora: LoraOptions, seed: int) -> None:
         """Adds adapters to train; their first weights depend on the seed.
 
         Raises:

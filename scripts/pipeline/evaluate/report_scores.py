@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pipeline.errors import StepError, counted, describe_error
+from pipeline.errors import MissingPackageError, StepError, counted, describe_error
 from pipeline.evaluate.metrics.estimate import size_notes
 from pipeline.evaluate.metrics.resampling import RESAMPLES, percentile_interval, sums_and_resamples
 from pipeline.evaluate.metrics.text_scores import (
@@ -99,11 +99,11 @@ def check_scorers() -> None:
     """Checks that a package that scores texts is installed, and tells which ones are not.
 
     Raises:
-        StepError: None is.
+        MissingPackageError: None is.
     """
     missing = [package for package in PACKAGES if not importlib.util.find_spec(package)]
     if len(missing) == len(PACKAGES):
-        raise StepError("no package that scores texts is installed: pip install sacrebleu rouge-score")
+        raise MissingPackageError("no package that scores texts is installed: pip install sacrebleu rouge-score")
     for package in missing:
         write_line(_missing(package))
 

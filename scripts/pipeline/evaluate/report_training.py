@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any, NamedTuple
 import PIL.Image
 
 from pipeline.errors import StepError
-from pipeline.evaluate.report_model import Lora, ReportModel
+from pipeline.evaluate.report_model import LoraOptions, ReportModel
 from pipeline.files import atomic_write, fsync, fsync_folder
 from pipeline.imports import import_optional
 from pipeline.jobs import available_cpus
@@ -45,7 +46,7 @@ class ReportRecipe(NamedTuple):
     batch_size: int
     device_batch_size: int
     learning_rate: float
-    lora: Lora
+    lora: LoraOptions
     gradient_checkpointing: bool
     seed: int
 
@@ -68,24 +69,14 @@ def train_reports(model: ReportModel, rows: Sequence[AnyRow], recipe: ReportReci
         SourceError: An image is damaged, or its source has changed.
         OSError: A file cannot be read or written.
     """
-    transformers, state = import_optional("transformers"), process_state()
-    model.add_adapters(recipe.lora, recipe.seed)
-    checkpoints = folder / CHECKPOINTS
+    state, checkpoints = process_state(), folder / CHECKPOINTS
     if state.is_main_process:
         _remove_incomplete(checkpoints)
     state.wait_for_everyone()
-    arguments = transformers.TrainingArguments(**_arguments(recipe, model, checkpoints, state.num_processes))
-    if state.num_processes == 1:
-        arguments._n_gpu = min(arguments.n_gpu, 1)  # else all GPUs at hand would share one process, in larger batches
-    with progress_bar(title, recipe.steps, "step", disable=not state.is_main_process) as bar:
-        trainer = transformers.Trainer(
-            model=model.model,
-            args=arguments,
-            train_dataset=_Images(rows),
-            data_collator=lambda pairs: model.training_batch(*zip(*pairs)),
-            callbacks=[_make_callback(transformers, state, checkpoints, bar)],
-        )
-        trainer.remove_callback(transformers.PrinterCallback)
+    with warnings.catch_warnings(), progress_bar(title, recipe.steps, "step", disable=not state.is_main_process) as bar:
+        warnings.simplefilter("ignore", FutureWarning)  # peft calls what transformers renames
+        model.add_adapters(recipe.lora, recipe.seed)
+        trainer = _make_trainer(model, rows, recipe, checkpoints, bar)
         last = _newest(checkpoints)
         try:
             with memory_errors():
@@ -153,6 +144,27 @@ class _Images:
         return [(image, row.prompt) for (_, image), row in zip(decode_images(rows), rows)]
 
 
+def _make_trainer(model: ReportModel, rows: Sequence[AnyRow], recipe: ReportRecipe, checkpoints: Path, bar: Any) -> Any:
+    transformers, state = import_optional("transformers"), process_state()
+    options = _arguments(recipe, model, checkpoints, state.num_processes)
+    if recipe.gradient_checkpointing:  # newer versions call it activation checkpointing, and warn of the other name
+        fields = transformers.TrainingArguments.__dataclass_fields__
+        name = "activation_checkpointing" if "activation_checkpointing" in fields else "gradient_checkpointing"
+        options |= {name: True, f"{name}_kwargs": {"use_reentrant": False}}
+    arguments = transformers.TrainingArguments(**options)
+    if state.num_processes == 1:
+        arguments._n_gpu = min(arguments.n_gpu, 1)  # else all GPUs at hand would share one process, in larger batches
+    trainer = transformers.Trainer(
+        model=model.model,
+        args=arguments,
+        train_dataset=_Images(rows),
+        data_collator=lambda pairs: model.training_batch(*zip(*pairs)),
+        callbacks=[_make_callback(transformers, state, checkpoints, bar)],
+    )
+    trainer.remove_callback(transformers.PrinterCallback)
+    return trainer
+
+
 def _arguments(recipe: ReportRecipe, model: ReportModel, checkpoints: Path, processes: int) -> dict[str, Any]:
     return {
         "output_dir": str(checkpoints),
@@ -165,8 +177,6 @@ def _arguments(recipe: ReportRecipe, model: ReportModel, checkpoints: Path, proc
         "weight_decay": 0.0,
         "optim": "adamw_torch",
         "bf16": model.dtype == "bfloat16",
-        "gradient_checkpointing": recipe.gradient_checkpointing,
-        "gradient_checkpointing_kwargs": {"use_reentrant": False},
         "seed": recipe.seed,
         "data_seed": recipe.seed,
         "save_strategy": "steps",

@@ -14,7 +14,7 @@ from pipeline.checkpoint import Checkpoint
 from pipeline.errors import StepError, counted, listing
 from pipeline.evaluate.embed import sample
 from pipeline.evaluate.features import fingerprint_of
-from pipeline.evaluate.report_model import INSTRUCTION, LANGUAGE_MODEL, Lora, ReportModel
+from pipeline.evaluate.report_model import INSTRUCTION, LANGUAGE_MODEL, LoraOptions, ReportModel
 from pipeline.evaluate.report_scores import check_scorers, measure_texts, test_side, write_section
 from pipeline.evaluate.report_texts import ReportText, runs_of, write_texts
 from pipeline.evaluate.report_training import (
@@ -97,10 +97,10 @@ def reports(
         batch_size: Images of a step, on all devices together.
         device_batch_size: Images at once on a device, in training and in writing.
         learning_rate: The highest.
-        lora_rank: See `Lora`.
-        lora_alpha: See `Lora`.
-        lora_dropout: See `Lora`.
-        target_modules: See `Lora`.
+        lora_rank: See `LoraOptions`.
+        lora_alpha: See `LoraOptions`.
+        lora_dropout: See `LoraOptions`.
+        target_modules: See `LoraOptions`.
         gradient_checkpointing: Compute activations twice instead of storing them.
         max_new_tokens: Upper bound of a report's length, in training and in writing: tokens.
         limit: Take this number of images of each source, chosen at random by a hash of the file name. Default: all.
@@ -115,7 +115,7 @@ def reports(
     """
     check_installed(*PACKAGES)
     check_results_path(results_json)
-    lora = Lora(lora_rank, lora_alpha, lora_dropout, target_modules)
+    lora = LoraOptions(lora_rank, lora_alpha, lora_dropout, target_modules)
     _check_numbers(epochs, batch_size, device_batch_size, learning_rate, lora_dropout)
     work = work or results_json.with_suffix(".reports")
     if work.exists() and not work.is_dir():

@@ -82,7 +82,7 @@ def rouge_statistics(references: Sequence[str], texts: Sequence[str]) -> np.ndar
     return with_ones(found)
 
 
-def with_ones(values: Sequence[float]) -> np.ndarray:
+def with_ones(values: Sequence[float] | np.ndarray) -> np.ndarray:
     """Returns the statistics of a mean of values: each value and a one, of shape (n, 2)."""
     return np.stack([np.asarray(values, np.float64), np.ones(len(values))], axis=1)
 
