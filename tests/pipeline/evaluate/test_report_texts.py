@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import to_files
@@ -17,11 +17,15 @@ TEXTS = st.builds(
 )
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("texts")
+
+
+@settings(max_examples=40)
 @given(st.lists(TEXTS, max_size=4), st.one_of(st.none(), NAME))
-def test_texts_are_read_back_equal(
-    tmp_path_factory: pytest.TempPathFactory, texts: list[ReportText], patient: str | None
-) -> None:
-    path = tmp_path_factory.mktemp("texts") / "t.csv"
+def test_texts_are_read_back_equal(folder: Path, texts: list[ReportText], patient: str | None) -> None:
+    path = folder / "t.csv"
     texts = [text._replace(patient=patient) for text in texts]
     write_texts(path, texts)
     assert read_texts(path) == texts

@@ -27,26 +27,10 @@ from pipeline.evaluate.results_section import Measured, Section
 from synthchex_75k import LABELS
 
 pytestmark = pytest.mark.slow
-WORDS = [
-    "the",
-    "heart",
-    "is",
-    "large",
-    "no",
-    "effusion,",
-    "nodule",
-    "of",
-    "3.5",
-    "mm",
-    "in",
-    "left",
-    "lung.",
-    "Lines",
-    "end",
-    "(carina);",
-    "unchanged-\n",
-    "low",
-]
+WORDS = (
+    *("the", "heart", "is", "large", "no", "effusion,", "nodule", "of", "3.5", "mm", "in", "left", "lung.", "Lines"),
+    *("end", "(carina);", "unchanged-\n", "low"),
+)
 FIXED = [
     ("The heart is large.", "The heart is large."),
     ("No effusion, no nodule.", "no effusion and no nodule"),
