@@ -2,9 +2,10 @@
 
 1. embed     turns the images of a SOURCE into features, once for each encoder
 2. fidelity  computes all metrics from the features of real and of synthetic images
-3. reports   fine-tunes a model that writes reports on real and on synthetic images, and scores its reports
-4. score     scores reports that were written elsewhere
-5. report    shows results as a page
+3. utility   trains classifiers on real and on synthetic images, and tests them on real ones
+4. reports   fine-tunes a model that writes reports on real and on synthetic images, and scores its reports
+5. score     scores reports that were written elsewhere
+6. report    shows results as a page
 
 `evaluate_images.py embed --help` and so on describe the options of each.
 """
@@ -36,6 +37,8 @@ from pipeline.evaluate.report import report
 from pipeline.evaluate.report_scores import score
 from pipeline.evaluate.reports import reports
 from pipeline.evaluate.results_fidelity import PROTOCOLS
+from pipeline.evaluate.settings import SETTINGS
+from pipeline.evaluate.utility import utility
 from synthchex_75k import LABELS
 
 ENCODER_LINES = "\n".join(f"  {name:10} {about}" for name, about in ENCODERS.items())
@@ -68,6 +71,20 @@ means and when not to believe it.
 examples:
   python scripts/evaluate_images.py fidelity path/to/real-features path/to/features path/to/results.json
   python scripts/evaluate_images.py fidelity path/to/real-features path/to/features path/to/results.json --labels none
+"""
+UTILITY = """
+settings:
+  real       all real training images
+  synthetic  as many synthetic ones
+  mixed      real images of half of the patients, and synthetic ones in place of the other half
+  augmented  those of real and those of synthetic together
+
+Validation and test images are real, no patient is on two sides, and twins of their images, synthetic ones made from
+their names or prompts, are not trained on.
+
+examples:
+  python scripts/evaluate_images.py utility path/to/real-train path/to/release path/to/real-test path/to/results.json \\
+    --probe path/to/train-features path/to/features path/to/real-features --patient-column patientID
 """
 REPORTS = """
 FOLDER:
@@ -127,9 +144,12 @@ def main(arguments: list[str] | None = None) -> int:
 def parser() -> argparse.ArgumentParser:
     """Returns the parser of the command line."""
     result = make_parser(main, EXAMPLES)
-    commands = result.add_subparsers(dest="command", required=True, metavar="embed|fidelity|reports|score|report")
+    commands = result.add_subparsers(
+        dest="command", required=True, metavar="embed|fidelity|utility|reports|score|report"
+    )
     _add_embed(commands)
     _add_fidelity(commands)
+    _add_utility(commands)
     _add_reports(commands)
     _add_score(commands)
     _add_report(commands)
@@ -169,6 +189,23 @@ def _add_fidelity(commands: Any) -> None:
     add("--seed", type=int, metavar="N", help="seed of everything that is drawn")
 
 
+def _add_utility(commands: Any) -> None:
+    add = add_command(commands, utility, UTILITY).add_argument
+    add("real_train", metavar="REAL_TRAIN", help="source of real images to train and to validate on")
+    add("synthetic", metavar="SYNTHETIC", help="source of synthetic images")
+    add("real_test", metavar="REAL_TEST", help="source of real images of other patients")
+    add("results_json", metavar="RESULTS_JSON", type=output_file, help="file for the section utility")
+    add("--settings", type=_settings, metavar="NAMES", help="what to train on, separated by commas, see above")
+    features = ("TRAIN_FEATURES", "SYNTHETIC_FEATURES", "TEST_FEATURES")
+    about = "train logistic regressions on the features of the three sources, each a FEATURES_DIR"
+    add("--probe", nargs=3, type=Path, metavar=features, help=about)
+    add("--seeds", type=positive, metavar="N", help="trainings in each setting")
+    patients = "column of the metadata CSV of the real sources that names the patient of an image (default: none)"
+    add("--patient-column", metavar="NAME", help=patients)
+    add("--seed", type=int, metavar="N", help="the first seed of everything that is drawn")
+    add_on_mismatch(add)
+
+
 def _add_reports(commands: Any) -> None:
     add = add_command(commands, reports, REPORTS).add_argument
     add("real_train", metavar="REAL_TRAIN", help="source of real training images, whose prompts are their reports")
@@ -178,7 +215,7 @@ def _add_reports(commands: Any) -> None:
     model = "image-text-to-text model of transformers, a folder or on the Hub"
     add("--model", required=True, metavar="PATH_OR_NAME", help=model)
     add("--revision", metavar="SHA", help="commit, branch or tag on the Hub (default: main)")
-    add("--settings", type=names, metavar="NAMES", help="what to train on: names separated by commas")
+    add("--settings", type=_settings, metavar="NAMES", help="what to train on, separated by commas, as of utility")
     add("--seeds", type=positive, metavar="N", help="training runs of each setting")
     add("--seed", type=int, metavar="N", help="the first seed")
     patients = "column of the metadata of real images that names the patient (default: none)"
@@ -219,6 +256,13 @@ def _add_report(commands: Any) -> None:
     add("--synthetic", metavar="SOURCE", help="source of the synthetic images, if it has moved")
     add("--no-images", dest="images", action="store_false", help="show no images and no prompts")
     add("--published", action="store_true", help="show the published values beside results of --protocol chexgenbench")
+
+
+def _settings(text: str) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in text.split(","))
+    if unknown := [name for name in names if name not in SETTINGS]:
+        raise argparse.ArgumentTypeError(f"{', '.join(unknown)}: name some of {', '.join(SETTINGS)}")
+    return names
 
 
 def _labels(text: str) -> tuple[str, ...]:

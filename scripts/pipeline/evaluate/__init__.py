@@ -10,6 +10,9 @@ fidelity               all metrics of two FEATURES_DIRs, overall and for each la
 comparison             which rows are compared, and whether they may be
 protocol_sound         the metrics of one encoder, with intervals and floors
 protocol_chexgenbench  the metrics of one encoder as the CheXGenBench code defines them
+utility                classifiers trained on real and synthetic images, tested on real ones
+utility_table          its section as tables for a terminal
+probe                  logistic regressions on features
 classifier             what is asked of a classifier that learns from a split
 settings               splits of the utility experiments: patients on one side, twins too
 frd                    radiomics features: FRD

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -135,13 +135,20 @@ def write_section(
     print(f"{results_json}: {counted(len(scores.metrics), 'value')}")
 
 
-def measure_texts(runs: Sequence[RunTexts], method: str, constant: str | None = None, seed: int = 0) -> ReportScores:
+def measure_texts(
+    runs: Sequence[RunTexts],
+    method: str,
+    constant: str | None = None,
+    notes: Mapping[str | None, Sequence[str]] | None = None,
+    seed: int = 0,
+) -> ReportScores:
     """Computes all scores that the installed packages allow.
 
     Args:
         runs: Texts of each setting and seed, as `runs_of` returns them.
         method: Name of the model that wrote them.
         constant: A text to score as if it were written for every image. Default: none.
+        notes: What else is to be said of the values of a setting. Default: nothing.
         seed: Seeds what is drawn.
 
     Returns:
@@ -174,7 +181,7 @@ def measure_texts(runs: Sequence[RunTexts], method: str, constant: str | None = 
             left_out[package] = f"{TITLES[package]} is left out: {describe_error(error, with_place=True)}"
             write_line(left_out[package])
             continue
-        measure = _Measure(runs, method, pairs, groups, statistics, seed)
+        measure = _Measure(runs, method, pairs, groups, statistics, notes or {}, seed)
         metrics += [one for score_ in scores for one in measure.of(score_, positives)]
     if not metrics:
         raise StepError("no score could be computed: " + "; ".join(left_out.values()))
@@ -218,6 +225,7 @@ class _Measure:
         pairs: What is compared: of the runs, then of baselines.
         groups: What is resampled, of shape (n,).
         statistics: Of the rows of each of the pairs.
+        notes: Of each setting.
         seed: Seeds the resamples.
     """
 
@@ -228,9 +236,10 @@ class _Measure:
         pairs: Sequence[_Pairs],
         groups: np.ndarray,
         statistics: Sequence[np.ndarray],
+        notes: Mapping[str | None, Sequence[str]],
         seed: int,
     ) -> None:
-        self._runs, self._method, self._pairs = runs, method, pairs
+        self._runs, self._method, self._pairs, self._own_notes = runs, method, pairs, notes
         sums, resampled = sums_and_resamples(np.concatenate(statistics, axis=1), groups, RESAMPLES, seed)
         # The value comes first, then those of the resamples.
         self._sums = np.split(np.concatenate([sums[None], resampled]), len(statistics), axis=1)
@@ -282,7 +291,7 @@ class _Measure:
             notes.append("one training run: the interval does not hold what another seed would change")
         if empty := sum(not text.text.strip() for run, _ in own for text in run.texts):
             notes.append(f"{counted(empty, 'text')} empty")
-        return (*notes, *size_notes(self._n.get("patients", self._n["test"])))
+        return (*notes, *self._own_notes.get(setting, ()), *size_notes(self._n.get("patients", self._n["test"])))
 
     def _measured(
         self,

@@ -29,6 +29,7 @@ from pipeline.evaluate.report_training import (
 from pipeline.evaluate.results import check_results_path
 from pipeline.evaluate.results_parts import SideResult
 from pipeline.evaluate.settings import SETTINGS, Example, Split, plan_examples, splits
+from pipeline.evaluate.utility import cautions, split_about
 from pipeline.files import append, atomic_write
 from pipeline.folder import local_source
 from pipeline.imports import check_installed
@@ -133,6 +134,8 @@ def reports(
     is_main = state.is_main_process
     if is_main:
         check_scorers()
+        for line in cautions(planned, patient_column):
+            write_line(line)
     if batch_size % (device_batch_size * state.num_processes):
         raise StepError(
             f"--batch-size {batch_size} is no multiple of --device-batch-size {device_batch_size} times "
@@ -184,7 +187,8 @@ def reports(
     constant = _most_frequent([one.row.prompt for one in planned[0].train if one.side == "real"])
     if constant is None:
         constant = _most_frequent([one.row.prompt for one in sides["train"]])
-    scores = measure_texts(runs, Path(model).name, constant, seed)
+    notes = {split.setting: tuple(f"seed {split.seed}: {note}" for note in split.notes) for split in planned}
+    scores = measure_texts(runs, Path(model).name, constant, notes, seed)
     described = {
         "train": _side(real_train, sides["train"]),
         "synthetic": _side(synthetic, sides["synthetic"]),
@@ -193,9 +197,8 @@ def reports(
     recorded = {
         **options,
         "steps": {folder.path.name: folder.recipe.steps for folder in folders},
-        "train_images": {folder.path.name: len(folder.split.train) for folder in folders},
         "last_loss": losses,
-        "notes": sorted({note for folder in folders for note in folder.split.notes}),
+        "splits": [split_about(split) for split in planned],
         "device": device_name("cuda" if _has_cuda() else "cpu"),
         "packages": versions_of(*PACKAGES),
         "texts": str(work / TEXTS_CSV),
