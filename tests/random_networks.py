@@ -7,24 +7,8 @@ from typing import Any
 
 import torch
 
+import import_torchvision  # noqa: F401 - before what needs it
 
-def _import_torchvision() -> None:
-    """Imports torchvision, also beside a torch without CUDA, with which the compiled part of its file does not load.
-
-    It registers the shapes of two operators of that part when it is imported, so they are declared before.
-    """
-    try:
-        importlib.import_module("torchvision")
-    except RuntimeError:
-        operators = torch.library.Library("torchvision", "FRAGMENT")
-        for name in ("nms", "qnms"):
-            operators.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        _KEPT.append(operators)
-        importlib.import_module("torchvision")
-
-
-_KEPT: list[Any] = []  # a library that nothing refers to takes its operators with it
-_import_torchvision()
 fidelity: Any = importlib.import_module("torch_fidelity")
 torchvision: Any = importlib.import_module("torchvision")
 xrv: Any = importlib.import_module("torchxrayvision")

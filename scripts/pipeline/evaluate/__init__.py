@@ -10,8 +10,14 @@ fidelity               all metrics of two FEATURES_DIRs, overall and for each la
 comparison             which rows are compared, and whether they may be
 protocol_sound         the metrics of one encoder, with intervals and floors
 protocol_chexgenbench  the metrics of one encoder as the CheXGenBench code defines them
+utility                classifiers trained on real and synthetic images, tested on real ones
+utility_table          its section as tables for a terminal
+probe                  logistic regressions on features
 classifier             what is asked of a classifier that learns from a split
 settings               splits of the utility experiments: patients on one side, twins too
+backbone               classifiers fine-tuned on the images of a setting: networks of timm
+training               fine-tunes a network with accelerate; resumes
+decoded                images decoded once, at the size that a network takes
 frd                    radiomics features: FRD
 paired                 each synthetic image against its training image
 pairing                which training image that is, and the real pairs to compare with
