@@ -34,8 +34,8 @@ class WorkerDiedError(RuntimeError):
 class WorkerPool:
     """Worker processes.
 
-    They start at once, before this process holds a plan in memory, and better before it starts a thread. Use the pool as a context: when
-    it ends, in whatever way, no worker is left.
+    They start at once, before this process holds a plan in memory and, better, before it starts a thread. Use the pool
+    as a context: when it ends, in whatever way, no worker is left.
 
     Args:
         num_proc: Number of processes, at most twice the CPUs or 16: the number of jobs is not known yet, and idle
