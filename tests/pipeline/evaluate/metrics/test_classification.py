@@ -146,7 +146,8 @@ def test_chance_is_that_of_scores_without_information() -> None:
     rng = np.random.default_rng(0)
     targets = (rng.random((20_000, 1)) < 0.2).astype(float)
     noise = np.abs(rng.normal(size=(20_000, 1)))  # all above the threshold
-    found = measured({"real": runs_of(noise, validation=everything[0], targets=everything[1])}, targets, ["Edema"])
+    runs = runs_of(noise, validation=np.array([[0.0], [-1.0]]), targets=np.array([[1.0], [0.0]]))
+    found = measured({"real": runs}, targets, ["Edema"])
     for metric, wanted in (("auroc", 0.5), ("average_precision", targets.mean()), ("f1", 2 * 0.2 / 1.2)):
         one = found[metric, "real", "Edema"]
         assert one.chance == pytest.approx(wanted, abs=0.01) and one.estimate.value == pytest.approx(
