@@ -19,6 +19,10 @@ backbone               classifiers fine-tuned on the images of a setting: networ
 training               fine-tunes a network with accelerate; resumes
 decoded                images decoded once, at the size that a network takes
 frd                    radiomics features: FRD
+paired                 each synthetic image against its training image
+pairing                which training image that is, and the real pairs to compare with
+paired_images          reads the images of pairs, each once
+reid                   the network that re-identifies patients
 results                RESULTS_JSON: a section for each command; reading and writing it
 results_fidelity       its section of `fidelity`
 results_section        its other sections
@@ -26,6 +30,7 @@ results_parts          what the sections share
 results_table          results as tables for a terminal
 report                 results as one page
 meanings               what each metric tells
+paired_meanings        the same of the metrics of pairs
 side_by_side           several results: what may share a table, which values differ
 charts                 values with intervals and floors, as inline SVG
 pictures               the images that decide metrics, from their sources
