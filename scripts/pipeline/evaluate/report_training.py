@@ -108,7 +108,8 @@ def process_state() -> Any:
     Raises:
         StepError: `accelerate` is missing.
     """
-    return import_optional("accelerate").PartialState()
+    cpu = not import_optional("torch").cuda.is_available()
+    return import_optional("accelerate").PartialState(cpu=cpu)
 
 
 def decode_images(rows: Sequence[AnyRow]) -> list[tuple[int, PIL.Image.Image]]:

@@ -187,7 +187,9 @@ def reports(
     constant = _most_frequent([one.row.prompt for one in planned[0].train if one.side == "real"])
     if constant is None:
         constant = _most_frequent([one.row.prompt for one in sides["train"]])
-    notes = {split.setting: tuple(f"seed {split.seed}: {note}" for note in split.notes) for split in planned}
+    notes: dict[str | None, tuple[str, ...]] = {
+        split.setting: tuple(f"seed {split.seed}: {note}" for note in split.notes) for split in planned
+    }
     scores = measure_texts(runs, Path(model).name, constant, notes, seed)
     described = {
         "train": _side(real_train, sides["train"]),
