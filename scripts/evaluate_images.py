@@ -30,6 +30,7 @@ from pipeline.cli import (
     start,
 )
 from pipeline.engine import ENGINES
+from pipeline.evaluate.backbone import PRECISIONS, RANDOM
 from pipeline.evaluate.embed import embed
 from pipeline.evaluate.encoders.registry import ENCODERS
 from pipeline.evaluate.fidelity import fidelity
@@ -85,6 +86,10 @@ their names or prompts, are not trained on.
 examples:
   python scripts/evaluate_images.py utility path/to/real-train path/to/release path/to/real-test path/to/results.json \\
     --probe path/to/train-features path/to/features path/to/real-features --patient-column patientID
+  python scripts/evaluate_images.py utility path/to/real-train path/to/release path/to/real-test path/to/results.json \\
+    --backbone resnet50 --patient-column patientID
+  torchrun --nproc-per-node 8 scripts/evaluate_images.py utility path/to/real-train path/to/release path/to/real-test \\
+    path/to/results.json --backbone resnet50 --patient-column patientID
 """
 REPORTS = """
 FOLDER:
@@ -190,7 +195,8 @@ def _add_fidelity(commands: Any) -> None:
 
 
 def _add_utility(commands: Any) -> None:
-    add = add_command(commands, utility, UTILITY).add_argument
+    command = add_command(commands, utility, UTILITY)
+    add = command.add_argument
     add("real_train", metavar="REAL_TRAIN", help="source of real images to train and to validate on")
     add("synthetic", metavar="SYNTHETIC", help="source of synthetic images")
     add("real_test", metavar="REAL_TEST", help="source of real images of other patients")
@@ -204,6 +210,21 @@ def _add_utility(commands: Any) -> None:
     add("--patient-column", metavar="NAME", help=patients)
     add("--seed", type=int, metavar="N", help="the first seed of everything that is drawn")
     add_on_mismatch(add)
+    add("--backbone", metavar="NAME", help="fine-tune this network of timm on the images, such as resnet50")
+    add = command.add_argument_group("--backbone").add_argument
+    weights = f"first weights: file, folder or name on the Hub, or {RANDOM} (default: those of timm on the Hub)"
+    add("--weights", metavar="WEIGHTS", help=weights)
+    add("--revision", metavar="SHA", help="commit, branch or tag of weights on the Hub (default: main)")
+    epochs = "how often the images of setting real are seen; the other settings take as many steps"
+    add("--epochs", type=positive, metavar="N", help=epochs)
+    add("--batch-size", type=positive, metavar="N", help="images of a step, over all GPUs")
+    add("--learning-rate", type=finite, metavar="RATE", help="the highest")
+    size = "width and height that images are made for it: pixels (default: what the network was made for)"
+    add("--image-size", type=positive, metavar="N", help=size)
+    add("--horizontal-flips", action="store_true", help="mirror a half of the images, hearts on the right side too")
+    add("--precision", choices=PRECISIONS, help="auto: bf16 on a GPU that has it, else fp32")
+    folder = "for decoded images and what a run resumes from (default: RESULTS_JSON with the suffix .utility)"
+    add("--checkpoints", type=local_folder, metavar="FOLDER", help=folder)
 
 
 def _add_reports(commands: Any) -> None:

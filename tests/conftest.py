@@ -59,7 +59,11 @@ if not importlib.util.find_spec("ray"):
 if not importlib.util.find_spec("f1chexbert"):
     collect_ignore += ["pipeline/evaluate/test_text_models.py", "tiny_scorers.py"]
 if not importlib.util.find_spec("torch_fidelity"):
-    collect_ignore += ["pipeline/evaluate/test_vision_encoders.py", "random_networks.py"]
+    collect_ignore += [
+        "pipeline/evaluate/test_vision_encoders.py",
+        "pipeline/evaluate/test_reid.py",
+        "random_networks.py",
+    ]
 
 
 def pytest_unconfigure() -> None:

@@ -10,7 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.errors import StepError, counted
+from pipeline.cli import defaults_of
+from pipeline.errors import StepError, counted, listing
+from pipeline.evaluate.backbone import Backbone
 from pipeline.evaluate.classifier import Classifier
 from pipeline.evaluate.metrics.classification import DIFFERENCE, Run, Score, classification_scores
 from pipeline.evaluate.probe import ProbeFeatures, find_features, probes
@@ -25,7 +27,7 @@ from pipeline.progress import progress_bar, write_line
 from synthchex_75k import LABELS
 
 REFERENCE = "real"  # the setting that others are compared with
-PACKAGES = ("numpy", "scikit-learn", "torch", "timm", "accelerate")
+PACKAGES = ("numpy", "scikit-learn", "torch", "torchvision", "timm", "accelerate")
 
 
 def utility(
@@ -40,6 +42,16 @@ def utility(
     patient_column: str | None = None,
     seed: int = 0,
     on_mismatch: str = "error",
+    backbone: str | None = None,
+    checkpoints: Path | None = None,
+    weights: str | None = None,
+    revision: str | None = None,
+    epochs: int = 10,
+    batch_size: int = 64,
+    learning_rate: float = 1e-4,
+    image_size: int | None = None,
+    horizontal_flips: bool = False,
+    precision: str = "auto",
 ) -> None:
     """Trains classifiers on real, synthetic and both kinds of images, and tests all on real ones.
 
@@ -55,15 +67,40 @@ def utility(
             none; each image counts as a patient.
         seed: The first seed.
         on_mismatch: `"error"` or `"skip"`, as in `synthchex_75k.plan`.
+        backbone: Name of a network of `timm`: fine-tune it on the images. Either this or `probe` is given.
+        checkpoints: Folder for what `--backbone` resumes from. Default: `RESULTS_JSON` with the suffix `.utility`.
+        weights: As the following, of `Backbone`.
+        revision: See there.
+        epochs: See there.
+        batch_size: See there.
+        learning_rate: See there.
+        image_size: See there.
+        horizontal_flips: See there.
+        precision: See there.
 
     Raises:
-        SourceError: A source cannot be used.
-        StepError: The images cannot be split, a package is missing, or `results_json` is another file.
+        SourceError: A source cannot be used, or an image is damaged.
+        StepError: The images cannot be split, a classifier cannot be trained, a package is missing, or `results_json`
+            is another file.
         OSError: A file cannot be read or written.
     """
     check_results_path(results_json)
-    if probe is None:
-        raise StepError("choose a classifier: --probe TRAIN_FEATURES SYNTHETIC_FEATURES TEST_FEATURES, after `embed`")
+    if (probe is None) == (backbone is None):
+        raise StepError(
+            "choose one kind of classifier: --probe TRAIN_FEATURES SYNTHETIC_FEATURES TEST_FEATURES, after `embed`, or "
+            "--backbone NAME"
+        )
+    training: dict[str, Any] = {
+        "weights": weights,
+        "revision": revision,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "image_size": image_size,
+        "horizontal_flips": horizontal_flips,
+        "precision": precision,
+    }
+    trained = _backbone(backbone, checkpoints or results_json.with_suffix(".utility"), training)
     sources = {"train": real_train, "synthetic": synthetic, "test": real_test}
     sides = {
         name: plan_examples(
@@ -72,14 +109,17 @@ def utility(
         for name, source in sources.items()
     }
     _split(sides, settings, seeds, seed)  # its errors come before features are looked at
-    found, sides = find_features(probe, sides)
-    for name, count in found.left_out.items():
-        if count:
-            write_line(f"{counted(count, 'image')} of {sources[name]} left out: without features")
+    found = None
+    if probe is not None:
+        found, sides = find_features(probe, sides)
+        for name, count in found.left_out.items():
+            if count:
+                write_line(f"{counted(count, 'image')} of {sources[name]} left out: without features")
     chosen = _split(sides, settings, seeds, seed)
     for line in cautions(chosen, patient_column):
         write_line(line)
-    metrics, about = measure(probes(found), len(found.encoders), chosen)
+    classifiers: Iterator[Classifier] = probes(found) if found else iter([trained] if trained else [])
+    metrics, about = measure(classifiers, len(found.encoders) if found else 1, chosen)
     if metrics:
         options = {
             "settings": [*settings],
@@ -87,11 +127,11 @@ def utility(
             "patient_column": patient_column,
             "validation": VALIDATION,
             "labels": POLICY,
-            "left_out": found.left_out,
+            "left_out": found.left_out if found else {},
             "classifiers": about,
             "splits": [split_about(split) for split in chosen],
         }
-        encoders = {name: _encoders(found, number) for number, name in enumerate(sources)}
+        encoders = {name: _encoders(found, number) if found else {} for number, name in enumerate(sources)}
         about_sides = {name: _side(source, sides[name], encoders[name]) for name, source in sources.items()}
         created = datetime.now(timezone.utc).isoformat(timespec="seconds")
         versions = {"python": platform.python_version(), **versions_of(*PACKAGES)}
@@ -99,6 +139,20 @@ def utility(
         update_results(results_json, utility=section)
         print(utility_table(section))
         print(f"{results_json}: {counted(len(metrics), 'value')}")
+
+
+def _backbone(name: str | None, folder: Path, training: dict[str, Any]) -> Backbone | None:
+    """Returns the network to train, if there is one; its errors come before the sources are read.
+
+    Raises:
+        StepError: It cannot be used, or there is none and the options of one were given.
+    """
+    if name is not None:
+        return Backbone(name, folder, **training)
+    usual = defaults_of(Backbone)
+    if given := [f"--{option.replace('_', '-')}" for option, value in training.items() if value != usual[option]]:
+        raise StepError(f"{listing(given)}: of --backbone only")
+    return None
 
 
 def _split(sides: dict[str, list[Example]], settings: Sequence[str], seeds: int, seed: int) -> list[Split]:
