@@ -18,6 +18,12 @@ settings               splits of the utility experiments: patients on one side, 
 backbone               classifiers fine-tuned on the images of a setting: networks of timm
 training               fine-tunes a network with accelerate; resumes
 decoded                images decoded once, at the size that a network takes
+reports                models that write reports, trained on real and synthetic images
+report_model           image-text-to-text models of transformers: prompts, batches, decoding, LoRA
+report_training        fine-tunes one with the Trainer of transformers; resumes
+report_texts           TEXTS_CSV: what a model wrote beside what a radiologist wrote
+report_scores          scores of texts with intervals, baselines and differences
+text_models            networks that read reports: RadGraph and CheXbert
 frd                    radiomics features: FRD
 paired                 each synthetic image against its training image
 pairing                which training image that is, and the real pairs to compare with
@@ -31,6 +37,7 @@ results_table          results as tables for a terminal
 report                 results as one page
 meanings               what each metric tells
 paired_meanings        the same of the metrics of pairs
+report_meanings        the same of scores of reports
 side_by_side           several results: what may share a table, which values differ
 charts                 values with intervals and floors, as inline SVG
 pictures               the images that decide metrics, from their sources

@@ -16,6 +16,8 @@
     pixels        how far the two images of a pair are apart
     calibration   the closeness of pairs against that of real pairs
     classification  AUROC, average precision and F1 of trained classifiers, and paired differences
+    text_scores   scores of reports against those of radiologists, as functions of sums; takes texts
+    resampling    the bootstrap over patients, for functions of sums
     floor         a metric between two halves of the real set
     chexgenbench  the definitions of the CheXGenBench code
 
