@@ -7,6 +7,7 @@
     pairs         one pass over all pairs of rows, in tiles, for the two modules below
     kernel        KID and CMMD
     neighbours    nearest neighbours, and who lies in whose ball
+    distances     between training, synthetic and held-out rows, for the three modules of privacy below
     prdc          precision, recall, density, coverage
     combined      kernels and neighbours from one pass
     vendi         the Vendi score
