@@ -28,7 +28,7 @@ from pipeline.evaluate.embed import embed
 from pipeline.evaluate.encoders.registry import ENCODERS
 from pipeline.evaluate.fidelity import fidelity
 from pipeline.evaluate.report import report
-from pipeline.evaluate.results import PROTOCOLS
+from pipeline.evaluate.results_fidelity import PROTOCOLS
 from synthchex_75k import LABELS
 
 ENCODER_LINES = "\n".join(f"  {name:10} {about}" for name, about in ENCODERS.items())

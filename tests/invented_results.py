@@ -66,11 +66,11 @@ def all_metrics(seed: int = 0, factor: float = 1.0) -> list[dict[str, Any]]:
 
 
 def results(images: dict[str, bytes] | None = None, **changes: Any) -> dict[str, Any]:
-    """Returns results.
+    """Returns the section `fidelity` of results.
 
     Args:
         images: Of which pairs are listed under `images`. Default: no pair.
-        changes: Of the top level.
+        changes: Of the section.
     """
     metrics = changes.get("metrics", all_metrics())
 
@@ -86,7 +86,6 @@ def results(images: dict[str, bytes] | None = None, **changes: Any) -> dict[str,
         return {"name": name, "source": str(FIXTURE), "rows": rows, "patients": patients, "encoders": encoders}
 
     found = {
-        "format": 1,
         "protocol": "sound",
         "created": "2026-11-27T10:00:00+00:00",
         "seed": 7,
@@ -114,6 +113,6 @@ def lists_of(images: dict[str, bytes]) -> dict[str, list[dict[str, Any]]]:
 
 
 def write_results(path: Path, found: dict[str, Any]) -> Path:
-    """Writes RESULTS_JSON."""
-    path.write_text(json.dumps(found), encoding="utf-8")
+    """Writes a RESULTS_JSON of one section."""
+    path.write_text(json.dumps({"format": 2, "fidelity": found}), encoding="utf-8")
     return path

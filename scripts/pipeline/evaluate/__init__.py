@@ -11,7 +11,10 @@ comparison             which rows are compared, and whether they may be
 protocol_sound         the metrics of one encoder, with intervals and floors
 protocol_chexgenbench  the metrics of one encoder as the CheXGenBench code defines them
 frd                    radiomics features: FRD
-results                results.json: the schema, reading and writing it
+results                RESULTS_JSON: a section for each command; reading and writing it
+results_fidelity       its section of `fidelity`
+results_section        its other sections
+results_parts          what the sections share
 results_table          results as tables for a terminal
 report                 results as one page
 meanings               what each metric tells

@@ -14,15 +14,9 @@ from pipeline.evaluate.comparison import check_finite, check_same_encoder, check
 from pipeline.evaluate.features import EncodedWith, Features, read_features, read_index
 from pipeline.evaluate.protocol_chexgenbench import chexgenbench_metrics
 from pipeline.evaluate.protocol_sound import sound_metrics
-from pipeline.evaluate.results import (
-    PROTOCOLS,
-    EncoderImages,
-    EncoderResult,
-    Results,
-    SideResult,
-    check_results_path,
-    write_results,
-)
+from pipeline.evaluate.results import check_results_path, update_results
+from pipeline.evaluate.results_fidelity import PROTOCOLS, EncoderImages, Fidelity
+from pipeline.evaluate.results_parts import EncoderResult, SideResult
 from pipeline.evaluate.results_table import results_table
 from pipeline.machine import versions_of
 from pipeline.progress import notice, write_line
@@ -43,7 +37,7 @@ def fidelity(
     Args:
         real: FEATURES_DIR of the real images.
         synthetic: FEATURES_DIR of the synthetic images.
-        results_json: Gets the results. Earlier results are replaced, another file is not.
+        results_json: Gets the section `fidelity`. An earlier one is replaced, the other sections stay.
         protocol: "sound", or "chexgenbench" for the definitions of the authors' code.
         labels: The labels whose rows are compared for themselves too. Default: all 14.
         seed: Seeds everything that is drawn; the same seed gives the same results.
@@ -69,7 +63,7 @@ def fidelity(
     found = compare(
         pairs(), (real.resolve().name, synthetic.resolve().name), protocol=protocol, labels=labels, seed=seed
     )
-    write_results(results_json, found)
+    update_results(results_json, fidelity=found)
     print(results_table(found))
     print(f"{results_json}: {counted(len(found.metrics), 'value')}")
 
@@ -97,7 +91,7 @@ def compare(
     protocol: str = "sound",
     labels: Sequence[str] | None = None,
     seed: int = 0,
-) -> Results:
+) -> Fidelity:
     """Compares the features of one encoder after the other.
 
     Args:
@@ -148,7 +142,7 @@ def compare(
     created = datetime.now(timezone.utc).isoformat(timespec="seconds")
     versions = {"python": platform.python_version(), **versions_of("numpy")}
     one, two = (_side(name, first, encoders) for name, (first, encoders) in zip(names, sides))
-    return Results(protocol, created, seed, labels, one, two, versions, metrics, images)
+    return Fidelity(protocol, created, seed, labels, one, two, versions, metrics, images)
 
 
 def _side(name: str, features: Features, encoders: dict[str, EncoderResult]) -> SideResult:

@@ -9,7 +9,7 @@ import PIL.Image
 from pipeline import page
 from pipeline.errors import StepError, counted, one_line
 from pipeline.evaluate.charts import format_number
-from pipeline.evaluate.results import ImageResult, NearestImage
+from pipeline.evaluate.results_fidelity import ImageResult, NearestImage
 from pipeline.evaluate.side_by_side import Column
 from pipeline.rows import AnyRow, decode, plan_any, read
 from synthchex_75k import SourceError
@@ -101,7 +101,7 @@ class Pictures:
         lists = [
             (column, encoder, name, found)
             for column in self._columns
-            for encoder, by_name in column.results.images.items()
+            for encoder, by_name in column.fidelity.images.items()
             for name in LISTS
             if (found := getattr(by_name, name))
         ]

@@ -27,7 +27,7 @@ from pipeline.evaluate.metrics.estimate import Estimate, refused, refused_unless
 from pipeline.evaluate.metrics.kernel import kid
 from pipeline.evaluate.metrics.pairs import count_pairs
 from pipeline.evaluate.metrics.prdc import coverage, density, precision, recall
-from pipeline.evaluate.results import MetricResult
+from pipeline.evaluate.results_fidelity import MetricResult
 from pipeline.progress import progress_bar
 from synthchex_75k import LABELS
 

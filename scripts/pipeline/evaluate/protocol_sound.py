@@ -26,7 +26,7 @@ from pipeline.evaluate.metrics.neighbours import Neighbours, neighbours
 from pipeline.evaluate.metrics.pairs import ALL, count_pairs
 from pipeline.evaluate.metrics.prdc import coverage, density, precision, recall
 from pipeline.evaluate.metrics.vendi import vendi
-from pipeline.evaluate.results import EncoderImages, ImageResult, MetricResult, NearestImage
+from pipeline.evaluate.results_fidelity import EncoderImages, ImageResult, MetricResult, NearestImage
 from pipeline.progress import progress_bar
 from synthchex_75k import LABELS
 

@@ -14,7 +14,8 @@ from pipeline.evaluate.meanings import meaning_of, split_baseline
 from pipeline.evaluate.metrics.floor import Floor
 from pipeline.evaluate.pictures import Pictures
 from pipeline.evaluate.published import Published, read_published
-from pipeline.evaluate.results import MetricResult, SideResult
+from pipeline.evaluate.results_fidelity import MetricResult
+from pipeline.evaluate.results_parts import SideResult
 from pipeline.evaluate.side_by_side import (
     Column,
     Key,
@@ -66,10 +67,10 @@ def report(
     if html.resolve() in [path.resolve() for path in results_json]:
         raise StepError(f"--html: {html} holds results; choose another name for the page")
     columns = read_side_by_side(results_json)
-    if published and columns[0].results.protocol != CHEXGENBENCH:
+    if published and columns[0].fidelity.protocol != CHEXGENBENCH:
         raise StepError(
             f"--published: the published values compare only with results of --protocol {CHEXGENBENCH}; "
-            f"{columns[0].file} is {columns[0].results.protocol}"
+            f"{columns[0].file} is {columns[0].fidelity.protocol}"
         )
     pictures = Pictures(columns, real, synthetic) if images else None
     text = results_page(columns, pictures, published).encode()
@@ -92,8 +93,8 @@ def results_page(columns: Sequence[Column], pictures: Pictures | None = None, pu
         HTML.
     """
     models = read_published() if published else None
-    real = " and ".join(dict.fromkeys(column.results.real.name for column in columns))
-    title = f"{', '.join(column.results.synthetic.name for column in columns)} against {real}"
+    real = " and ".join(dict.fromkeys(column.fidelity.real.name for column in columns))
+    title = f"{', '.join(column.fidelity.synthetic.name for column in columns)} against {real}"
     parts = [
         *_compared(columns),
         *(part for encoder in encoders_of(columns) for part in _overall(columns, encoder)),
@@ -122,15 +123,15 @@ def _compared(columns: Sequence[Column]) -> list[str]:
 
 
 def _about(column: Column) -> str:
-    results = column.results
+    fidelity = column.fidelity
     sides = {f"{side.capitalize()} images": _describe(found) for side, found in reversed(column.sides.items())}
-    labels = f"all {len(LABELS)}" if {*results.labels} == {*LABELS} else ", ".join(results.labels) or "none"
+    labels = f"all {len(LABELS)}" if {*fidelity.labels} == {*LABELS} else ", ".join(fidelity.labels) or "none"
     others = {
         "Encoders": ", ".join(encoders_of([column])) or "none",
         "Labels": labels,
-        "Protocol": PROTOCOLS[results.protocol],
-        "Seed": str(results.seed),
-        "Date": results.created.replace("T", " "),
+        "Protocol": PROTOCOLS[fidelity.protocol],
+        "Seed": str(fidelity.seed),
+        "Date": fidelity.created.replace("T", " "),
         "File": str(column.file),
     }
     return page.subheading(column.head) + page.terms({**sides, **others})
@@ -160,7 +161,7 @@ def _encoders(columns: Sequence[Column]) -> list[str]:
 
 
 def _versions(column: Column) -> str:
-    return page.block([page.subheading(column.head), page.terms(column.results.versions)], "card")
+    return page.block([page.subheading(column.head), page.terms(column.fidelity.versions)], "card")
 
 
 # Metrics of all images

@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import re
 
-from pipeline.evaluate.results import MetricResult, Results
+from pipeline.evaluate.results_fidelity import Fidelity, MetricResult
 from pipeline.table import text_table
 
 SHOWN_PER_LABEL = 4  # metrics beside each other in a table of labels
 LEFT_OUT = re.compile(r"kid_subsets|alignment_shuffled|retrieval")  # of the tables of labels; the file has them
 
 
-def results_table(results: Results) -> str:
+def results_table(fidelity: Fidelity) -> str:
     """Returns a table of all rows and tables of the labels for each encoder, with the notes below.
 
     Args:
-        results: What `results.read_results` returns.
+        fidelity: The section `fidelity`.
     """
-    sides = {"real": results.real, "synthetic": results.synthetic}
+    sides = {"real": fidelity.real, "synthetic": fidelity.synthetic}
     about = " and ".join(f"{side.rows:,} {kind} images ({side.name})" for kind, side in sides.items())
-    parts = [f"{about}, protocol {results.protocol}, seed {results.seed}"]
-    for encoder in results.real.encoders:
+    parts = [f"{about}, protocol {fidelity.protocol}, seed {fidelity.seed}"]
+    for encoder in fidelity.real.encoders:
         notes: dict[str, int] = {}
-        metrics = [metric for metric in results.metrics if metric.encoder == encoder]
+        metrics = [metric for metric in fidelity.metrics if metric.encoder == encoder]
         parts.append(f"{encoder}, all images\n{_overall([part for part in metrics if part.label is None], notes)}")
         labelled = [metric for metric in metrics if metric.label is not None]
         names = [name for name in dict.fromkeys(metric.metric for metric in labelled) if not LEFT_OUT.match(name)]

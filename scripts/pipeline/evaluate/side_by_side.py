@@ -9,7 +9,9 @@ from typing import NamedTuple
 
 from pipeline.errors import StepError, counted, listing
 from pipeline.evaluate.meanings import HIGHER, LOWER, MEANINGS, meaning_of, split_baseline
-from pipeline.evaluate.results import MetricResult, Results, SideResult, read_results
+from pipeline.evaluate.results import read_results
+from pipeline.evaluate.results_fidelity import Fidelity, MetricResult
+from pipeline.evaluate.results_parts import SideResult
 from synthchex_75k import LABELS
 
 SAME_N = 0.01  # sample sizes that differ by a smaller share count as equal
@@ -23,24 +25,24 @@ class Column(NamedTuple):
     Attributes:
         letter: What it is called beside others; empty if it is alone.
         file: Its path.
-        results: Its content.
+        fidelity: Its section `fidelity`.
         metrics: Its metrics by metric, encoder and label.
     """
 
     letter: str
     file: Path
-    results: Results
+    fidelity: Fidelity
     metrics: dict[Key, MetricResult]
 
     @property
     def sides(self) -> dict[str, SideResult]:
         """The real and the synthetic images."""
-        return {"real": self.results.real, "synthetic": self.results.synthetic}
+        return {"real": self.fidelity.real, "synthetic": self.fidelity.synthetic}
 
     @property
     def head(self) -> str:
         """Name of the synthetic images, with the letter."""
-        name = self.results.synthetic.name
+        name = self.fidelity.synthetic.name
         return f"{self.letter}: {name}" if self.letter else name
 
 
@@ -57,8 +59,8 @@ def read_side_by_side(paths: Sequence[Path]) -> list[Column]:
         StepError: A file is damaged, or they are of different protocols.
         OSError: A file cannot be read.
     """
-    found = [(path, read_results(path)) for path in paths]
-    protocols = {results.protocol: path for path, results in reversed(found)}
+    found = [(path, _fidelity(path)) for path in paths]
+    protocols = {fidelity.protocol: path for path, fidelity in reversed(found)}
     if len(protocols) > 1:
         named = listing([f"{path} is {protocol}" for protocol, path in sorted(protocols.items())], separator=", ")
         raise StepError(
@@ -66,7 +68,7 @@ def read_side_by_side(paths: Sequence[Path]) -> list[Column]:
             "meanings; make a page for each protocol"
         )
     letters = [_letter(number) for number in range(len(found))] if len(found) > 1 else [""]
-    return [Column(letter, path, results, _by_key(results)) for letter, (path, results) in zip(letters, found)]
+    return [Column(letter, path, fidelity, _by_key(fidelity)) for letter, (path, fidelity) in zip(letters, found)]
 
 
 def encoders_of(columns: Sequence[Column]) -> list[str]:
@@ -89,7 +91,7 @@ def baselines_of(columns: Sequence[Column], metric: str, encoder: str) -> list[s
 
 def labels_of(columns: Sequence[Column]) -> list[str]:
     """Returns the labels that were asked for in any of the results, in the order of `LABELS`."""
-    return [label for label in LABELS if any(label in column.results.labels for column in columns)]
+    return [label for label in LABELS if any(label in column.fidelity.labels for column in columns)]
 
 
 def cautions(columns: Sequence[Column]) -> list[str]:
@@ -161,8 +163,15 @@ def _letter(number: int) -> str:
     return letters[number % len(letters)] + (str(number // len(letters)) if number >= len(letters) else "")
 
 
-def _by_key(results: Results) -> dict[Key, MetricResult]:
-    return {(metric.metric, metric.encoder, metric.label): metric for metric in results.metrics}
+def _fidelity(path: Path) -> Fidelity:
+    fidelity = read_results(path).fidelity
+    if not fidelity:
+        raise StepError(f"{path}: no results of `evaluate_images.py fidelity`")
+    return fidelity
+
+
+def _by_key(fidelity: Fidelity) -> dict[Key, MetricResult]:
+    return {(metric.metric, metric.encoder, metric.label): metric for metric in fidelity.metrics}
 
 
 def _differ(one: Column, two: Column, key: Key) -> bool:
@@ -187,11 +196,11 @@ def _comparable(one: Column, two: Column, key: Key) -> bool:
 
 
 def _real_set(column: Column) -> tuple[str, int]:
-    return column.results.real.source, column.results.real.rows
+    return column.fidelity.real.source, column.fidelity.real.rows
 
 
 def _describe_real(column: Column) -> str:
-    return f"{counted(column.results.real.rows, 'image')} of {column.results.real.source}"
+    return f"{counted(column.fidelity.real.rows, 'image')} of {column.fidelity.real.source}"
 
 
 def _sizes(column: Column) -> tuple[int, ...]:

@@ -41,7 +41,7 @@ ABOUT_PLACEHOLDER = """
 """
 
 
-class Measured(NamedTuple):
+class MeasuredDataset(NamedTuple):
     """What was measured of the converted data.
 
     Args:
@@ -59,7 +59,7 @@ class Measured(NamedTuple):
     pixels: Pixels
 
 
-def write_card(measured: Measured, facts: SourceFacts, shown_row: str, figures: list[Figure]) -> str:
+def write_card(measured: MeasuredDataset, facts: SourceFacts, shown_row: str, figures: list[Figure]) -> str:
     """Returns the text of the card.
 
     Args:
@@ -134,7 +134,7 @@ def biases_of(facts: SourceFacts) -> list[str]:
     return [*[favoured] * facts.is_synthetic, *[judged] * has_judge]
 
 
-def _summary(measured: Measured, facts: SourceFacts) -> str:
+def _summary(measured: MeasuredDataset, facts: SourceFacts) -> str:
     """Returns the first section: what was measured, what is stated, and what is not."""
     dataset = facts.dataset
     kind = f"{dataset.images} images" if dataset.images else "images"

@@ -15,7 +15,7 @@ from pipeline.errors import StepError
 from pipeline.facts import SourceFacts, read_facts
 from pipeline.folder import OutputFolder, local_source
 from pipeline.jobs import WorkerPool
-from pipeline.parquet.card import Measured, show, write_card
+from pipeline.parquet.card import MeasuredDataset, show, write_card
 from pipeline.parquet.croissant import FileObject, write_croissant
 from pipeline.parquet.figures import can_draw, draw_figures
 from pipeline.parquet.layout import CARD, CROISSANT
@@ -102,7 +102,7 @@ def convert(
         files = [FileObject(path, entry["size"], entry["sha256"]) for path, entry in zip(paths, entries)]
         num_bytes, sizes = sum(entry["num_bytes"] for entry in entries), [file.size for file in files]
         pixels = merge_pixels(entry["pixels"] for entry in entries)
-        measured = Measured(len(rows), num_bytes, sizes, uncertainty, pixels)
+        measured = MeasuredDataset(len(rows), num_bytes, sizes, uncertainty, pixels)
         card = write_card(measured, facts, shown_row, drawn)
         contents = {CARD: card.encode(), CROISSANT: write_croissant(measured, facts, files).encode()}
         folder.finish({**contents, **{figure.path: figure.png for figure in drawn}})

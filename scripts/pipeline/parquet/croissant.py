@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from pipeline.dataset_json import is_web_address
 from pipeline.facts import LABEL_MEANINGS, VALUE_MEANINGS, SourceFacts
-from pipeline.parquet.card import CHEXPERT, NOT_FOR, Measured, biases_of, license_header, limits_of
+from pipeline.parquet.card import CHEXPERT, NOT_FOR, MeasuredDataset, biases_of, license_header, limits_of
 from pipeline.parquet.card_merge import license_of
 from pipeline.parquet.steps import agent_of, describe_step, span_of, texts_of
 from pipeline.parquet_source import DATA_FILES
@@ -39,7 +39,7 @@ class FileObject(NamedTuple):
     sha256: str
 
 
-def write_croissant(measured: Measured, facts: SourceFacts, files: list[FileObject]) -> str:
+def write_croissant(measured: MeasuredDataset, facts: SourceFacts, files: list[FileObject]) -> str:
     """Returns the text of `croissant.json`.
 
     Args:
@@ -61,7 +61,7 @@ def write_croissant(measured: Measured, facts: SourceFacts, files: list[FileObje
     return _to_text(about)
 
 
-def describe_dataset(measured: Measured, facts: SourceFacts) -> dict[str, Any]:
+def describe_dataset(measured: MeasuredDataset, facts: SourceFacts) -> dict[str, Any]:
     """Returns the properties that describe the dataset as a whole, without those that have no value.
 
     Args:
@@ -217,7 +217,7 @@ def _entity(source: Any) -> dict[str, Any]:
     return {**({"@id": address} if is_web_address(address) else {}), **labelled}
 
 
-def _record_set(measured: Measured, facts: SourceFacts) -> dict[str, Any]:
+def _record_set(measured: MeasuredDataset, facts: SourceFacts) -> dict[str, Any]:
     values = VALUE_MEANINGS[measured.uncertainty]
     labels = [
         _field(f"labels_dict/{label}", "cr:Int8", f"{LABEL_MEANINGS[label]}; {values}", "labels_dict", label)

@@ -22,7 +22,7 @@ from pipeline.errors import StepError, counted, listing
 from pipeline.facts import SourceFacts
 from pipeline.folder import read_manifest
 from pipeline.hub import DatasetRepo
-from pipeline.parquet.card import Measured, with_license, with_repo_id, write_card
+from pipeline.parquet.card import MeasuredDataset, with_license, with_repo_id, write_card
 from pipeline.parquet.card_merge import license_of, merge_cards, read_header
 from pipeline.parquet.croissant import with_repository
 from pipeline.parquet.layout import CARD, CROISSANT, FIGURES, PUBLISHED_DATA_FILES
@@ -30,7 +30,7 @@ from pipeline.parquet.pixels import Pixels
 
 MAIN = "main"
 SCRIPT_BRANCH = "script"  # as `datasets` 3 named the branch on which it kept the state with a script
-NOTHING = Measured(0, 0, [], "keep", Pixels((), (0, 0), (0, 0)))  # for a card to try the merge with
+NOTHING = MeasuredDataset(0, 0, [], "keep", Pixels((), (0, 0), (0, 0)))  # for a card to try the merge with
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
 
 

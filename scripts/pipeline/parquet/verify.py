@@ -26,7 +26,7 @@ from pipeline.facts import read_facts
 from pipeline.files import TEMPORARY, sha256_of
 from pipeline.folder import MANIFEST, Manifest, read_manifest
 from pipeline.jobs import WorkerPool, advance
-from pipeline.parquet.card import LICENSE_LINE, Measured, dataset_info, show, size_category, write_card
+from pipeline.parquet.card import LICENSE_LINE, MeasuredDataset, dataset_info, show, size_category, write_card
 from pipeline.parquet.card_merge import sections_of
 from pipeline.parquet.croissant import FileObject, describe_dataset, read_files
 from pipeline.parquet.layout import CARD, CROISSANT, FIGURES
@@ -124,7 +124,7 @@ def differences(
     yield from _compare_croissant(output / CROISSANT, objects)
     seen = [comparison.pixels.entry for comparison in compared.values() if comparison.pixels]
     if seen and len(wanted) == len(rows):  # else rows are missing, and some images were not looked at
-        measured = Measured(len(rows), num_bytes, sizes, uncertainty, merge_pixels(seen))
+        measured = MeasuredDataset(len(rows), num_bytes, sizes, uncertainty, merge_pixels(seen))
         shown_row = show(next(read(rows[:1], uncertainty))[1])
         may_be_published = not (output / MANIFEST).exists()
         yield from _compare_sections(output / CARD, write_card(measured, facts, shown_row, []), may_be_published)

@@ -15,22 +15,29 @@ from pipeline.errors import StepError
 from pipeline.evaluate.features import Features
 from pipeline.evaluate.fidelity import compare, fidelity
 from pipeline.evaluate.metrics.frechet import fd, fd_value
-from pipeline.evaluate.results import MetricResult, Results, read_results
+from pipeline.evaluate.results import read_results
+from pipeline.evaluate.results_fidelity import Fidelity, MetricResult
 from synthchex_75k import LABELS
 
 OF_FEATURES = ["fd", "kid", "kid_subsets", "cmmd", "precision", "recall", "density", "coverage", "vendi"]
 OF_TEXT = ["alignment", "alignment_shuffled", "retrieval_1", "retrieval_5", "retrieval_10"]
 
 
-def compared(real: Features, synthetic: Features, **options: Any) -> Results:
+def compared(real: Features, synthetic: Features, **options: Any) -> Fidelity:
     return compare([(real, synthetic)], ("real", "synthetic"), **{"labels": (), **options})
 
 
-def by_name(results: Results, label: str | None = None) -> dict[str, MetricResult]:
+def read(path: Path) -> Fidelity:
+    found = read_results(path).fidelity
+    assert found
+    return found
+
+
+def by_name(results: Fidelity, label: str | None = None) -> dict[str, MetricResult]:
     return {metric.metric: metric for metric in results.metrics if metric.label == label}
 
 
-def bits(results: Results) -> Results:
+def bits(results: Fidelity) -> Fidelity:
     return results._replace(created="")
 
 
@@ -274,7 +281,7 @@ def test_any_counts_of_labels_end_in_results_that_can_be_written(
     real, synthetic = (write_store(folder / name, side) for name, side in zip(("real", "synthetic"), sides))
     labels = LABELS[:4]
     fidelity(real, synthetic, folder / "results.json", labels=labels)
-    results = read_results(folder / "results.json")
+    results = read(folder / "results.json")
     assert [(metric.label, metric.metric) for metric in results.metrics] == [
         (label, name) for label in (None, *labels) for name in OF_FEATURES
     ]
@@ -500,7 +507,7 @@ def test_the_order_of_rows_changes_no_bit_and_the_seed_does(tmp_path: Path) -> N
     for name, order, seed in (("a", None, 0), ("b", shuffled, 0), ("c", None, 0), ("d", None, 1)):
         real_store, synthetic_store = stores(tmp_path / name, order)
         fidelity(real_store, synthetic_store, tmp_path / f"{name}.json", labels=("Edema",), seed=seed)
-        found.append(read_results(tmp_path / f"{name}.json"))
+        found.append(read(tmp_path / f"{name}.json"))
     assert bits(found[0]) == bits(found[1]) == bits(found[2])
     assert found[0].metrics != found[3].metrics
     real, synthetic = (features_of(normal(80, 3, seed)) for seed in (0, 1))
@@ -517,17 +524,17 @@ def test_results_are_written_and_shown(tmp_path: Path, capsys: pytest.CaptureFix
     real, synthetic = stores(tmp_path)
     path = tmp_path / "results.json"
     fidelity(real, synthetic, path)
-    results = read_results(path)
+    results = read(path)
     assert (results.real.name, results.real.rows, results.real.patients) == ("real", 150, 75)
     assert results.labels == LABELS and results.seed == 0 and {"python", "numpy"} <= {*results.versions}
     assert results.real.encoders["rad-dino"].about == {"model": "rad-dino"}
-    assert "NaN" not in path.read_text() and json.loads(path.read_bytes())["format"] == 1
+    assert "NaN" not in path.read_text() and json.loads(path.read_bytes())["format"] == 2
     shown = capsys.readouterr().out
     assert all(name in shown for name in [*OF_FEATURES, *LABELS, "floor", f"{path}: 135 values"])
     marked = [metric for metric in results.metrics if metric.label is None or metric.value is None]
     assert all(note in shown for metric in marked for note in metric.notes)
     fidelity(real, synthetic, path, labels=(), protocol="chexgenbench")
-    assert {metric.protocol for metric in read_results(path).metrics} == {"chexgenbench"}
+    assert {metric.protocol for metric in read(path).metrics} == {"chexgenbench"}
     assert sorted(os.listdir(tmp_path)) == ["real", "results.json", "synthetic"]
 
 
@@ -539,7 +546,7 @@ def test_encoders_are_compared_in_turn_and_those_of_one_side_named(
         for side, names in (("real", ("clip", "dinov2", "rad-dino")), ("synthetic", ("rad-dino", "clip")))
     )
     fidelity(real, synthetic, tmp_path / "results.json", labels=())
-    results = read_results(tmp_path / "results.json")
+    results = read(tmp_path / "results.json")
     assert [*dict.fromkeys(metric.encoder for metric in results.metrics)] == ["clip", "rad-dino"]
     assert f"left out, as only {real} has it: dinov2" in capsys.readouterr().out
 
@@ -563,7 +570,7 @@ def test_what_cannot_be_compared_is_refused_before_the_long_work(tmp_path: Path)
     with pytest.raises(StepError, match=r"empty has no features.json"):
         fidelity(one, tmp_path / "empty", path)
     (tmp_path / "prompts.csv").write_text("filename,prompt\n")
-    with pytest.raises(StepError, match="holds no results"):
+    with pytest.raises(StepError, match="no results can be added to this file"):
         fidelity(one, one, tmp_path / "prompts.csv")
     assert (tmp_path / "prompts.csv").read_text() == "filename,prompt\n" and not path.exists()
 

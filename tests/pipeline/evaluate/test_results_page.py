@@ -17,7 +17,7 @@ from conftest import FIXTURE, Source, loose, to_csv
 from invented_results import MEASURED, metric, results, write_results
 from outline import Outline
 from pipeline.errors import StepError
-from pipeline.evaluate import results as schema
+from pipeline.evaluate import results_fidelity as schema
 from pipeline.evaluate.meanings import MEANINGS, split_baseline
 from pipeline.evaluate.published import read_published
 from pipeline.evaluate.report import report

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from conftest import FIXTURE, convert
 from pipeline.facts import RELEASE_FACTS, SourceFacts
-from pipeline.parquet.card import Measured, with_repo_id, write_card
+from pipeline.parquet.card import MeasuredDataset, with_repo_id, write_card
 from pipeline.parquet.card_merge import APPENDED_TITLE, license_of, merge_cards, read_header
 from pipeline.parquet.figures import Figure
 from pipeline.parquet.pixels import Pixels
@@ -28,9 +28,9 @@ FIGURE = Figure("figures/labels.png", "Number of images | [by label]", b"PNG")
 TAKES_FILTERS = tuple(map(int, datasets.__version__.split(".")[:2])) >= (3, 6)
 
 
-def measured(rows: int = 12, uncertainty: str = "keep") -> Measured:
+def measured(rows: int = 12, uncertainty: str = "keep") -> MeasuredDataset:
     """Returns measurements of a made-up conversion into two files."""
-    return Measured(rows, 10 * rows, [3, 5 * rows], uncertainty, Pixels(("PNG",), (512, 512), (512, 512)))
+    return MeasuredDataset(rows, 10 * rows, [3, 5 * rows], uncertainty, Pixels(("PNG",), (512, 512), (512, 512)))
 
 
 def new_card(rows: int = 12, repo_id: str = "alice/chex") -> str:

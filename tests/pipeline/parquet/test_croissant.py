@@ -12,7 +12,7 @@ import pytest
 
 from conftest import FIXTURE, ROOT, Rows, convert, files_of
 from pipeline.facts import META_PROMPT, RELEASE_FACTS
-from pipeline.parquet.card import Measured
+from pipeline.parquet.card import MeasuredDataset
 from pipeline.parquet.croissant import read_files, with_repository, write_croissant
 from pipeline.parquet.pixels import Pixels
 from synthchex_75k import LABELS, UNCERTAINTY
@@ -81,7 +81,7 @@ def test_mlcroissant_finds_a_damaged_file(converted: tuple[Path, str], tmp_path:
 
 def test_properties_that_dataset_tracks_require() -> None:
     pixels = Pixels(("PNG",), (512, 512), (512, 512))
-    described = json.loads(write_croissant(Measured(75_649, 2, [3], "keep", pixels), RELEASE_FACTS, []))
+    described = json.loads(write_croissant(MeasuredDataset(75_649, 2, [3], "keep", pixels), RELEASE_FACTS, []))
     assert described["conformsTo"] == "http://mlcommons.org/croissant/1.1"
     assert all(described[key] for key in REQUIRED)
     assert described["rai:hasSyntheticData"] is True

@@ -24,7 +24,7 @@ from labelling import write_labels
 from pipeline.dataset_json import DatasetFacts, parse_dataset_json
 from pipeline.facts import META_PROMPT, RELEASE_FACTS, SourceFacts, read_facts
 from pipeline.folder import MANIFEST
-from pipeline.parquet.card import Measured, write_card
+from pipeline.parquet.card import MeasuredDataset, write_card
 from pipeline.parquet.card_merge import merge_cards, read_header, sections_of
 from pipeline.parquet.croissant import UNNAMED, describe_dataset, write_croissant
 from pipeline.parquet.pixels import Pixels, kind_of_image, summarize
@@ -38,7 +38,7 @@ FORBIDDEN = re.compile(
     re.IGNORECASE,
 )
 SECTIONS = {"summary", "row", "use", "labels", "dataset", "citation"}
-MEASURED = Measured(12, 2_000, [3_000_000], "keep", Pixels(("PNG",), (256, 256), (256, 256)))
+MEASURED = MeasuredDataset(12, 2_000, [3_000_000], "keep", Pixels(("PNG",), (256, 256), (256, 256)))
 REAL = {
     "name": "Radiographs of hills",
     "images": "real",
