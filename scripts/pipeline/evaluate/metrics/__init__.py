@@ -14,6 +14,9 @@
     inception     the Inception Score, from logits
     alignment     image-text alignment and retrieval
     auroc         AUROC for each label
+    memorisation  whether synthetic rows lie nearer to training rows than chance has it
+    membership    whether synthetic rows tell training from held-out rows
+    copying       the test C_T
     floor         a metric between two halves of the real set
     chexgenbench  the definitions of the CheXGenBench code
 

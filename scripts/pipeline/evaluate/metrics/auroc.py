@@ -75,25 +75,43 @@ def _auroc(scores: np.ndarray, targets: np.ndarray, groups: np.ndarray | None, r
         return refused(*sides, "the classifier does not know this label")
     if not positives or not negatives:
         return refused(*sides, *notes, "needs positive and negative rows")
-    ranks = mid_ranks(scores)
-    placements = np.empty(len(scores))  # for a positive row, the share of negatives below it, and conversely
-    placements[positive] = (ranks[positive] - mid_ranks(scores[positive])) / negatives
-    placements[~positive] = 1 - (ranks[~positive] - mid_ranks(scores[~positive])) / positives
-    value = float(placements[positive].mean())
+    shares = placements(scores, positive)
+    value = float(shares[positive].mean())
     notes = (*notes, *size_notes(positives, negatives))
     if min(positives, negatives) < 2:
         return Estimate(value, None, None, None, *sides, (*notes, "one row of a class: no standard error"))
     if groups is None:
         units = positives, negatives
-        se = math.sqrt(mean_variance(placements[positive]) + mean_variance(placements[~positive]))
+        se = math.sqrt(mean_variance(shares[positive]) + mean_variance(shares[~positive]))
         notes = (*notes, "standard error: DeLong")
     else:
         groups = groups[kept]
         units = count_groups(positives, groups[positive]), count_groups(negatives, groups[~positive])
-        share = np.where(positive, len(scores) / positives, len(scores) / negatives)
-        se = math.sqrt(mean_variance(share * (placements - value), groups))
+        weights = np.where(positive, len(scores) / positives, len(scores) / negatives)
+        se = math.sqrt(mean_variance(weights * (shares - value), groups))
         notes = (*notes, "standard error: DeLong, by groups")
     return proportion_estimate(value, se, _effective_rows(value, *units), *sides, notes)
+
+
+def placements(scores: np.ndarray, positive: np.ndarray) -> np.ndarray:
+    """Returns for each positive row the share of negatives below it, for each negative one of positives above it.
+
+    Equal ones count half. The AUROC is the mean over the positive rows, and that over the negative ones; how much the
+    placements vary gives its standard error (DeLong et al. 1988).
+
+    Args:
+        scores: Of shape (n,).
+        positive: Which rows are positive, of shape (n,); both kinds must be there.
+
+    Example:
+        >>> placements(np.array([1.0, 3.0, 2.0, 3.0]), np.array([False, False, True, True])).tolist()
+        [1.0, 0.25, 0.5, 0.75]
+    """
+    positives, negatives = int(positive.sum()), int((~positive).sum())
+    ranks, shares = mid_ranks(scores), np.empty(len(scores))
+    shares[positive] = (ranks[positive] - mid_ranks(scores[positive])) / negatives
+    shares[~positive] = 1 - (ranks[~positive] - mid_ranks(scores[~positive])) / positives
+    return shares
 
 
 def _effective_rows(value: float, positives: int, negatives: int) -> float:

@@ -7,7 +7,7 @@ longer than its stripe: the memory does not grow with their number.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +18,7 @@ from pipeline.evaluate.metrics.neighbours import Closest, LowerBounds, bound_wid
 from pipeline.evaluate.metrics.pairs import Side, Tile, exact_squares, tiles
 
 NUM_NEAREST = 50  # of the ratio of Carlini et al.
+SAMPLES = 4  # of the larger set, of the size of the smaller one
 
 Update = Callable[[int], object]
 Watch = Callable[[str, int], "contextlib.AbstractContextManager[Update]"]
@@ -37,30 +38,45 @@ class ToTrain(NamedTuple):
     means: np.ndarray
 
 
+class NearestRow(NamedTuple):
+    """Of each synthetic row, the nearest row of a set.
+
+    Attributes:
+        squares: The squared distance to it, of shape (m,).
+        indices: Which it is, of shape (m,); among equally near ones, any.
+        rows: The rows of the set.
+    """
+
+    squares: np.ndarray
+    indices: np.ndarray
+    rows: np.ndarray
+
+
 class PrivacyDistances(NamedTuple):
     """What the metrics of memorisation are computed from. Squared distances are exact: ties tie, and a copy has 0.
 
     Attributes:
         synthetic: Of the synthetic rows to the training rows.
         heldout: Of the held-out rows to the training rows; None without held-out rows.
-        heldout_squares: Squared distance of each synthetic row to the nearest held-out row, of shape (m,); or None.
-        heldout_indices: The nearest held-out row of each, of shape (m,); or None.
+        to_heldout: Of the synthetic rows to the held-out rows; None without held-out rows.
         nearer: Of the larger of training and held-out set, the number of groups with a row that is nearer to the
             synthetic row than all rows of the smaller set are, and with one that is not farther, of shape (m, 2); None
             without held-out rows.
+        to_samples: Of the synthetic rows to random samples of the larger set, of whole groups, that have about as many
+            rows as the smaller set; none where the sets are equal, or without held-out rows.
         train_to_synthetic: Squared distance of each training row to the nearest synthetic row, of shape (n,).
         heldout_to_synthetic: The same of each held-out row; or None.
-        train_to_train: Squared distance to the nearest other training row, of shape (n,); NaN for rows that are nobody's
-            nearest, infinite if there is no other row.
+        train_to_train: Squared distance to the nearest other training row, of shape (n,); NaN for a row that is the
+            nearest of no row, infinite if there is no other row.
         train_groups: The group of each training row, such as its patient, as a number, of shape (n,).
         heldout_groups: The group of each held-out row; or None.
     """
 
     synthetic: ToTrain
     heldout: ToTrain | None
-    heldout_squares: np.ndarray | None
-    heldout_indices: np.ndarray | None
+    to_heldout: NearestRow | None
     nearer: np.ndarray | None
+    to_samples: list[NearestRow]
     train_to_synthetic: np.ndarray
     heldout_to_synthetic: np.ndarray | None
     train_to_train: np.ndarray
@@ -69,7 +85,7 @@ class PrivacyDistances(NamedTuple):
 
 
 @contextlib.contextmanager
-def _unwatched(title: str, pairs: int):  # type: ignore[no-untyped-def]
+def _unwatched(title: str, pairs: int) -> Iterator[Update]:
     yield lambda count: None
 
 
@@ -79,6 +95,7 @@ def privacy_distances(
     heldout: np.ndarray | None = None,
     train_groups: np.ndarray | None = None,
     heldout_groups: np.ndarray | None = None,
+    seed: int = 0,
     watch: Watch = _unwatched,
 ) -> PrivacyDistances:
     """Finds the neighbours that the metrics of memorisation need.
@@ -87,8 +104,9 @@ def privacy_distances(
         train: Features of the images that the generator was trained on, of shape (n, d).
         synthetic: Features of synthetic images, of shape (m, d).
         heldout: Features of real images that the generator did not see, of shape (h, d).
-        train_groups: The group of each training row, such as its patient, of shape (n,); each row is its own by default.
+        train_groups: The group of each training row, such as its patient, of shape (n,). Default: each row is its own.
         heldout_groups: The same of the held-out rows.
+        seed: Seeds the samples of the larger set.
         watch: Gets the title of a pass and its number of pairs, and returns a context whose value is called with the
             number of pairs that were seen.
 
@@ -98,7 +116,7 @@ def privacy_distances(
     Example:
         >>> line = np.arange(8.0)[:, None]
         >>> found = privacy_distances(line[:4], line[1:3] + 0.25, line[4:])
-        >>> found.synthetic.indices.tolist(), found.synthetic.squares.tolist(), found.heldout_squares.tolist()
+        >>> found.synthetic.indices.tolist(), found.synthetic.squares.tolist(), found.to_heldout.squares.tolist()
         ([1, 2], [0.0625, 0.0625], [7.5625, 3.0625])
         >>> found.nearer.tolist(), found.train_to_train.tolist()
         ([[4, 4], [3, 3]], [nan, 1.0, 1.0, 1.0])
@@ -109,41 +127,35 @@ def privacy_distances(
     centre = sum(block.sum(axis=0, dtype=np.float64) for _, block in row_blocks(sets[0])) / len(sets[0])
     made, mine = Side(sets[1], centre), _Grouped(sets[0], centre, train_groups)
     theirs = None if heldout is None else _Grouped(sets[2], centre, heldout_groups)
-    first: _Scan | None = None
-    if theirs is not None and len(theirs) <= len(mine):
-        # The smaller set first: its distances limit what is counted in the larger one.
-        first = _watched(watch, "synthetic to held-out", made, theirs, 1)
-    limits = None if first is None else first.squares[:, 0]
-    to_train = _watched(watch, "synthetic to training", made, mine, NUM_NEAREST, limits)
-    synthetic_ = to_train.to_train(mine)
+    titles = "synthetic to training", "synthetic to held-out"
     if theirs is None:
-        others = _to_others(mine, np.unique(synthetic_.indices), watch)
-        back = mine.in_given_order(to_train.back)
-        return PrivacyDistances(synthetic_, None, None, None, None, back, None, others, mine.given, None)
-    if first is None:
-        first = _watched(watch, "synthetic to held-out", made, theirs, 1, synthetic_.squares)
-    scan = _watched(watch, "held-out to training", theirs, mine, NUM_NEAREST, back=False)
-    heldout_ = ToTrain(*(theirs.in_given_order(values) for values in scan.to_train(mine)))
-    wanted = np.union1d(synthetic_.indices, heldout_.indices)
+        scan = _scan(made, mine, NUM_NEAREST, watch, titles[0])
+        others = _to_others(mine, np.unique(scan.indices), watch)
+        back = mine.in_given_order(scan.back)
+        return PrivacyDistances(scan.to_train(mine), None, None, None, [], back, None, others, mine.given, None)
+    # The smaller set first: its distances limit what is counted in the larger one.
+    if len(theirs) <= len(mine):
+        second = _scan(made, theirs, 1, watch, titles[1])
+        samples = mine.samples(len(theirs), seed)
+        first = larger = _scan(made, mine, NUM_NEAREST, watch, titles[0], second.squares[:, 0], samples)
+    else:
+        first = _scan(made, mine, NUM_NEAREST, watch, titles[0])
+        samples = theirs.samples(len(mine), seed)
+        second = larger = _scan(made, theirs, 1, watch, titles[1], first.squares[:, 0], samples)
+    order = mine.order if larger is first else theirs.order
+    between = _scan(theirs, mine, NUM_NEAREST, watch, "held-out to training", back=False)
     return PrivacyDistances(
-        synthetic_,
-        heldout_,
-        first.squares[:, 0],
-        theirs.order[first.indices],
-        to_train.counts if limits is not None else first.counts,
-        mine.in_given_order(to_train.back),
-        theirs.in_given_order(first.back),
-        _to_others(mine, wanted, watch),
+        first.to_train(mine),
+        ToTrain(*(theirs.in_given_order(values) for values in between.to_train(mine))),
+        NearestRow(second.squares[:, 0], theirs.order[second.indices], np.arange(len(theirs))),
+        larger.counts,
+        [NearestRow(part.squares, order[part.indices], order[part.rows]) for part in larger.samples],
+        mine.in_given_order(first.back),
+        theirs.in_given_order(second.back),
+        _to_others(mine, np.union1d(first.indices, between.indices), watch),
         mine.given,
         theirs.given,
     )
-
-
-def _watched(
-    watch: Watch, title: str, one: Side, two: _Grouped, k: int, limits: np.ndarray | None = None, back: bool = True
-) -> _Scan:
-    with watch(title, len(one) * len(two)) as update:
-        return _scan(one, two, k, update, limits, back)
 
 
 class _Grouped(Side):
@@ -163,21 +175,37 @@ class _Grouped(Side):
         found[self.order] = values
         return found
 
+    def samples(self, size: int, seed: int) -> list[np.ndarray]:
+        """Returns disjoint random samples of whole groups with about as many rows; none if it has no more rows."""
+        if size >= len(self):
+            return []
+        rank = np.random.default_rng(seed).permutation(int(self.groups[-1]) + 1)[self.groups]
+        order = np.argsort(rank, kind="stable")
+        ends = np.searchsorted(rank[order], np.arange(rank.max() + 2))  # of the groups in their random order
+        found, start = [], 0
+        for _ in range(min(SAMPLES, max(1, len(self) // size))):
+            stop = int(ends[np.abs(ends - start - size).argmin()])
+            found.append(np.sort(order[start:stop]))
+            start = stop
+        return [part for part in found if len(part)]
+
 
 class _Scan(NamedTuple):
     """What a pass over all pairs of two sides found.
 
     Attributes:
-        squares: Squared distances to the nearest row of the second side, ascending, of shape (n, k).
+        squares: Squared distances to the nearest rows of the second side, ascending, of shape (n, k).
         indices: The nearest, of shape (n,).
         back: Squared distance of each row of the second side to the nearest of the first one; empty if not asked for.
         counts: See `_Nearer`; None if not asked for.
+        samples: The nearest row of each sample of the second side.
     """
 
     squares: np.ndarray
     indices: np.ndarray
     back: np.ndarray
     counts: np.ndarray | None
+    samples: list[NearestRow]
 
     def to_train(self, train: _Grouped) -> ToTrain:
         """Returns the distances to the training rows, in the order in which they were given."""
@@ -186,7 +214,14 @@ class _Scan(NamedTuple):
 
 
 def _scan(
-    one: Side, two: _Grouped, k: int, update: Update, limits: np.ndarray | None = None, back: bool = True
+    one: Side,
+    two: _Grouped,
+    k: int,
+    watch: Watch,
+    title: str,
+    limits: np.ndarray | None = None,
+    samples: Sequence[np.ndarray] = (),
+    back: bool = True,
 ) -> _Scan:
     """Passes over all pairs of two sides.
 
@@ -194,42 +229,53 @@ def _scan(
         one: The rows.
         two: The side in which neighbours are looked for.
         k: Number of neighbours.
-        update: Is called with the number of pairs that were seen.
+        watch: See `privacy_distances`.
+        title: Of the pass.
         limits: Squared distances below which the groups of `two` are counted, of shape (rows of one,).
+        samples: Ascending rows of `two`, in each of which the nearest is looked for too.
         back: Whether to find the nearest row of `one` for each of `two` too.
     """
     squares, indices = np.empty((len(one), k)), np.empty(len(one), np.int32)
+    nearest = [NearestRow(np.empty(len(one)), np.empty(len(one), np.int32), rows) for rows in samples]
     every, columns = np.arange(len(one)), np.arange(len(two))
-    returning = Closest(two, one, columns, every, 1) if back else None
-    counter = None if limits is None else _Nearer(one, two, limits)
-    bounds, stripe = LowerBounds(one), None
-    for tile in tiles(one, two):
-        if tile.columns.start == 0:
-            stripe = Closest(one, two, every[tile.rows], columns, k)
-        assert stripe is not None
-        low = bounds.of(tile)
-        for part in (stripe, returning, counter):
-            if part is not None:
-                part.offer(tile, low)
-        if tile.columns.stop == len(two):
-            stripe.settle()
-            squares[tile.rows], indices[tile.rows] = stripe.squares, stripe.indices[:, 0]
-        update(tile.products.size)
-    reached = np.empty(0)
-    if returning is not None:
-        returning.settle()
-        reached = returning.squares[:, 0]
-    return _Scan(squares, indices, reached, None if counter is None else counter.counts)
+    returning = [Closest(two, one, columns, every, 1)] if back else []
+    counters = [] if limits is None else [_Nearer(one, two, limits)]
+    bounds, stripes = LowerBounds(one), list[Closest]()
+    with watch(title, len(one) * len(two)) as update:
+        for tile in tiles(one, two):
+            if tile.columns.start == 0:
+                rows = every[tile.rows]
+                stripes = [Closest(one, two, rows, columns, k), *(Closest(one, two, rows, s, 1) for s in samples)]
+            low = bounds.of(tile)
+            for visitor in (*stripes, *returning, *counters):
+                visitor.offer(tile, low)
+            if tile.columns.stop == len(two):
+                for stripe in stripes:
+                    stripe.settle()
+                squares[tile.rows], indices[tile.rows] = stripes[0].squares, stripes[0].indices[:, 0]
+                for part, stripe in zip(nearest, stripes[1:]):
+                    part.squares[tile.rows], part.indices[tile.rows] = stripe.squares[:, 0], stripe.indices[:, 0]
+            update(tile.products.size)
+    for closest in returning:
+        closest.settle()
+    reached = returning[0].squares[:, 0] if returning else np.empty(0)
+    return _Scan(squares, indices, reached, counters[0].counts if counters else None, nearest)
 
 
 def _to_others(train: _Grouped, wanted: np.ndarray, watch: Watch) -> np.ndarray:
     """Returns the squared distance of some training rows to the nearest other one, NaN for the others.
 
     It is the second smallest distance to all training rows, the row itself among them: a duplicate has 0, as it should.
+
+    Args:
+        train: The training side.
+        wanted: Rows of it, in its order.
+        watch: See `privacy_distances`.
     """
+    rows = train.order[wanted]
     found = np.full(len(train), np.nan)
-    scan = _watched(watch, "training to training", Side(train.features, train.centre, wanted), train, 2, back=False)
-    found[wanted] = scan.squares[:, 1]
+    scan = _scan(Side(train.features, train.centre, rows), train, 2, watch, "training to training", back=False)
+    found[rows] = scan.squares[:, 1]
     return found
 
 
