@@ -2,7 +2,8 @@
 
 1. embed     turns the images of a SOURCE into features, once for each encoder
 2. fidelity  computes all metrics from the features of real and of synthetic images
-3. report    shows results as a page
+3. utility   trains classifiers on real and on synthetic images, and tests them on real ones
+4. report    shows results as a page
 
 `evaluate_images.py embed --help` and so on describe the options of each.
 """
@@ -17,6 +18,7 @@ from pipeline.cli import (
     add_command,
     add_on_mismatch,
     exit_code,
+    finite,
     local_folder,
     make_parser,
     output_file,
@@ -24,11 +26,14 @@ from pipeline.cli import (
     start,
 )
 from pipeline.engine import ENGINES
+from pipeline.evaluate.backbone import PRECISIONS, RANDOM
 from pipeline.evaluate.embed import embed
 from pipeline.evaluate.encoders.registry import ENCODERS
 from pipeline.evaluate.fidelity import fidelity
 from pipeline.evaluate.report import report
 from pipeline.evaluate.results_fidelity import PROTOCOLS
+from pipeline.evaluate.settings import SETTINGS
+from pipeline.evaluate.utility import utility
 from synthchex_75k import LABELS
 
 ENCODER_LINES = "\n".join(f"  {name:10} {about}" for name, about in ENCODERS.items())
@@ -61,6 +66,24 @@ means and when not to believe it.
 examples:
   python scripts/evaluate_images.py fidelity path/to/real-features path/to/features path/to/results.json
   python scripts/evaluate_images.py fidelity path/to/real-features path/to/features path/to/results.json --labels none
+"""
+UTILITY = """
+settings:
+  real       all real training images
+  synthetic  as many synthetic ones
+  mixed      real images of half of the patients, and synthetic ones in place of the other half
+  augmented  those of real and those of synthetic together
+
+Validation and test images are real, no patient is on two sides, and twins of their images, synthetic ones made from
+their names or prompts, are not trained on.
+
+examples:
+  python scripts/evaluate_images.py utility path/to/real-train path/to/release path/to/real-test path/to/results.json \\
+    --probe path/to/train-features path/to/features path/to/real-features --patient-column patientID
+  python scripts/evaluate_images.py utility path/to/real-train path/to/release path/to/real-test path/to/results.json \\
+    --backbone resnet50 --patient-column patientID
+  torchrun --nproc-per-node 8 scripts/evaluate_images.py utility path/to/real-train path/to/release path/to/real-test \\
+    path/to/results.json --backbone resnet50 --patient-column patientID
 """
 REPORT = """
 The page shows images of the sources that were embedded, if they are there. Real images may be covered by a data use
@@ -97,9 +120,10 @@ def main(arguments: list[str] | None = None) -> int:
 def parser() -> argparse.ArgumentParser:
     """Returns the parser of the command line."""
     result = make_parser(main, EXAMPLES)
-    commands = result.add_subparsers(dest="command", required=True, metavar="embed|fidelity|report")
+    commands = result.add_subparsers(dest="command", required=True, metavar="embed|fidelity|utility|report")
     _add_embed(commands)
     _add_fidelity(commands)
+    _add_utility(commands)
     _add_report(commands)
     return result
 
@@ -137,6 +161,39 @@ def _add_fidelity(commands: Any) -> None:
     add("--seed", type=int, metavar="N", help="seed of everything that is drawn")
 
 
+def _add_utility(commands: Any) -> None:
+    command = add_command(commands, utility, UTILITY)
+    add = command.add_argument
+    add("real_train", metavar="REAL_TRAIN", help="source of real images to train and to validate on")
+    add("synthetic", metavar="SYNTHETIC", help="source of synthetic images")
+    add("real_test", metavar="REAL_TEST", help="source of real images of other patients")
+    add("results_json", metavar="RESULTS_JSON", type=output_file, help="file for the section utility")
+    add("--settings", type=_settings, metavar="NAMES", help="what to train on, separated by commas, see above")
+    features = ("TRAIN_FEATURES", "SYNTHETIC_FEATURES", "TEST_FEATURES")
+    about = "train logistic regressions on the features of the three sources, each a FEATURES_DIR"
+    add("--probe", nargs=3, type=Path, metavar=features, help=about)
+    add("--seeds", type=positive, metavar="N", help="trainings in each setting")
+    patients = "column of the metadata CSV of the real sources that names the patient of an image (default: none)"
+    add("--patient-column", metavar="NAME", help=patients)
+    add("--seed", type=int, metavar="N", help="the first seed of everything that is drawn")
+    add_on_mismatch(add)
+    add("--backbone", metavar="NAME", help="fine-tune this network of timm on the images, such as resnet50")
+    add = command.add_argument_group("--backbone").add_argument
+    weights = f"first weights: file, folder or name on the Hub, or {RANDOM} (default: those of timm on the Hub)"
+    add("--weights", metavar="WEIGHTS", help=weights)
+    add("--revision", metavar="SHA", help="commit, branch or tag of weights on the Hub (default: main)")
+    epochs = "how often the images of setting real are seen; the other settings take as many steps"
+    add("--epochs", type=positive, metavar="N", help=epochs)
+    add("--batch-size", type=positive, metavar="N", help="images of a step, over all GPUs")
+    add("--learning-rate", type=finite, metavar="RATE", help="the highest")
+    size = "width and height that images are made for it: pixels (default: what the network was made for)"
+    add("--image-size", type=positive, metavar="N", help=size)
+    add("--horizontal-flips", action="store_true", help="mirror a half of the images, hearts on the right side too")
+    add("--precision", choices=PRECISIONS, help="auto: bf16 on a GPU that has it, else fp32")
+    folder = "for decoded images and what a run resumes from (default: RESULTS_JSON with the suffix .utility)"
+    add("--checkpoints", type=local_folder, metavar="FOLDER", help=folder)
+
+
 def _add_report(commands: Any) -> None:
     add = add_command(commands, report, REPORT).add_argument
     add("results_json", metavar="RESULTS_JSON", nargs="+", type=Path, help="results; several become columns of a table")
@@ -145,6 +202,13 @@ def _add_report(commands: Any) -> None:
     add("--synthetic", metavar="SOURCE", help="source of the synthetic images, if it has moved")
     add("--no-images", dest="images", action="store_false", help="show no images and no prompts")
     add("--published", action="store_true", help="show the published values beside results of --protocol chexgenbench")
+
+
+def _settings(text: str) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in text.split(","))
+    if unknown := [name for name in names if name not in SETTINGS]:
+        raise argparse.ArgumentTypeError(f"{', '.join(unknown)}: name some of {', '.join(SETTINGS)}")
+    return names
 
 
 def _labels(text: str) -> tuple[str, ...]:

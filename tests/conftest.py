@@ -56,7 +56,11 @@ if not importlib.util.find_spec("ray"):
     collect_ignore += ["pipeline/generate/test_pipelines.py", "tiny_pipelines.py"]
     collect_ignore += ["pipeline/quality/test_heavy.py", "tiny_vlm.py"]
 if not importlib.util.find_spec("torch_fidelity"):
-    collect_ignore += ["pipeline/evaluate/test_vision_encoders.py", "random_networks.py"]
+    collect_ignore += [
+        "pipeline/evaluate/test_vision_encoders.py",
+        "pipeline/evaluate/test_reid.py",
+        "random_networks.py",
+    ]
 
 
 def pytest_unconfigure() -> None:

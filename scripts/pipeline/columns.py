@@ -8,7 +8,7 @@ import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from pipeline.errors import StepError
+from pipeline.errors import StepError, counted, listing
 from pipeline.parquet_source import ParquetRow, read_parquet_columns
 from pipeline.source_json import pin_commit
 from synthchex_75k import (
@@ -51,6 +51,34 @@ def read_columns(source: str, rows: Sequence[Row | ParquetRow], names: Sequence[
     except KeyError as error:
         raise SourceError(f"{source}: no row of {error} in the metadata CSV; it changed, start again") from None
     return {name: [row[number] for row in values] for number, name in enumerate(names)}
+
+
+def read_patients(source: str, rows: Sequence[Row | ParquetRow], column: str | None) -> list[str | None]:
+    """Reads the patient of each row.
+
+    Args:
+        source: The SOURCE or PARQUET REPO.
+        rows: Rows of its plan, any of them.
+        column: The column that names the patient; None: unknown.
+
+    Returns:
+        The patients in the order of the rows; without a column, None for all.
+
+    Raises:
+        StepError: There is no such column, or some rows have no patient. They are no one patient, and perhaps not as
+            many as there are images.
+        SourceError: The metadata CSV has changed since it was planned, or cannot be read.
+    """
+    if column is None:
+        return [None] * len(rows)
+    patients: list[str | None] = read_columns(source, rows, [column])[column]
+    unknown = [row.where for row, patient in zip(rows, patients) if patient is None]
+    if unknown:
+        raise StepError(
+            f"--patient-column {column} is empty for {counted(len(unknown), 'image')}: {listing(unknown)}; give each a "
+            "name of its own there, if the patient is unknown"
+        )
+    return patients
 
 
 def _read_cells(

@@ -75,43 +75,41 @@ def _auroc(scores: np.ndarray, targets: np.ndarray, groups: np.ndarray | None, r
         return refused(*sides, "the classifier does not know this label")
     if not positives or not negatives:
         return refused(*sides, *notes, "needs positive and negative rows")
-    shares = placements(scores, positive)
-    value = float(shares[positive].mean())
+    placements = auroc_placements(scores, positive)
+    value = float(placements[positive].mean())
     notes = (*notes, *size_notes(positives, negatives))
     if min(positives, negatives) < 2:
         return Estimate(value, None, None, None, *sides, (*notes, "one row of a class: no standard error"))
     if groups is None:
         units = positives, negatives
-        se = math.sqrt(mean_variance(shares[positive]) + mean_variance(shares[~positive]))
+        se = math.sqrt(mean_variance(placements[positive]) + mean_variance(placements[~positive]))
         notes = (*notes, "standard error: DeLong")
     else:
         groups = groups[kept]
         units = count_groups(positives, groups[positive]), count_groups(negatives, groups[~positive])
-        weights = np.where(positive, len(scores) / positives, len(scores) / negatives)
-        se = math.sqrt(mean_variance(weights * (shares - value), groups))
+        share = np.where(positive, len(scores) / positives, len(scores) / negatives)
+        se = math.sqrt(mean_variance(share * (placements - value), groups))
         notes = (*notes, "standard error: DeLong, by groups")
     return proportion_estimate(value, se, _effective_rows(value, *units), *sides, notes)
 
 
-def placements(scores: np.ndarray, positive: np.ndarray) -> np.ndarray:
-    """Returns for each positive row the share of negatives below it, for each negative one of positives above it.
+def auroc_placements(scores: np.ndarray, positive: np.ndarray) -> np.ndarray:
+    """Returns for each positive row the share of negative ones below it, and for each negative row conversely.
 
-    Equal ones count half. The AUROC is the mean over the positive rows, and that over the negative ones; how much the
-    placements vary gives its standard error (DeLong et al. 1988).
+    Equal scores count half. The mean over either class is AUROC.
 
     Args:
-        scores: Of shape (n,).
-        positive: Which rows are positive, of shape (n,); both kinds must be there.
+        scores: Higher for positive, of shape (n,).
+        positive: Which rows are positive, of shape (n,); some are and some are not.
 
     Example:
-        >>> placements(np.array([1.0, 3.0, 2.0, 3.0]), np.array([False, False, True, True])).tolist()
-        [1.0, 0.25, 0.5, 0.75]
+        >>> auroc_placements(np.array([1.0, 2.0, 3.0]), np.array([False, True, False])).tolist()
+        [1.0, 0.5, 0.0]
     """
-    positives, negatives = int(positive.sum()), int((~positive).sum())
-    ranks, shares = mid_ranks(scores), np.empty(len(scores))
-    shares[positive] = (ranks[positive] - mid_ranks(scores[positive])) / negatives
-    shares[~positive] = 1 - (ranks[~positive] - mid_ranks(scores[~positive])) / positives
-    return shares
+    ranks, placements = mid_ranks(scores), np.empty(len(scores))
+    placements[positive] = (ranks[positive] - mid_ranks(scores[positive])) / (~positive).sum()
+    placements[~positive] = 1 - (ranks[~positive] - mid_ranks(scores[~positive])) / positive.sum()
+    return placements
 
 
 def _effective_rows(value: float, positives: int, negatives: int) -> float:

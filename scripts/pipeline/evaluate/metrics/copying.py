@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pipeline.evaluate.metrics.auroc import placements
+from pipeline.evaluate.metrics.auroc import auroc_placements
 from pipeline.evaluate.metrics.estimate import Estimate, mean_variance, normal_estimate, refused, size_notes
 from pipeline.evaluate.metrics.features import check_features, row_blocks
 from pipeline.evaluate.metrics.moments import moments_of
@@ -58,7 +58,7 @@ def copying_test(
         weight = len(rows[0]) / total
         distances = np.concatenate([heldout[rows[0]], synthetic[rows[1]]])
         positive = np.arange(len(distances)) >= len(rows[0])
-        shares = placements(distances, positive)
+        shares = auroc_placements(distances, positive)
         value = float(shares[positive].mean())
         deviation = _deviation(distances, *map(len, rows))
         farther += weight * value
