@@ -14,15 +14,12 @@
     inception     the Inception Score, from logits
     alignment     image-text alignment and retrieval
     auroc         AUROC for each label
-<<<<<<< HEAD
     memorisation  whether synthetic rows lie nearer to training rows than chance has it
     membership    whether synthetic rows tell training from held-out rows
     copying       the test C_T
-=======
     pixels        how far the two images of a pair are apart
     calibration   the closeness of pairs against that of real pairs
     classification  AUROC, average precision and F1 of trained classifiers, and paired differences
->>>>>>> main
     floor         a metric between two halves of the real set
     chexgenbench  the definitions of the CheXGenBench code
 

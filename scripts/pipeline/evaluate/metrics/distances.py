@@ -247,8 +247,10 @@ def _scan(
                 rows = every[tile.rows]
                 stripes = [Closest(one, two, rows, columns, k), *(Closest(one, two, rows, s, 1) for s in samples)]
             low = bounds.of(tile)
-            for visitor in (*stripes, *returning, *counters):
-                visitor.offer(tile, low)
+            for closest in (*stripes, *returning):
+                closest.offer(tile, low)
+            for counter in counters:
+                counter.offer(tile, low)
             if tile.columns.stop == len(two):
                 for stripe in stripes:
                     stripe.settle()

@@ -37,7 +37,7 @@ def nearer_to_training(found: PrivacyDistances) -> Estimate:
         found: What `privacy_distances` returned, with held-out rows.
 
     Returns:
-        The share. Its standard error is that of a ratio of sums over groups, which says how unequally the synthetic rows
+        The share. Its standard error is that of a ratio of sums over groups, which says how unequally synthetic rows
         are spread over their nearest real rows: one real row in the middle may be the nearest to many, and on which
         side it is, is one toss of a coin. For equal sets without memory it is the standard error of the permutation
         test. Where one set is larger, it is that of samples of it that are as large as the other, times the ratio of
