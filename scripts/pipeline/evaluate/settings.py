@@ -7,7 +7,7 @@
 
 Validation and test images are real in every setting, and the same in all settings of a seed, so that scores compare. No
 patient is on two sides. A synthetic image is a *twin* of a real one if it was made from it: it is named
-`SyntheticImg_NAME`, or has the same prompt. Twins of images of validation and test patients are never trained on, and
+`SyntheticImg_NAME`, or, where its name tells nothing, has the same prompt. Twins of images of validation and test patients are never trained on, and
 in `mixed` neither are those of patients whose real images are.
 """
 
@@ -280,11 +280,13 @@ def _patients_of_twins(synthetic: Iterable[Example], real: Iterable[Example]) ->
         by_prompt[_plain(one.row.prompt)].add(patient_of(one))
     found = []
     for one in synthetic:
-        patients = set(by_prompt.get(_plain(one.row.prompt), ()))
+        patients: set[tuple[str, str]] = set()
         if match := _SYNTHETIC_NAME.fullmatch(PurePosixPath(one.row.filename).stem):
             # One of several images of a prompt has a number behind its name.
             for stem in (match[1], match[1] + (match[2] or "")):
                 patients |= by_stem.get(stem, set())
+        # Many radiographs may share a short prompt: it counts only where the name does not tell which one it was.
+        patients = patients or set(by_prompt.get(_plain(one.row.prompt), ()))
         if one.patient is not None:
             patients.add(patient_of(one))
         found.append(patients)
