@@ -7,8 +7,8 @@
 
 Validation and test images are real in every setting, and the same in all settings of a seed, so that scores compare. No
 patient is on two sides. A synthetic image is a *twin* of a real one if it was made from it: it is named
-`SyntheticImg_NAME`, or, where its name tells nothing, has the same prompt. Twins of images of validation and test patients are never trained on, and
-in `mixed` neither are those of patients whose real images are.
+`SyntheticImg_NAME`, or, where its name tells nothing, has the same prompt. Twins of images of validation and test
+patients are never trained on, and in `mixed` neither are those of patients whose real images are.
 """
 
 from __future__ import annotations
