@@ -305,10 +305,9 @@ def _first(texts: list[str], others: str) -> Iterator[Difference]:
 
 def _compare_names(present: set[str], manifest: Manifest) -> Iterator[Difference]:
     wanted = {*data_files(present), CARD, CROISSANT, LABELS_FILE, *manifest["files"]}
-    older = f"; a conversion by an older version had no configuration {CONFIG}: convert again"
-    yield from _first(
-        [f"{name}: missing{older * (name == LABELS_FILE)}" for name in sorted(wanted - present)], "missing files"
-    )
+    notes = {LABELS_FILE: f"; older versions wrote no configuration {CONFIG}: convert again"}
+    missing = [f"{name}: missing{notes.get(name, '')}" for name in sorted(wanted - present)]
+    yield from _first(missing, "missing files")
     if not data_files(present):
         yield Difference("data: no Parquet file")
     yield from _first(
