@@ -2,10 +2,11 @@
 
 1. embed     turns the images of a SOURCE into features, once for each encoder
 2. fidelity  computes all metrics from the features of real and of synthetic images
-3. utility   trains classifiers on real and on synthetic images, and tests them on real ones
-4. reports   fine-tunes a model that writes reports on real and on synthetic images, and scores its reports
-5. score     scores reports that were written elsewhere
-6. report    shows results as a page
+3. privacy   measures whether synthetic images tell more of the training images than of other patients' images
+4. utility   trains classifiers on real and on synthetic images, and tests them on real ones
+5. reports   fine-tunes a model that writes reports on real and on synthetic images, and scores its reports
+6. score     scores reports that were written elsewhere
+7. report    shows results as a page
 
 `evaluate_images.py embed --help` and so on describe the options of each.
 """
@@ -34,6 +35,8 @@ from pipeline.evaluate.backbone import PRECISIONS, RANDOM
 from pipeline.evaluate.embed import embed
 from pipeline.evaluate.encoders.registry import ENCODERS
 from pipeline.evaluate.fidelity import fidelity
+from pipeline.evaluate.pairing import PAIRED_BY
+from pipeline.evaluate.privacy import privacy
 from pipeline.evaluate.report import report
 from pipeline.evaluate.report_scores import score
 from pipeline.evaluate.reports import reports
@@ -90,6 +93,25 @@ examples:
     --backbone resnet50 --patient-column patientID
   torchrun --nproc-per-node 8 scripts/evaluate_images.py utility path/to/real-train path/to/release path/to/real-test \\
     path/to/results.json --backbone resnet50 --patient-column patientID
+"""
+PRIVACY = """
+Each metric stands beside what it is without memorisation, or for real images that the generator did not see. None is
+proof of privacy; scripts/README.md tells what each of them tells and what not.
+
+Without --heldout most metrics are refused, since nobody knows then how near to the training images other images are.
+Held-out images are of other patients and of the same kind: split by patients before training, and embed both sides
+with --patient-column.
+
+--pair compares each synthetic image with the training image that it was made for:
+  filename  SyntheticImg_NAME.png belongs to NAME.png or NAME.jpg
+  prompt    the training image has the same prompt
+
+examples:
+  python scripts/evaluate_images.py privacy path/to/train-features path/to/features path/to/results.json
+  python scripts/evaluate_images.py privacy path/to/train-features path/to/features path/to/results.json \\
+    --heldout path/to/real-features
+  python scripts/evaluate_images.py privacy path/to/train-features path/to/features path/to/results.json \\
+    --pair filename --train path/to/real-train --synthetic path/to/release --reid path/to/reid.pth
 """
 REPORTS = """
 FOLDER:
@@ -150,10 +172,11 @@ def parser() -> argparse.ArgumentParser:
     """Returns the parser of the command line."""
     result = make_parser(main, EXAMPLES)
     commands = result.add_subparsers(
-        dest="command", required=True, metavar="embed|fidelity|utility|reports|score|report"
+        dest="command", required=True, metavar="embed|fidelity|privacy|utility|reports|score|report"
     )
     _add_embed(commands)
     _add_fidelity(commands)
+    _add_privacy(commands)
     _add_utility(commands)
     _add_reports(commands)
     _add_score(commands)
@@ -225,6 +248,25 @@ def _add_utility(commands: Any) -> None:
     add("--precision", choices=PRECISIONS, help="auto: bf16 on a GPU that has it, else fp32")
     folder = "for decoded images and what a run resumes from (default: RESULTS_JSON with the suffix .utility)"
     add("--checkpoints", type=local_folder, metavar="FOLDER", help=folder)
+
+
+def _add_privacy(commands: Any) -> None:
+    command = add_command(commands, privacy, PRIVACY)
+    add = command.add_argument
+    add("train", metavar="TRAIN_FEATURES", type=Path, help="FEATURES_DIR of what the generator was trained on")
+    add("synthetic", metavar="SYNTHETIC_FEATURES", type=Path, help="FEATURES_DIR of synthetic images, embedded alike")
+    add("results_json", metavar="RESULTS_JSON", type=output_file, help="file for the section privacy")
+    heldout = "FEATURES_DIR of real images of other patients, which the generator did not see (default: none)"
+    add("--heldout", metavar="FEATURES", type=Path, help=heldout)
+    add("--seed", type=int, metavar="N", help="seed of everything that is drawn")
+    add("--pair", choices=PAIRED_BY, help="what names the training image of a synthetic one (default: no pairs)")
+    add = command.add_argument_group("--pair").add_argument
+    sources = "for the pixels of pairs (default: features alone)"
+    add("--train", dest="train_source", metavar="SOURCE", help=f"source of the training images, {sources}")
+    add("--synthetic", dest="synthetic_source", metavar="SOURCE", help=f"source of the synthetic images, {sources}")
+    reid = "file, folder or name on the Hub of a Siamese ResNet-50 that tells whether two images are of one patient"
+    add("--reid", metavar="CHECKPOINT", help=f"{reid} (default: none)")
+    add_on_mismatch(add)
 
 
 def _add_reports(commands: Any) -> None:

@@ -8,6 +8,9 @@ output                 which files of FEATURES_DIR are wanted, what is known, wr
 features               FEATURES_DIR: files of features with what they depend on
 fidelity               all metrics of two FEATURES_DIRs, overall and for each label
 comparison             which rows are compared, and whether they may be
+privacy                privacy metrics of two or three FEATURES_DIRs
+privacy_metrics        those of one encoder, with what each is compared with, and the closest pairs
+privacy_meanings       what each of them tells
 protocol_sound         the metrics of one encoder, with intervals and floors
 protocol_chexgenbench  the metrics of one encoder as the CheXGenBench code defines them
 utility                classifiers trained on real and synthetic images, tested on real ones

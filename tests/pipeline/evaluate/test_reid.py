@@ -29,6 +29,7 @@ from pipeline.evaluate.paired_meanings import MEANINGS
 from pipeline.evaluate.reid import resolve_reid, siamese_parts
 from pipeline.machine import OutOfMemoryError
 from random_networks import Siamese, torchvision
+from servers.local_hub import Hub
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 torch.set_num_threads(1)
@@ -236,6 +237,15 @@ def test_no_file(tmp_path: Path, weights: Path) -> None:
             assert resolve_reid(str(tmp_path)).head() is not None
     with pytest.raises(StepError, match=r"2 files of weights instead of one: a\.pth; b\.pth"):
         resolve_reid(str(tmp_path))
+
+
+def test_a_network_on_the_hub_is_pinned(hub: Hub, weights: Path) -> None:
+    hub.create("alice/ReID", files={"reid.pth": weights.read_bytes(), "README.md": b"# Network"})
+    encoder = resolve_reid("alice/ReID")
+    assert encoder.describe()["revision"] and encoder.head().bias == resolve_reid(str(weights)).head().bias
+    assert not hub.asked(r"GET .*README\.md$")
+    with pytest.raises(StepError, match="alice/none"):
+        resolve_reid("alice/none")
 
 
 @pytest.mark.parametrize("package", ["torch", "torchvision"])
