@@ -14,7 +14,7 @@ privacy_meanings       what each of them tells
 protocol_sound         the metrics of one encoder, with intervals and floors
 protocol_chexgenbench  the metrics of one encoder as the CheXGenBench code defines them
 utility                classifiers trained on real and synthetic images, tested on real ones
-utility_table          its section as tables for a terminal
+utility_meanings       what its metrics tell
 probe                  logistic regressions on features
 classifier             what is asked of a classifier that learns from a split
 settings               splits of the utility experiments: patients on one side, twins too

@@ -18,7 +18,7 @@ from pipeline.evaluate.features import EncodedWith, Features, read_features, rea
 from pipeline.evaluate.fidelity import common_encoders
 from pipeline.evaluate.metrics.auroc import auroc_placements
 from pipeline.evaluate.settings import Example, Split
-from pipeline.imports import check_installed, import_optional
+from pipeline.imports import import_optional
 from pipeline.jobs import available_cpus
 from pipeline.progress import notice
 from synthchex_75k import LABELS
@@ -56,11 +56,10 @@ def find_features(
         What there is, and the images of each source that have features: with `embed --limit`, not all do.
 
     Raises:
-        StepError: scikit-learn is missing, the folders have no encoder in common, encoders differ, or features are of
-            other images, prompts or labels than those of the source.
+        StepError: The folders have no encoder in common, encoders differ, or features are of other images, prompts or
+            labels than those of the source.
         OSError: A file cannot be read.
     """
-    check_installed("sklearn")
     indexes = [read_index(folder) for folder in folders]
     names = common_encoders(folders, indexes)
     for name in names:

@@ -137,6 +137,23 @@ def test_features_of_another_version_of_the_source_are_refused(
     assert "1 image of the source changed" in error and "made-00007.png" in error and error.count("\n") == 1
 
 
+def test_a_patient_on_both_sides_is_an_error(
+    useful: tuple[Planted, Section], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    planted, _ = useful
+    twice = Planted.__new__(Planted)
+    shutil.copytree(planted.sources[2], tmp_path / "test")
+    table = tmp_path / "test" / "metadata.csv"
+    table.write_text(table.read_text(encoding="utf-8").replace(",test-3\n", ",real-3\n"), encoding="utf-8")
+    twice.sources, twice.features = [*planted.sources[:2], tmp_path / "test"], planted.features
+    assert evaluate_images.main(twice.command(tmp_path / "results.json")) == 1
+    error = capsys.readouterr().err
+    assert (
+        error.count("\n") == 1
+        and "1 patient among the training and the test images: real-3; test on other patients" in error
+    )
+
+
 # The probe alone
 
 
