@@ -76,24 +76,6 @@ examples:
   python scripts/evaluate_images.py fidelity path/to/real-features path/to/features path/to/results.json
   python scripts/evaluate_images.py fidelity path/to/real-features path/to/features path/to/results.json --labels none
 """
-UTILITY = """
-settings:
-  real       all real training images
-  synthetic  as many synthetic ones
-  mixed      real images of half of the patients, and synthetic ones in place of the other half
-  augmented  those of real and those of synthetic together
-
-Validation and test images are real, no patient is on two sides, and twins of their images, synthetic ones made from
-their names or prompts, are not trained on.
-
-examples:
-  python scripts/evaluate_images.py utility path/to/real-train path/to/release path/to/real-test path/to/results.json \\
-    --probe path/to/train-features path/to/features path/to/real-features --patient-column patientID
-  python scripts/evaluate_images.py utility path/to/real-train path/to/release path/to/real-test path/to/results.json \\
-    --backbone resnet50 --patient-column patientID
-  torchrun --nproc-per-node 8 scripts/evaluate_images.py utility path/to/real-train path/to/release path/to/real-test \\
-    path/to/results.json --backbone resnet50 --patient-column patientID
-"""
 PRIVACY = """
 Each metric stands beside what it is without memorisation, or for real images that the generator did not see. None is
 proof of privacy; scripts/README.md tells what each of them tells and what not.
@@ -112,6 +94,24 @@ examples:
     --heldout path/to/real-features
   python scripts/evaluate_images.py privacy path/to/train-features path/to/features path/to/results.json \\
     --pair filename --train path/to/real-train --synthetic path/to/release --reid path/to/reid.pth
+"""
+UTILITY = """
+settings:
+  real       all real training images
+  synthetic  as many synthetic ones
+  mixed      real images of half of the patients, and synthetic ones in place of the other half
+  augmented  those of real and those of synthetic together
+
+Validation and test images are real, no patient is on two sides, and twins of their images, synthetic ones made from
+their names or prompts, are not trained on.
+
+examples:
+  python scripts/evaluate_images.py utility path/to/real-train path/to/release path/to/real-test path/to/results.json \\
+    --probe path/to/train-features path/to/features path/to/real-features --patient-column patientID
+  python scripts/evaluate_images.py utility path/to/real-train path/to/release path/to/real-test path/to/results.json \\
+    --backbone resnet50 --patient-column patientID
+  torchrun --nproc-per-node 8 scripts/evaluate_images.py utility path/to/real-train path/to/release path/to/real-test \\
+    path/to/results.json --backbone resnet50 --patient-column patientID
 """
 REPORTS = """
 FOLDER:
@@ -217,6 +217,25 @@ def _add_fidelity(commands: Any) -> None:
     add("--seed", type=int, metavar="N", help="seed of everything that is drawn")
 
 
+def _add_privacy(commands: Any) -> None:
+    command = add_command(commands, privacy, PRIVACY)
+    add = command.add_argument
+    add("train", metavar="TRAIN_FEATURES", type=Path, help="FEATURES_DIR of what the generator was trained on")
+    add("synthetic", metavar="SYNTHETIC_FEATURES", type=Path, help="FEATURES_DIR of synthetic images, embedded alike")
+    add("results_json", metavar="RESULTS_JSON", type=output_file, help="file for the section privacy")
+    heldout = "FEATURES_DIR of real images of other patients, which the generator did not see (default: none)"
+    add("--heldout", metavar="FEATURES", type=Path, help=heldout)
+    add("--seed", type=int, metavar="N", help="seed of everything that is drawn")
+    add("--pair", choices=PAIRED_BY, help="what names the training image of a synthetic one (default: no pairs)")
+    add = command.add_argument_group("--pair").add_argument
+    sources = "for the pixels of pairs (default: features alone)"
+    add("--train", dest="train_source", metavar="SOURCE", help=f"source of the training images, {sources}")
+    add("--synthetic", dest="synthetic_source", metavar="SOURCE", help=f"source of the synthetic images, {sources}")
+    reid = "file, folder or name on the Hub of a Siamese ResNet-50 that tells whether two images are of one patient"
+    add("--reid", metavar="CHECKPOINT", help=f"{reid} (default: none)")
+    add_on_mismatch(add)
+
+
 def _add_utility(commands: Any) -> None:
     command = add_command(commands, utility, UTILITY)
     add = command.add_argument
@@ -248,25 +267,6 @@ def _add_utility(commands: Any) -> None:
     add("--precision", choices=PRECISIONS, help="auto: bf16 on a GPU that has it, else fp32")
     folder = "for decoded images and what a run resumes from (default: RESULTS_JSON with the suffix .utility)"
     add("--checkpoints", type=local_folder, metavar="FOLDER", help=folder)
-
-
-def _add_privacy(commands: Any) -> None:
-    command = add_command(commands, privacy, PRIVACY)
-    add = command.add_argument
-    add("train", metavar="TRAIN_FEATURES", type=Path, help="FEATURES_DIR of what the generator was trained on")
-    add("synthetic", metavar="SYNTHETIC_FEATURES", type=Path, help="FEATURES_DIR of synthetic images, embedded alike")
-    add("results_json", metavar="RESULTS_JSON", type=output_file, help="file for the section privacy")
-    heldout = "FEATURES_DIR of real images of other patients, which the generator did not see (default: none)"
-    add("--heldout", metavar="FEATURES", type=Path, help=heldout)
-    add("--seed", type=int, metavar="N", help="seed of everything that is drawn")
-    add("--pair", choices=PAIRED_BY, help="what names the training image of a synthetic one (default: no pairs)")
-    add = command.add_argument_group("--pair").add_argument
-    sources = "for the pixels of pairs (default: features alone)"
-    add("--train", dest="train_source", metavar="SOURCE", help=f"source of the training images, {sources}")
-    add("--synthetic", dest="synthetic_source", metavar="SOURCE", help=f"source of the synthetic images, {sources}")
-    reid = "file, folder or name on the Hub of a Siamese ResNet-50 that tells whether two images are of one patient"
-    add("--reid", metavar="CHECKPOINT", help=f"{reid} (default: none)")
-    add_on_mismatch(add)
 
 
 def _add_reports(commands: Any) -> None:

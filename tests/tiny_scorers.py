@@ -1,7 +1,7 @@
 """RadGraph and CheXbert with random weights, very small: the real classes of `radgraph` and `f1chexbert`.
 
-Both packages look for weights in the user's cache, at XDG_CACHE_HOME when they are imported, and for BERT by its name
-on the Hub, which may be a folder too.
+Both packages look for weights in the cache of the user, at XDG_CACHE_HOME when they are imported, and for BERT by its
+name on the Hub, which may be a folder too.
 """
 
 import json

@@ -262,7 +262,7 @@ except Exception as error:
 print("torch" in sys.modules)
 """
     found = subprocess.run([sys.executable, "-c", code], cwd=ROOT / "scripts", capture_output=True, text=True)
-    assert found.stdout.startswith(f"StepError this model needs the Python module {package}: pip install "), (
+    assert found.stdout.startswith(f"MissingPackageError this model needs the Python module {package}: pip install "), (
         found.stderr
     )
     assert found.stdout.endswith("\nFalse\n")
