@@ -122,14 +122,15 @@ FOLDER:
   SETTING-SEED/texts.csv  what the model wrote of each test image
   texts.csv               all of them, for `score`
 
-After an interruption run the same command again: it continues from the last checkpoint, and with the next image. On
-several GPUs run it by `torchrun --nproc-per-node N scripts/evaluate_images.py reports …`.
+After an interruption run the same command again: it continues from the last checkpoint, or with the next image.
 
 examples:
   python scripts/evaluate_images.py reports path/to/real path/to/release path/to/real-test path/to/results.json \\
       --model llava-hf/llava-1.5-7b-hf --patient-column patientID
   python scripts/evaluate_images.py reports path/to/real path/to/release path/to/real-test path/to/results.json \\
       --model path/to/model --settings real,synthetic --limit 2000 --epochs 1
+  torchrun --nproc-per-node 4 scripts/evaluate_images.py reports path/to/real path/to/release path/to/real-test \\
+      path/to/results.json --model path/to/model
 """
 SCORE = """
 TEXTS_CSV has the columns reference and text; filename, setting, seed and patient where they are known. Texts of several

@@ -158,7 +158,7 @@ class ReportModel:
             images: In 8-bit RGB.
 
         Raises:
-            OutOfMemoryError: There is too little memory for so many images.
+            OutOfMemoryError: There is too little memory for the batch.
         """
         self.model.eval()
         batch = self._encode(images)
