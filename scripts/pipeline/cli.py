@@ -189,6 +189,13 @@ def finite(text: str) -> float:
     return number
 
 
+def names(text: str) -> tuple[str, ...]:
+    """Reads names separated by commas."""
+    if not (found := tuple(name.strip() for name in text.split(",") if name.strip())):
+        raise argparse.ArgumentTypeError("no name; separate names by commas")
+    return found
+
+
 def column_names(text: str) -> tuple[str, ...]:
     """Reads names of columns, as a line of a CSV has them: a name with a comma stands in double quotes."""
     try:
