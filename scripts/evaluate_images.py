@@ -2,7 +2,10 @@
 
 1. embed     turns the images of a SOURCE into features, once for each encoder
 2. fidelity  computes all metrics from the features of real and of synthetic images
-3. report    shows results as a page
+3. utility   trains classifiers on real and on synthetic images, and tests them on real ones
+4. reports   fine-tunes a model that writes reports on real and on synthetic images, and scores its reports
+5. score     scores reports that were written elsewhere
+6. report    shows results as a page
 
 `evaluate_images.py embed --help` and so on describe the options of each.
 """
@@ -17,18 +20,26 @@ from pipeline.cli import (
     add_command,
     add_on_mismatch,
     exit_code,
+    finite,
+    input_file,
     local_folder,
     make_parser,
+    names,
     output_file,
     positive,
     start,
 )
 from pipeline.engine import ENGINES
+from pipeline.evaluate.backbone import PRECISIONS, RANDOM
 from pipeline.evaluate.embed import embed
 from pipeline.evaluate.encoders.registry import ENCODERS
 from pipeline.evaluate.fidelity import fidelity
 from pipeline.evaluate.report import report
+from pipeline.evaluate.report_scores import score
+from pipeline.evaluate.reports import reports
 from pipeline.evaluate.results_fidelity import PROTOCOLS
+from pipeline.evaluate.settings import SETTINGS
+from pipeline.evaluate.utility import utility
 from synthchex_75k import LABELS
 
 ENCODER_LINES = "\n".join(f"  {name:10} {about}" for name, about in ENCODERS.items())
@@ -61,6 +72,47 @@ means and when not to believe it.
 examples:
   python scripts/evaluate_images.py fidelity path/to/real-features path/to/features path/to/results.json
   python scripts/evaluate_images.py fidelity path/to/real-features path/to/features path/to/results.json --labels none
+"""
+UTILITY = """
+settings:
+  real       all real training images
+  synthetic  as many synthetic ones
+  mixed      real images of half of the patients, and synthetic ones in place of the other half
+  augmented  those of real and those of synthetic together
+
+Validation and test images are real, no patient is on two sides, and twins of their images, synthetic ones made from
+their names or prompts, are not trained on.
+
+examples:
+  python scripts/evaluate_images.py utility path/to/real-train path/to/release path/to/real-test path/to/results.json \\
+    --probe path/to/train-features path/to/features path/to/real-features --patient-column patientID
+  python scripts/evaluate_images.py utility path/to/real-train path/to/release path/to/real-test path/to/results.json \\
+    --backbone resnet50 --patient-column patientID
+  torchrun --nproc-per-node 8 scripts/evaluate_images.py utility path/to/real-train path/to/release path/to/real-test \\
+    path/to/results.json --backbone resnet50 --patient-column patientID
+"""
+REPORTS = """
+FOLDER:
+  SETTING-SEED/run.json   everything that decides a run
+  SETTING-SEED/adapter    the trained adapters, as peft loads them
+  SETTING-SEED/texts.csv  what the model wrote of each test image
+  texts.csv               all of them, for `score`
+
+After an interruption run the same command again: it continues from the last checkpoint, and with the next image. On
+several GPUs run it by `torchrun --nproc-per-node N scripts/evaluate_images.py reports …`.
+
+examples:
+  python scripts/evaluate_images.py reports path/to/real path/to/release path/to/real-test path/to/results.json \\
+      --model llava-hf/llava-1.5-7b-hf --patient-column patientID
+  python scripts/evaluate_images.py reports path/to/real path/to/release path/to/real-test path/to/results.json \\
+      --model path/to/model --settings real,synthetic --limit 2000 --epochs 1
+"""
+SCORE = """
+TEXTS_CSV has the columns reference and text; filename, setting, seed and patient where they are known. Texts of several
+settings or seeds need a file name each. A metric whose package is not installed is left out, with a line that tells it.
+
+examples:
+  python scripts/evaluate_images.py score path/to/texts.csv path/to/results.json
 """
 REPORT = """
 The page shows images of the sources that were embedded, if they are there. Real images may be covered by a data use
@@ -97,9 +149,14 @@ def main(arguments: list[str] | None = None) -> int:
 def parser() -> argparse.ArgumentParser:
     """Returns the parser of the command line."""
     result = make_parser(main, EXAMPLES)
-    commands = result.add_subparsers(dest="command", required=True, metavar="embed|fidelity|report")
+    commands = result.add_subparsers(
+        dest="command", required=True, metavar="embed|fidelity|utility|reports|score|report"
+    )
     _add_embed(commands)
     _add_fidelity(commands)
+    _add_utility(commands)
+    _add_reports(commands)
+    _add_score(commands)
     _add_report(commands)
     return result
 
@@ -137,6 +194,81 @@ def _add_fidelity(commands: Any) -> None:
     add("--seed", type=int, metavar="N", help="seed of everything that is drawn")
 
 
+def _add_utility(commands: Any) -> None:
+    command = add_command(commands, utility, UTILITY)
+    add = command.add_argument
+    add("real_train", metavar="REAL_TRAIN", help="source of real images to train and to validate on")
+    add("synthetic", metavar="SYNTHETIC", help="source of synthetic images")
+    add("real_test", metavar="REAL_TEST", help="source of real images of other patients")
+    add("results_json", metavar="RESULTS_JSON", type=output_file, help="file for the section utility")
+    add("--settings", type=_settings, metavar="NAMES", help="what to train on, separated by commas, see above")
+    features = ("TRAIN_FEATURES", "SYNTHETIC_FEATURES", "TEST_FEATURES")
+    about = "train logistic regressions on the features of the three sources, each a FEATURES_DIR"
+    add("--probe", nargs=3, type=Path, metavar=features, help=about)
+    add("--seeds", type=positive, metavar="N", help="trainings in each setting")
+    patients = "column of the metadata CSV of the real sources that names the patient of an image (default: none)"
+    add("--patient-column", metavar="NAME", help=patients)
+    add("--seed", type=int, metavar="N", help="the first seed of everything that is drawn")
+    add_on_mismatch(add)
+    add("--backbone", metavar="NAME", help="fine-tune this network of timm on the images, such as resnet50")
+    add = command.add_argument_group("--backbone").add_argument
+    weights = f"first weights: file, folder or name on the Hub, or {RANDOM} (default: those of timm on the Hub)"
+    add("--weights", metavar="WEIGHTS", help=weights)
+    add("--revision", metavar="SHA", help="commit, branch or tag of weights on the Hub (default: main)")
+    epochs = "how often the images of setting real are seen; the other settings take as many steps"
+    add("--epochs", type=positive, metavar="N", help=epochs)
+    add("--batch-size", type=positive, metavar="N", help="images of a step, over all GPUs")
+    add("--learning-rate", type=finite, metavar="RATE", help="the highest")
+    size = "width and height that images are made for it: pixels (default: what the network was made for)"
+    add("--image-size", type=positive, metavar="N", help=size)
+    add("--horizontal-flips", action="store_true", help="mirror a half of the images, hearts on the right side too")
+    add("--precision", choices=PRECISIONS, help="auto: bf16 on a GPU that has it, else fp32")
+    folder = "for decoded images and what a run resumes from (default: RESULTS_JSON with the suffix .utility)"
+    add("--checkpoints", type=local_folder, metavar="FOLDER", help=folder)
+
+
+def _add_reports(commands: Any) -> None:
+    add = add_command(commands, reports, REPORTS).add_argument
+    add("real_train", metavar="REAL_TRAIN", help="source of real training images, whose prompts are their reports")
+    add("synthetic", metavar="SYNTHETIC", help="source of synthetic images with the prompts they were made from")
+    add("real_test", metavar="REAL_TEST", help="source of real images of other patients, to write reports of")
+    add("results_json", metavar="RESULTS_JSON", type=output_file, help="file for the results; other sections stay")
+    model = "image-text-to-text model of transformers, a folder or on the Hub"
+    add("--model", required=True, metavar="PATH_OR_NAME", help=model)
+    add("--revision", metavar="SHA", help="commit, branch or tag on the Hub (default: main)")
+    add("--settings", type=_settings, metavar="NAMES", help="what to train on, separated by commas, as of utility")
+    add("--seeds", type=positive, metavar="N", help="training runs of each setting")
+    add("--seed", type=int, metavar="N", help="the first seed")
+    patients = "column of the metadata of real images that names the patient (default: none)"
+    add("--patient-column", metavar="NAME", help=patients)
+    add("--instruction", metavar="TEXT", help="what the model is asked about each image")
+    add("--epochs", type=finite, metavar="N", help="passes over the images of setting real; all take as many steps")
+    add("--batch-size", type=positive, metavar="N", help="images of a step, on all GPUs together")
+    add("--device-batch-size", type=positive, metavar="N", help="images at once on a GPU")
+    add("--learning-rate", type=finite, metavar="X", help="the highest; it falls to 0 as a cosine")
+    add("--lora-rank", type=positive, metavar="N", help="rank of the adapters")
+    add("--lora-alpha", type=positive, metavar="N", help="adapters count alpha / rank")
+    add("--lora-dropout", type=finite, metavar="X", help="share of the adapters' inputs that training drops")
+    targets = "modules with adapters: language-model, all-linear, or ends of names separated by commas"
+    add("--target-modules", type=names, metavar="NAMES", help=targets)
+    add("--gradient-checkpointing", action="store_true", help="less memory, a third more time")
+    add("--max-new-tokens", type=positive, metavar="N", help="upper bound of a report's length, in training too")
+    limit = "take N images of each source, chosen at random (default: all)"
+    add("--limit", type=positive, metavar="N", help=limit)
+    work = "folder for adapters and texts (default: RESULTS_JSON with the ending .reports)"
+    add("--work", type=local_folder, metavar="FOLDER", help=work)
+    add_on_mismatch(add)
+    add("--overwrite", action="store_true", help="replace runs of other images or other options")
+
+
+def _add_score(commands: Any) -> None:
+    add = add_command(commands, score, SCORE).add_argument
+    add("texts_csv", metavar="TEXTS_CSV", type=input_file, help="CSV with columns reference and text, see above")
+    add("results_json", metavar="RESULTS_JSON", type=output_file, help="file for the results; other sections stay")
+    add("--model", metavar="NAME", help="name of the model that wrote the texts (default: name of the CSV)")
+    add("--seed", type=int, metavar="N", help="seed of everything that is drawn")
+
+
 def _add_report(commands: Any) -> None:
     add = add_command(commands, report, REPORT).add_argument
     add("results_json", metavar="RESULTS_JSON", nargs="+", type=Path, help="results; several become columns of a table")
@@ -146,6 +278,13 @@ def _add_report(commands: Any) -> None:
     add("--train", metavar="SOURCE", help="source of the training images, if it has moved")
     add("--no-images", dest="images", action="store_false", help="show no images and no prompts")
     add("--published", action="store_true", help="show the published values beside results of --protocol chexgenbench")
+
+
+def _settings(text: str) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in text.split(","))
+    if unknown := [name for name in names if name not in SETTINGS]:
+        raise argparse.ArgumentTypeError(f"{', '.join(unknown)}: name some of {', '.join(SETTINGS)}")
+    return names
 
 
 def _labels(text: str) -> tuple[str, ...]:

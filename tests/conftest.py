@@ -52,11 +52,16 @@ if not importlib.util.find_spec("ray"):
     collect_ignore += ["pipeline/evaluate/metrics/test_references.py", "pipeline/evaluate/test_embed_ray.py"]
     collect_ignore += ["pipeline/evaluate/test_encoders.py", "tiny_encoders.py"]
     collect_ignore += ["pipeline/evaluate/test_pretrained.py", "pretrained.py"]
+    collect_ignore += ["pipeline/evaluate/test_reports.py", "pipeline/evaluate/test_text_scores.py"]
     collect_ignore += ["pipeline/evaluate/test_results_in_browser.py"]
     collect_ignore += ["pipeline/generate/test_pipelines.py", "tiny_pipelines.py"]
     collect_ignore += ["pipeline/quality/test_heavy.py", "tiny_vlm.py"]
 if not importlib.util.find_spec("torch_fidelity"):
-    collect_ignore += ["pipeline/evaluate/test_vision_encoders.py", "random_networks.py"]
+    collect_ignore += [
+        "pipeline/evaluate/test_vision_encoders.py",
+        "pipeline/evaluate/test_reid.py",
+        "random_networks.py",
+    ]
 
 
 def pytest_unconfigure() -> None:

@@ -188,6 +188,13 @@ def finite(text: str) -> float:
     return number
 
 
+def names(text: str) -> tuple[str, ...]:
+    """Reads names separated by commas."""
+    if not (found := tuple(name.strip() for name in text.split(",") if name.strip())):
+        raise argparse.ArgumentTypeError("no name; separate names by commas")
+    return found
+
+
 def local_folder(text: str) -> Path:
     """Reads the path of a local folder."""
     if "://" in text:

@@ -12,6 +12,10 @@ class StepError(Exception):
     """A step cannot start or continue; the message says what is wrong, where, and what to do."""
 
 
+class MissingPackageError(StepError):
+    """An optional package is not installed; the message tells what to install."""
+
+
 class TerminatedError(SystemExit):
     """The program got SIGTERM; a function of a user that raises SystemExit raises another class."""
 

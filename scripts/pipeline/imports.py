@@ -12,12 +12,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import StepError, TerminatedError, describe_error, one_line
+from pipeline.errors import MissingPackageError, StepError, TerminatedError, describe_error, one_line
 
 # What to install where `pip install` wants another text than the module's name.
 INSTALL = {
     **dict.fromkeys(["torch", "transformers"], "torch 'transformers>=5.4'"),
     **dict.fromkeys(["accelerate", "diffusers", "peft"], "torch diffusers 'transformers>=5' accelerate peft"),
+    "sklearn": "scikit-learn",
+    "timm": "torch torchvision timm accelerate",
     "torch_fidelity": "torch-fidelity torchvision",
     # On Python 3.10 and 3.11; its newer versions cannot be installed.
     "radiomics": "numpy setuptools wheel versioneer && pip install --no-build-isolation pyradiomics==3.0.1",
@@ -28,11 +30,11 @@ def check_installed(*packages: str) -> None:
     """Checks that optional packages are installed, without importing them.
 
     Raises:
-        StepError: One is not.
+        MissingPackageError: One is not.
     """
     for package in packages:
         if not importlib.util.find_spec(package):
-            raise StepError(_missing(package))
+            raise MissingPackageError(_missing(package))
 
 
 def find_module(name: str, option: str = "--callable") -> Path | None:
@@ -64,12 +66,13 @@ def import_optional(package: str) -> Any:
     """Imports an optional package.
 
     Raises:
+        MissingPackageError: It is not installed, or one that it needs is not.
         StepError: It cannot be imported.
     """
     try:
         return importlib.import_module(package)
     except ImportError as error:
-        raise StepError(f"{_missing(package)} ({one_line(error)})") from error
+        raise MissingPackageError(f"{_missing(package)} ({one_line(error)})") from error
     except Exception as error:  # any package may raise anything, as one that is made for another torch
         raise StepError(f"the Python module {package} cannot be imported: {describe_error(error)}") from error
 

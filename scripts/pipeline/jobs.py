@@ -15,6 +15,8 @@ from multiprocessing import connection
 from pathlib import Path
 from typing import Any, TypeVar
 
+import fsspec.asyn
+
 from pipeline.progress import progress_bar
 
 Job = TypeVar("Job")
@@ -32,8 +34,8 @@ class WorkerDiedError(RuntimeError):
 class WorkerPool:
     """Worker processes.
 
-    They start at once, before this process holds a plan in memory or starts a thread. Use the pool as a context: when
-    it ends, in whatever way, no worker is left.
+    They start at once, before this process holds a plan in memory and, better, before it starts a thread. Use the pool
+    as a context: when it ends, in whatever way, no worker is left.
 
     Args:
         num_proc: Number of processes, at most twice the CPUs or 16: the number of jobs is not known yet, and idle
@@ -152,6 +154,7 @@ def _start_worker(done: list[Any]) -> None:
     _done[:] = done
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the main one ends the workers
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    fsspec.asyn.reset_lock()  # a fork has no thread of the network client, whose older versions would wait for it
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

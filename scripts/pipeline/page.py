@@ -128,7 +128,10 @@ def table(name: str, head: Sequence[str], lines: Mapping[str, Sequence[tuple[str
     columns = "".join(f'<th scope="col">{html.escape(column)}</th>' for column in head)
     rows = []
     for first, cells in lines.items():
-        filled = "".join(f'<td style="--share:{share:.0%}">{html.escape(text)}</td>' for text, share in cells)
+        filled = "".join(
+            f'<td style="--share:{share:.0%}">{html.escape(text)}</td>' if share else f"<td>{html.escape(text)}</td>"
+            for text, share in cells
+        )
         rows.append(f'<tr><th scope="row">{html.escape(first)}</th>{filled}</tr>')
     return (
         f'<div class="scroll" tabindex="0"><table aria-label="{html.escape(name, quote=True)}">'

@@ -43,6 +43,7 @@ from synthchex_75k import (
 )
 
 DATA_FILES = "data/train-*.parquet"  # as `datasets` and DuckDB take it
+LABELS_FILE = "labels/train-00000-of-00001.parquet"  # the rows without images, where the labels are columns
 _ANY_DATA_FILE = re.compile(r"data/train-[^/]*\.parquet")
 _DATA_FILE = re.compile(r"data/train-\d{5}-of-(\d{5})\.parquet")
 _PINNED = re.compile(r"hf://.*?@[0-9a-f]{40}(/|$)")  # a commit on the Hub never changes

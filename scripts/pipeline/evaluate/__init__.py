@@ -10,7 +10,19 @@ fidelity               all metrics of two FEATURES_DIRs, overall and for each la
 comparison             which rows are compared, and whether they may be
 protocol_sound         the metrics of one encoder, with intervals and floors
 protocol_chexgenbench  the metrics of one encoder as the CheXGenBench code defines them
+utility                classifiers trained on real and synthetic images, tested on real ones
+utility_table          its section as tables for a terminal
+probe                  logistic regressions on features
+classifier             what is asked of a classifier that learns from a split
+settings               splits of the utility experiments: patients on one side, twins too
+backbone               classifiers fine-tuned on the images of a setting: networks of timm
+training               fine-tunes a network with accelerate; resumes
+decoded                images decoded once, at the size that a network takes
 frd                    radiomics features: FRD
+paired                 each synthetic image against its training image
+pairing                which training image that is, and the real pairs to compare with
+paired_images          reads the images of pairs, each once
+reid                   the network that re-identifies patients
 results                RESULTS_JSON: a section for each command; reading and writing it
 results_fidelity       its section of `fidelity`
 results_section        its other sections
@@ -24,6 +36,7 @@ page_fidelity          section `fidelity`
 page_privacy           section `privacy`
 page_sections          what sections other than `fidelity` share: cards and charts of labels
 meanings               what each metric of `fidelity` tells
+paired_meanings        the same of the metrics of pairs
 glossary               what each metric of all sections tells
 side_by_side           several results: what may share a table, which values differ
 charts                 values with intervals and what they compare with, as inline SVG

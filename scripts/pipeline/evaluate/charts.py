@@ -119,7 +119,8 @@ def chart(name: str, groups: Sequence[Group], include: Sequence[float] = (), wid
             items.append(f'<li class="group">{html.escape(head)}{"".join(map(drawn.note, here))}</li>')
         items += [drawn.item(line, head, {*everywhere, *here}) for line in members]
     kind = "chart wide" if wide else "chart"
-    return f'<ol class="{kind}" aria-label="{html.escape(name, quote=True)}">{"".join(items)}</ol>'
+    style = f"--steps:{len(axis.ticks) - 1}"  # of the grid, which is a background
+    return f'<ol class="{kind}" style="{style}" aria-label="{html.escape(name, quote=True)}">{"".join(items)}</ol>'
 
 
 def legend(floors: bool = True, references: bool = False) -> str:
@@ -242,7 +243,7 @@ class _Drawn:
         return (
             f'<li class="line"><span class="name">{html.escape(line.name)}{below}{caution}</span>'
             f'<svg class="{kind}" role="img" aria-label="{html.escape(label, quote=True)}">'
-            f"{_grid(self._axis)}{self.marks(line)}</svg>"
+            f"{self.marks(line)}</svg>"
             f'<span class="value">{value}{_small(interval)}</span></li>'
         )
 
@@ -273,10 +274,6 @@ class _Drawn:
 
 def _small(text: str) -> str:
     return f"<small>{html.escape(text)}</small>" if text else ""
-
-
-def _grid(axis: Axis) -> str:
-    return "".join(_vertical("grid", axis.position(tick * axis.unit)) for tick in axis.ticks)
 
 
 def _vertical(kind: str, at: float) -> str:

@@ -9,9 +9,9 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from pipeline.columns import read_columns
+from pipeline.columns import read_patients
 from pipeline.engine import check_engine, start_engine
-from pipeline.errors import StepError, counted, listing
+from pipeline.errors import StepError
 from pipeline.evaluate.encoders.registry import resolve_encoder
 from pipeline.evaluate.encoding import Encoding
 from pipeline.evaluate.features import FEATURES_JSON, EncodedWith, fingerprint_of, read_index
@@ -71,7 +71,7 @@ def embed(
         with WorkerPool(available_cpus()) as pool:  # starts before a network client starts threads, which a fork breaks
             rows = plan_any(source, on_mismatch)
             chosen = sample(rows, limit)
-            patients = _read_patients(source, chosen, patient_column)
+            patients = read_patients(source, chosen, patient_column)
             request = (output.absolute(), source, limit, patient_column, resolved, overwrite)
             folder = stack.enter_context(_open(*request))
             writer = FeaturesWriter(folder, pool, chosen, patients, resolved)
@@ -95,24 +95,6 @@ def sample(rows: list[AnyRow], limit: int | None) -> list[AnyRow]:
     ranked = sorted(rows, key=lambda row: hashlib.sha256(row.filename.encode()).digest())
     chosen = {row.filename for row in ranked[:limit]}
     return [row for row in rows if row.filename in chosen]
-
-
-def _read_patients(source: str, rows: list[AnyRow], column: str | None) -> list[str | None]:
-    """Returns the patient of each row; without a column, None for all.
-
-    Raises:
-        StepError: Some rows have none. They are no one patient, and perhaps not as many as there are images.
-    """
-    if column is None:
-        return [None] * len(rows)
-    patients: list[str | None] = read_columns(source, rows, [column])[column]
-    unknown = [row.where for row, patient in zip(rows, patients) if patient is None]
-    if unknown:
-        raise StepError(
-            f"--patient-column {column} is empty for {counted(len(unknown), 'image')}: {listing(unknown)}; give each a "
-            "name of its own there, if the patient is unknown"
-        )
-    return patients
 
 
 def _resolve(names: list[str], models: list[str], revisions: list[str]) -> list[Resolved]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pipeline.evaluate.meanings import MEANINGS, Meaning
+from pipeline.evaluate.paired_meanings import MEANINGS as PAIRED_MEANINGS
 
-GLOSSARY: dict[str, Meaning] = {**MEANINGS}
+GLOSSARY: dict[str, Meaning] = {**MEANINGS, **PAIRED_MEANINGS}
 BASELINES = {"_real": "on real images", "_shuffled": "shuffled prompts", "_shuffled_real": "real, shuffled prompts"}
 DIFFERENCE = "_difference"
 

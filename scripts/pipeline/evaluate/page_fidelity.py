@@ -6,13 +6,22 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from pipeline import page
-from pipeline.evaluate.charts import Group, Line, Mark, chart, format_number
+from pipeline.evaluate.charts import SERIES, Group, Line, Mark, chart, format_number
 from pipeline.evaluate.glossary import meaning_of, split_baseline
 from pipeline.evaluate.metrics.floor import Floor
-from pipeline.evaluate.page_tables import noted, refusal, sizes_text, value_text
+from pipeline.evaluate.page_tables import label_table, noted, refusal, sizes_text, value_text
 from pipeline.evaluate.published import Published
 from pipeline.evaluate.results_fidelity import MetricResult
-from pipeline.evaluate.side_by_side import Column, Key, baselines_of, encoders_of, labels_of, metrics_of
+from pipeline.evaluate.side_by_side import (
+    FIDELITY,
+    Column,
+    Key,
+    baselines_of,
+    encoders_of,
+    keys_of,
+    labels_of,
+    metrics_of,
+)
 from synthchex_75k import LABELS
 
 OPEN_AT_FIRST = ("fd", "kid", "coverage", "label_auroc")  # charts of labels; a click opens the others
@@ -157,9 +166,13 @@ def _label_chart(columns: Sequence[Column], metric: str, encoder: str) -> str:
         alone = len(columns) == len(entries) == 1
         if shown:
             groups.append(Group("" if alone else label, [_line(entry, label if alone else "") for entry in shown]))
+    title = f"{meaning.title}, {encoder}, by label"
+    drawn = chart(title, groups, meaning.include, wide=True) if groups else ""
+    names = (metric, *baselines_of(columns, metric, encoder))
+    keys = [key for key in keys_of(columns, FIDELITY, encoder) if key.metric in names and key.label]
     parts = [
         page.paragraph(meaning.sentence, muted=True),
-        chart(f"{meaning.title}, {encoder}, by label", groups, meaning.include, wide=True) if groups else "",
+        drawn if len(columns) <= SERIES else label_table(columns, keys, title),
         page.bullets([f"{', '.join(labels)}: {reason}" for reason, labels in missing.items()]),
     ]
     if notes:

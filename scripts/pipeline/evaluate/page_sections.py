@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from pipeline import page
-from pipeline.evaluate.charts import Group, Line, Mark, chart, format_number
+from pipeline.evaluate.charts import SERIES, Group, Line, Mark, chart, format_number
 from pipeline.evaluate.glossary import DIFFERENCE, meaning_of
-from pipeline.evaluate.page_tables import noted, reference_text, refusal, sizes_text
+from pipeline.evaluate.page_tables import label_table, noted, reference_text, refusal, sizes_text
 from pipeline.evaluate.results_section import Measured, Reference
 from pipeline.evaluate.side_by_side import Column, Key, keys_of
 
@@ -202,9 +202,11 @@ def _label_chart(columns: Sequence[Column], keys: Sequence[Key], metric: str) ->
         if there:
             groups.append(Group(label, [_line(one, {}, one.who if len(columns) > 1 else "") for one in there]))
     meaning = meaning_of(metric)
+    title = f"{meaning.title}, by label"
+    drawn = chart(title, groups, meaning.include, wide=True) if groups else ""
     parts = [
         page.paragraph(meaning.sentence, muted=True),
-        chart(f"{meaning.title}, by label", groups, meaning.include, wide=True) if groups else "",
+        drawn if len(columns) <= SERIES else label_table(columns, labelled, title),
         page.bullets([f"{', '.join(names)}: {reason}" for reason, names in missing.items()]),
     ]
     if notes:

@@ -66,13 +66,28 @@ def numbers_parts(columns: Sequence[Column]) -> list[str]:
             heads = ["", "value", "standard error", "95 % low", "95 % high"]
             heads += ["n real", "n synthetic"] if is_fidelity else ["n", "compared with"]
             heads += ["floor", "floor sd", "floor n", "floor splits"] if is_fidelity else []
-            lines = {}
+            lines, notes = {}, dict[str, int]()
             for key in keys_of([column], section, method):
                 name = ", ".join(text for text in (key.metric, key.setting, key.label or "all images") if text)
-                lines[name] = [(cell, 0.0) for cell in _numbers_of(column.value(key))]
+                lines[name] = [(cell, 0.0) for cell in _numbers_of(column.value(key), notes)]
             title = ", ".join(text for text in (column.head, section, method) if text)
-            found.append(page.details(title, [page.table(title, [*heads, "notes"], lines)]))
+            found.append(page.details(title, [page.table(title, [*heads, "notes"], lines), _numbered(notes)]))
     return found
+
+
+def label_table(columns: Sequence[Column], keys: Sequence[Key], title: str) -> str:
+    """Returns the values of labels as a table: for more results than a chart has colours.
+
+    Args:
+        columns: The results.
+        keys: The places; each is a row.
+        title: For screen readers.
+    """
+    lines = {}
+    for key in keys:
+        name = ", ".join(text for text in (key.label, key.setting, split_baseline(key.metric)[1]) if text)
+        lines[name] = [(_short(column.value(key)), 0.0) for column in columns]
+    return page.table(title, ["value ± half of the 95 % interval", *(column.head for column in columns)], lines)
 
 
 def value_text(found: Value | None) -> str:
@@ -150,16 +165,28 @@ def _cells(columns: Sequence[Column], key: Key, models: Published | None) -> lis
     return [(cell, 0.0) for cell in cells]
 
 
-def _numbers_of(found: Value | None) -> list[str]:
+def _numbered(notes: dict[str, int]) -> str:
+    return page.bullets([f"[{number}] {note}" for note, number in notes.items()])
+
+
+def _numbers_of(found: Value | None, notes: dict[str, int]) -> list[str]:
     assert found
     numbers = [*map(_full, (found.value, found.se, found.ci_low, found.ci_high))]
-    notes = "; ".join(found.notes)
+    marks = " ".join(f"[{notes.setdefault(note, len(notes) + 1)}]" for note in found.notes)
     if isinstance(found, Measured):
         counts = ", ".join(f"{size:,} {of}" for of, size in found.n.items())
-        return [*numbers, counts, "; ".join(map(reference_text, found.references)), notes]
+        return [*numbers, counts, "; ".join(map(reference_text, found.references)), marks]
     floor = found.floor or Floor(None, None, 0, 0)
     sizes = [f"{floor.n:,}", f"{floor.splits}"] if found.floor else ["", ""]
-    return [*numbers, f"{found.n_real:,}", f"{found.n_synthetic:,}", _full(floor.value), _full(floor.sd), *sizes, notes]
+    return [*numbers, f"{found.n_real:,}", f"{found.n_synthetic:,}", _full(floor.value), _full(floor.sd), *sizes, marks]
+
+
+def _short(found: Value | None) -> str:
+    if found is None or found.value is None:
+        return "-"
+    width = interval_width(found.ci_low, found.ci_high)
+    half = f" ± {format_number(width / 2, width)}" if width else ""
+    return f"{format_number(found.value, width)}{half}"
 
 
 def _full(number: float | None) -> str:

@@ -13,6 +13,9 @@
     inception     the Inception Score, from logits
     alignment     image-text alignment and retrieval
     auroc         AUROC for each label
+    pixels        how far the two images of a pair are apart
+    calibration   the closeness of pairs against that of real pairs
+    classification  AUROC, average precision and F1 of trained classifiers, and paired differences
     floor         a metric between two halves of the real set
     chexgenbench  the definitions of the CheXGenBench code
 

@@ -75,10 +75,7 @@ def _auroc(scores: np.ndarray, targets: np.ndarray, groups: np.ndarray | None, r
         return refused(*sides, "the classifier does not know this label")
     if not positives or not negatives:
         return refused(*sides, *notes, "needs positive and negative rows")
-    ranks = mid_ranks(scores)
-    placements = np.empty(len(scores))  # for a positive row, the share of negatives below it, and conversely
-    placements[positive] = (ranks[positive] - mid_ranks(scores[positive])) / negatives
-    placements[~positive] = 1 - (ranks[~positive] - mid_ranks(scores[~positive])) / positives
+    placements = auroc_placements(scores, positive)
     value = float(placements[positive].mean())
     notes = (*notes, *size_notes(positives, negatives))
     if min(positives, negatives) < 2:
@@ -94,6 +91,25 @@ def _auroc(scores: np.ndarray, targets: np.ndarray, groups: np.ndarray | None, r
         se = math.sqrt(mean_variance(share * (placements - value), groups))
         notes = (*notes, "standard error: DeLong, by groups")
     return proportion_estimate(value, se, _effective_rows(value, *units), *sides, notes)
+
+
+def auroc_placements(scores: np.ndarray, positive: np.ndarray) -> np.ndarray:
+    """Returns for each positive row the share of negative ones below it, and for each negative row conversely.
+
+    Equal scores count half. The mean over either class is AUROC.
+
+    Args:
+        scores: Higher for positive, of shape (n,).
+        positive: Which rows are positive, of shape (n,); some are and some are not.
+
+    Example:
+        >>> auroc_placements(np.array([1.0, 2.0, 3.0]), np.array([False, True, False])).tolist()
+        [1.0, 0.5, 0.0]
+    """
+    ranks, placements = mid_ranks(scores), np.empty(len(scores))
+    placements[positive] = (ranks[positive] - mid_ranks(scores[positive])) / (~positive).sum()
+    placements[~positive] = 1 - (ranks[~positive] - mid_ranks(scores[~positive])) / positive.sum()
+    return placements
 
 
 def _effective_rows(value: float, positives: int, negatives: int) -> float:
