@@ -12,6 +12,7 @@ from pipeline.evaluate.results_parts import SideResult
 from pipeline.evaluate.side_by_side import FIDELITY, NAMES, Column, cautions, encoders_of, sections_shown
 from synthchex_75k import LABELS
 
+MAX_OPEN = 2  # results; those of more are hidden until a click
 CHEXGENBENCH = "chexgenbench"
 PROTOCOLS = {
     "sound": "sound: with intervals and floors",
@@ -26,10 +27,11 @@ def compared_parts(columns: Sequence[Column]) -> list[str]:
         columns: The results.
     """
     found, sections = cautions(columns), sections_shown(columns)
+    about = [part for column in columns for part in _about(column)]
     return [
         page.heading("What was compared"),
-        page.block([page.block(_about(column), "card") for column in columns], "cards"),
         page.block([page.bullets(found)], "warning") if found else "",
+        *(about if len(columns) <= MAX_OPEN else [page.details("Images, options, seeds, dates and files", about)]),
         page.details("Encoders: weights, preprocessing, versions", _encoders(columns)),
         page.details("Versions that computed the metrics", map(_versions, columns)),
         legend(floors=FIDELITY in sections, references=sections != [FIDELITY]),
@@ -37,18 +39,21 @@ def compared_parts(columns: Sequence[Column]) -> list[str]:
 
 
 def _about(column: Column) -> list[str]:
-    parts = [page.subheading(column.head)]
-    for section in sections_shown([column]):
-        terms = {_name(side): _describe(found) for side, found in _sides(column, section).items()}
-        other = column.section(section)
-        terms.update(_of_fidelity(column) if section == FIDELITY else {})
-        if other:
-            terms.update({"Seed": str(other.seed), "Date": other.created.replace("T", " ")})
-        parts.append(page.block([page.small_heading(section.capitalize()), page.terms(terms)], "part"))
-        if other and other.options:
-            options = json.dumps(other.options, indent=2, ensure_ascii=False)
-            parts.append(page.details(f"Options of {section}", [page.preformatted(options)]))
-    return [*parts, page.terms({"File": str(column.file)})]
+    cards = page.block([_section(column, section) for section in sections_shown([column])], "cards")
+    return [page.subheading(column.head), page.paragraph(f"File: {column.file}", muted=True), cards]
+
+
+def _section(column: Column, section: str) -> str:
+    terms = {_name(side): _describe(found) for side, found in _sides(column, section).items()}
+    parts = [page.small_heading(section.capitalize())]
+    other = column.section(section)
+    if not other:
+        return page.block([*parts, page.terms({**terms, **_of_fidelity(column)})], "card")
+    parts.append(page.terms({**terms, "Seed": str(other.seed), "Date": other.created.replace("T", " ")}))
+    if other.options:
+        options = json.dumps(other.options, indent=2, ensure_ascii=False)
+        parts.append(page.details(f"Options of {section}", [page.preformatted(options)]))
+    return page.block(parts, "card")
 
 
 def _sides(column: Column, section: str) -> dict[str, SideResult]:

@@ -9,18 +9,17 @@ from pipeline import page
 from pipeline.evaluate.charts import format_interval, format_number, interval_width
 from pipeline.evaluate.glossary import meaning_of
 from pipeline.evaluate.meanings import HIGHER, LOWER
+from pipeline.evaluate.page_tables import rank_texts
 from pipeline.evaluate.published import Published
 from pipeline.evaluate.results_section import Measured
 from pipeline.evaluate.side_by_side import (
     FIDELITY,
     Column,
     Key,
-    Rank,
     Value,
     are_comparable,
     encoders_of,
     methods_of,
-    ranks_of,
 )
 
 LEAST = 3  # results
@@ -39,9 +38,10 @@ HEADLINES: tuple[tuple[str, str, str | None], ...] = (
     ("reports", "rouge_l_difference", "synthetic"),
 )
 ABOUT = (
-    "Value, 95 % interval, and the rank among all results that have a value. Rank 1 to 3: the intervals allow each of "
-    "these places; only intervals that do not overlap put one result before another. No rank where values do not "
-    "compare, or where the metric has no better and worse. A choice of metrics: the tables and sections below have all."
+    "Value, 95 % interval, and rank. Rank 1 to 3: the intervals allow each of these places; only intervals that do not "
+    "overlap put one result before another. Above, below or holds 0.5: where the interval lies, seen from the value "
+    "named in the head. No rank where values do not compare, or where the metric has no better and worse. These are a "
+    "few of the metrics: the tables and sections below have all."
 )
 
 
@@ -56,7 +56,7 @@ def leaderboard_parts(columns: Sequence[Column], models: Published | None) -> li
     if not keys or (len(columns) < LEAST and not models):
         return []
     lines = [[column.value(key) for key in keys] for column in columns]
-    ranks = [ranks_of(columns, key) for key in keys]
+    ranks = [rank_texts(columns, key) for key in keys]
     rows = [
         page.BoardRow(column.head, [_cell(columns, column, key, ranks[at][number]) for at, key in enumerate(keys)])
         for number, column in enumerate(columns)
@@ -97,7 +97,7 @@ def _note(key: Key, columns: Sequence[Column]) -> str:
     return "; ".join(text for text in (key.method, better if better in (LOWER, HIGHER) else "", compared) if text)
 
 
-def _cell(columns: Sequence[Column], column: Column, key: Key, rank: Rank | None) -> str:
+def _cell(columns: Sequence[Column], column: Column, key: Key, rank: str) -> str:
     found = column.value(key)
     if found is None:
         return "-"
@@ -105,10 +105,8 @@ def _cell(columns: Sequence[Column], column: Column, key: Key, rank: Rank | None
         return "not measured"
     others = [other for other in columns if other is not column and (two := other.value(key)) and two.value is not None]
     texts = [format_number(found.value, interval_width(found.ci_low, found.ci_high))]
-    texts += [format_interval(found.ci_low, found.ci_high), _against(found)]
-    if rank and others:
-        texts.append(f"rank {rank.first}" if rank.first == rank.last else f"rank {rank.first} to {rank.last}")
-    elif not all(are_comparable(column, other, key) for other in others):
+    texts += [format_interval(found.ci_low, found.ci_high), _against(found), rank]
+    if others and not rank and not any(are_comparable(column, other, key) for other in others):
         texts.append("does not compare")
     return "\n".join(text for text in texts if text)
 

@@ -46,7 +46,7 @@ def privacy_parts(columns: Sequence[Column], pictures: Sequence[str] = ()) -> li
     headlines = [_headline(columns, method) for method in methods]
     return [
         page.heading("Privacy", "how close synthetic images are to training images"),
-        page.block([found for found in headlines if found], "cards"),
+        page.block([found for found in headlines if found], "headlines"),
         page.block([page.subheading("What this does not show"), page.bullets(limits)], "warning"),
         *(part for method in methods for part in method_parts(columns, PRIVACY, method, [HEADLINE])),
         *pictures,

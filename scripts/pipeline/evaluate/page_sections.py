@@ -127,7 +127,7 @@ def _charted(columns: Sequence[Column], keys: Sequence[Key], metric: str) -> lis
     for one in shown:
         for note in one.found.notes if one.found.value is not None else [refusal(one.found)]:
             notes.setdefault(note, []).append(one.who)
-    texts = [noted(note, [name for name in names if name], len(shown)) for note, names in notes.items()]
+    texts = [noted(note, names, len(shown)) for note, names in notes.items()]
     refused = [text for text in texts if text.startswith("not measured: ")]
     others = [text for text in texts if text not in refused]
     title = f"{meaning.title}, {mine[0].method}"

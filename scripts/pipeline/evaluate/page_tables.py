@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pipeline import page
-from pipeline.evaluate.charts import format_interval, format_number, interval_width
+from pipeline.evaluate.charts import SERIES, format_interval, format_number, interval_width
 from pipeline.evaluate.glossary import meaning_of, split_baseline
 from pipeline.evaluate.metrics.floor import Floor
 from pipeline.evaluate.published import Published
@@ -13,6 +13,7 @@ from pipeline.evaluate.results_fidelity import MetricResult
 from pipeline.evaluate.results_section import Measured, Reference
 from pipeline.evaluate.side_by_side import (
     FIDELITY,
+    NAMES,
     Column,
     Key,
     Value,
@@ -21,9 +22,12 @@ from pipeline.evaluate.side_by_side import (
     encoders_of,
     keys_of,
     methods_of,
+    ranks_of,
     sections_shown,
     sizes_of,
 )
+
+RANKS = "Rank 1 to 3: the intervals allow each of these places."
 
 
 def side_by_side_parts(columns: Sequence[Column], models: Published | None) -> list[str]:
@@ -35,9 +39,10 @@ def side_by_side_parts(columns: Sequence[Column], models: Published | None) -> l
     """
     if len(columns) == 1 and not models:
         return []
+    differing = "≠ B: the 95 % intervals of this value and of B do not overlap." if len(columns) <= SERIES else RANKS
     about = (
-        "Value, 95 % interval, sample sizes. ≠ B: the 95 % intervals of this value and of B do not overlap. Best: "
-        "better than each of the others, by such intervals. Overlapping intervals do not show that values are equal."
+        f"Value, 95 % interval, sample sizes. {differing} Best: better than each of the others, by such intervals. "
+        "Overlapping intervals do not show that values are equal."
     )
     unmarked = "Values of this protocol without intervals are never marked as different or best."
     parts = [page.heading("Side by side", "metrics of all images"), page.paragraph(about, muted=True)]
@@ -88,6 +93,22 @@ def label_table(columns: Sequence[Column], keys: Sequence[Key], title: str) -> s
         name = ", ".join(text for text in (key.label, key.setting, split_baseline(key.metric)[1]) if text)
         lines[name] = [(_short(column.value(key)), 0.0) for column in columns]
     return page.table(title, ["value ± half of the 95 % interval", *(column.head for column in columns)], lines)
+
+
+def rank_texts(columns: Sequence[Column], key: Key) -> list[str]:
+    """Returns the rank of each column in words; nothing where it has none.
+
+    Args:
+        columns: The results.
+        key: The place of the values.
+    """
+    measured = sum((found := column.value(key)) is not None and found.value is not None for column in columns)
+    texts = []
+    for rank in ranks_of(columns, key):
+        places = "" if not rank else f"{rank.first}" if rank.first == rank.last else f"{rank.first} to {rank.last}"
+        among = f" of {rank.of}" if rank and rank.of < measured else ""
+        texts.append(f"rank {places}{among}" if places and measured > 1 else "")
+    return texts
 
 
 def value_text(found: Value | None) -> str:
@@ -151,16 +172,18 @@ def _row_name(key: Key, columns: Sequence[Column]) -> str:
     name = f"{title}: {kind}" if kind else ", ".join(text for text in (title, better) if text)
     name += f", trained on {key.setting}" if key.setting else ""
     found = next(found for column in columns if (found := column.value(key)))
-    sizes = " / ".join(of.replace("_", " ") for of in sizes_of(found))
+    sizes = " / ".join(NAMES.get(of, of).replace("_", " ") for of in sizes_of(found))
     return f"{name}; n: {sizes}" if sizes and key.section != FIDELITY else name
 
 
 def _cells(columns: Sequence[Column], key: Key, models: Published | None) -> list[tuple[str, float]]:
-    differing, best = differing_from(columns, key), best_of(columns, key)
-    cells = []
+    many = len(columns) > SERIES  # so that letters would fill the table
+    marks = [[rank] for rank in rank_texts(columns, key)] if many else differing_from(columns, key)
+    best, cells = best_of(columns, key), []
     for number, column in enumerate(columns):
-        marks = [*(f"≠ {letter}" for letter in differing[number]), *(["best"] if number == best else [])]
-        cells.append("\n".join(text for text in (value_text(column.value(key)), " ".join(marks)) if text))
+        texts = [text if many else f"≠ {text}" for text in marks[number]]
+        texts += ["best"] if number == best else []
+        cells.append("\n".join(text for text in (value_text(column.value(key)), " ".join(texts)) if text))
     cells += models.overall(key.metric, key.method) if models else []
     return [(cell, 0.0) for cell in cells]
 

@@ -237,10 +237,10 @@ def best_of(columns: Sequence[Column], key: Key) -> int | None:
     Returns:
         The index; None if there is no such column, and for metrics without a direction.
     """
-    ranks = ranks_of(columns, key)
-    first = [number for number, rank in enumerate(ranks) if rank and rank.last == 1]
-    measured = [column for column in columns if (found := column.value(key)) and found.value is not None]
-    return first[0] if first and len(measured) > 1 else None
+    measured = len(_measured_at(columns, key))
+    ranks = enumerate(ranks_of(columns, key))
+    first = [number for number, rank in ranks if rank and rank.last == 1 and rank.of == measured]
+    return first[0] if first and measured > 1 else None
 
 
 class Rank(NamedTuple):
@@ -249,40 +249,39 @@ class Rank(NamedTuple):
     Attributes:
         first: 1 and the number of values that are better, by intervals that do not overlap.
         last: The place if each value that is not surely worse is better.
+        of: How many values are compared, itself included.
     """
 
     first: int
     last: int
+    of: int
 
 
 def ranks_of(columns: Sequence[Column], key: Key) -> list[Rank | None]:
-    """Returns the rank of each column.
+    """Returns the rank of each column among those that it compares with, see `are_comparable`.
 
     Args:
         columns: The columns.
         key: The place of the values.
 
     Returns:
-        None for a column without a value or its interval, for one that does not compare with all others that have a
-        value, and for metrics without a direction.
+        None for a column without a value or its interval, for one that compares with fewer than half of the others that
+        have a value, and for metrics without a direction.
     """
     better = meaning_of(key.metric).better
-    measured = [column for column in columns if (found := column.value(key)) and found.value is not None]
+    measured = _measured_at(columns, key)
     ranks: list[Rank | None] = []
     for column in columns:
         mine = column.value(key)
         others = [other for other in measured if other is not column]
-        if (
-            better not in (LOWER, HIGHER)
-            or column not in measured
-            or not (mine and mine.ci_low is not None)
-            or not all(are_comparable(column, other, key) for other in others)
-        ):
+        rivals = [other for other in others if are_comparable(column, other, key)]
+        has_interval = mine is not None and mine.value is not None and mine.ci_low is not None
+        if better not in (LOWER, HIGHER) or not has_interval or 2 * len(rivals) < len(others):
             ranks.append(None)
             continue
-        different = [other for other in others if _differ(column, other, key)]
+        different = [other for other in rivals if _differ(column, other, key)]
         ahead = sum(_is_ahead(other, column, key, better) for other in different)
-        ranks.append(Rank(1 + ahead, 1 + len(others) - (len(different) - ahead)))
+        ranks.append(Rank(1 + ahead, 1 + len(rivals) - (len(different) - ahead), 1 + len(rivals)))
     return ranks
 
 
@@ -338,6 +337,11 @@ def _measured(results: Results) -> dict[Key, Measured]:
         for name, section in sections.items()
         for metric in section.metrics
     }
+
+
+def _measured_at(columns: Sequence[Column], key: Key) -> list[Column]:
+    """Returns the columns that have a value at a place."""
+    return [column for column in columns if (found := column.value(key)) and found.value is not None]
 
 
 def _differ(one: Column, two: Column, key: Key) -> bool:
