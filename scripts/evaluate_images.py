@@ -337,8 +337,9 @@ def _add_report(commands: Any) -> None:
     add = add_command(commands, report, REPORT).add_argument
     add("results_json", metavar="RESULTS_JSON", nargs="+", type=Path, help="results; several become columns of a table")
     add("--html", required=True, type=output_file, metavar="PAGE", help="file for the page")
-    add("--real", metavar="SOURCE", help="source of the real images, if it has moved since they were embedded")
+    add("--real", metavar="SOURCE", help="source of the real images of fidelity, if it has moved")
     add("--synthetic", metavar="SOURCE", help="source of the synthetic images, if it has moved")
+    add("--train", metavar="SOURCE", help="source of the training images, if it has moved")
     add("--no-images", dest="images", action="store_false", help="show no images and no prompts")
     add("--published", action="store_true", help="show the published values beside results of --protocol chexgenbench")
 
