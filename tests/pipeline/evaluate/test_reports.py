@@ -292,6 +292,28 @@ def test_texts_do_not_depend_on_the_batch_and_are_the_most_probable(model: Path)
     assert loaded._tokenizer.decode(ids[0, -12:], skip_special_tokens=True).replace("\0", "�").strip() == together[0]
 
 
+def test_penalties_of_the_model_do_not_change_the_texts(model: Path, tmp_path: Path) -> None:
+    punished = Path(shutil.copytree(model, tmp_path / "punished"))
+    settings = json.loads((punished / "generation_config.json").read_bytes())
+    settings |= {"repetition_penalty": 9.0, "no_repeat_ngram_size": 1, "do_sample": True, "temperature": 9.0}
+    to_files(punished, {"generation_config.json": json.dumps(settings).encode()})
+    written = []
+    for folder in (model, punished):
+        loaded = load(folder)
+        loaded.add_adapters(LoraOptions(rank=2), 0)
+        written.append(loaded.write(pictures(3)))
+    assert written[0] == written[1]
+
+
+def test_a_folder_of_another_program_is_never_removed(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    to_files(tmp_path, {"r.reports/real-0/notes.txt": b"mine"})
+    assert main([*arguments, "--settings", "real", "--overwrite"]) == 1
+    assert "real-0 has no run.json, so it is of another program" in capsys.readouterr().err
+    assert (tmp_path / "r.reports/real-0/notes.txt").read_bytes() == b"mine"
+
+
 def test_adapters_are_on_the_language_model_by_default(model: Path) -> None:
     loaded = load(model)
     loaded.add_adapters(LoraOptions(rank=2), 0)
