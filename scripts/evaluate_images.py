@@ -7,6 +7,7 @@
 5. reports   fine-tunes a model that writes reports on real and on synthetic images, and scores its reports
 6. score     scores reports that were written elsewhere
 7. report    shows results as a page
+8. run       does all of it that the installed packages allow
 
 `evaluate_images.py embed --help` and so on describe the options of each.
 """
@@ -41,6 +42,7 @@ from pipeline.evaluate.report import report
 from pipeline.evaluate.report_scores import score
 from pipeline.evaluate.reports import reports
 from pipeline.evaluate.results_fidelity import PROTOCOLS
+from pipeline.evaluate.run import AUTOMATIC, run
 from pipeline.evaluate.settings import SETTINGS
 from pipeline.evaluate.utility import utility
 from synthchex_75k import LABELS
@@ -145,6 +147,24 @@ examples:
   python scripts/evaluate_images.py report path/to/results.json --html path/to/results.html
   python scripts/evaluate_images.py report path/to/one.json path/to/other.json --html path/to/both.html --no-images
 """
+RUN = """
+It does what is missing, and can be interrupted at any time: images that have features are not embedded again, and a
+section of results.json that was computed from the same features and options is kept. What needs a package that is not
+installed is skipped, and the last lines tell what to install.
+
+RESULTS_DIR:
+  features/train, features/synthetic, features/test   FEATURES_DIR of each source
+  results.json                                        sections fidelity, privacy, utility, and reports if asked for
+  results.html                                        the page
+
+The generator must not have been trained on REAL_TEST: fidelity compares with it, and privacy uses it as held-out
+images. Name the column of patients if there is one: without it, intervals are too narrow.
+
+examples:
+  python scripts/evaluate_images.py run path/to/real path/to/release path/to/test-set path/to/results
+  python scripts/evaluate_images.py run path/to/real path/to/release path/to/test-set path/to/results \\
+      --limit 5000 --patient-column patient
+"""
 EXAMPLES = """
 examples:
   python scripts/evaluate_images.py embed path/to/real path/to/real-features
@@ -173,7 +193,7 @@ def parser() -> argparse.ArgumentParser:
     """Returns the parser of the command line."""
     result = make_parser(main, EXAMPLES)
     commands = result.add_subparsers(
-        dest="command", required=True, metavar="embed|fidelity|privacy|utility|reports|score|report"
+        dest="command", required=True, metavar="embed|fidelity|privacy|utility|reports|score|report|run"
     )
     _add_embed(commands)
     _add_fidelity(commands)
@@ -182,6 +202,7 @@ def parser() -> argparse.ArgumentParser:
     _add_reports(commands)
     _add_score(commands)
     _add_report(commands)
+    _add_run(commands)
     return result
 
 
@@ -316,10 +337,40 @@ def _add_report(commands: Any) -> None:
     add = add_command(commands, report, REPORT).add_argument
     add("results_json", metavar="RESULTS_JSON", nargs="+", type=Path, help="results; several become columns of a table")
     add("--html", required=True, type=output_file, metavar="PAGE", help="file for the page")
-    add("--real", metavar="SOURCE", help="source of the real images, if it has moved since they were embedded")
+    add("--real", metavar="SOURCE", help="source of the real images of fidelity, if it has moved")
     add("--synthetic", metavar="SOURCE", help="source of the synthetic images, if it has moved")
+    add("--train", metavar="SOURCE", help="source of the training images, if it has moved")
     add("--no-images", dest="images", action="store_false", help="show no images and no prompts")
     add("--published", action="store_true", help="show the published values beside results of --protocol chexgenbench")
+
+
+def _add_run(commands: Any) -> None:
+    add = add_command(commands, run, RUN).add_argument
+    add("real_train", metavar="REAL_TRAIN", help="source of the real images that the generator was trained on")
+    add("synthetic", metavar="SYNTHETIC", help="source of the synthetic images")
+    add("real_test", metavar="REAL_TEST", help="source of real images of other patients")
+    add("results_dir", metavar="RESULTS_DIR", type=local_folder, help="folder for the results alone")
+    automatic = f"as in embed; may be repeated (default: those of {', '.join(AUTOMATIC)} that can be used here)"
+    add("--encoder", action="append", metavar="NAME", help=automatic)
+    add("--model", action="append", metavar="WEIGHTS", help="weights of encoders, as in embed")
+    add("--revision", action="append", metavar="SHA", help="of weights on the Hub, as in embed")
+    add("--limit", type=positive, metavar="N", help="embed N images of each source, chosen at random (default: all)")
+    patients = "column of the real images' metadata that names the patient (default: none)"
+    add("--patient-column", metavar="NAME", help=patients)
+    add("--batch-size", type=positive, metavar="N", help="images at once; halved when memory runs out")
+    add("--engine", choices=ENGINES, help="embed in this process, or in workers of Ray")
+    add("--workers", type=positive, metavar="N", help="processes that embed, with --engine ray")
+    add_on_mismatch(add)
+    labels = "labels to look at for themselves: all, none, or names separated by commas (default: all)"
+    add("--labels", type=_labels, metavar="NAMES", help=labels)
+    settings = f"what classifiers are trained on: some of {','.join(SETTINGS)}, separated by commas (default: all)"
+    add("--settings", type=_settings, metavar="NAMES", help=settings)
+    add("--seeds", type=positive, metavar="N", help="how often each classifier is trained")
+    add("--backbone", metavar="NAME", help="model of timm to train on images (default: a probe on the features)")
+    add("--report-model", metavar="MODEL", help="folder or name on the Hub of a model that learns to write reports")
+    add("--seed", type=int, metavar="N", help="seed of everything that is drawn")
+    add("--no-images", dest="images", action="store_false", help="show no images and no prompts on the page")
+    add("--overwrite", action="store_true", help="replace features of another source, encoder or a larger limit")
 
 
 def _settings(text: str) -> tuple[str, ...]:

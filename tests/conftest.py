@@ -61,8 +61,11 @@ if not importlib.util.find_spec("f1chexbert"):
     collect_ignore += ["pipeline/evaluate/test_text_models.py", "tiny_scorers.py"]
 if not importlib.util.find_spec("torch_fidelity"):
     collect_ignore += [
+        "pipeline/evaluate/test_backbone.py",
         "pipeline/evaluate/test_vision_encoders.py",
         "pipeline/evaluate/test_reid.py",
+        "evaluate_with_torchvision.py",
+        "import_torchvision.py",
         "random_networks.py",
     ]
 

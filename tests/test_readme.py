@@ -25,7 +25,7 @@ PAGES = [README, MANUAL]
 SHARED = "What all programs that write have in common"  # a section of the manual
 PROGRAMS = sorted(path.name for path in (ROOT / "scripts").glob("*.py"))
 SUBCOMMANDS = {
-    "evaluate_images.py": ["embed", "fidelity", "privacy", "utility", "reports", "score", "report"],
+    "evaluate_images.py": ["embed", "fidelity", "privacy", "utility", "reports", "score", "report", "run"],
     "filter_quality.py": ["label", "report", "apply"],
 }
 MAX_WORDS, MAX_COLUMNS = 1_800, 120  # of README; words without header and code
