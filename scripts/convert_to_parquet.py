@@ -16,13 +16,21 @@ the same command again: finished files are verified and kept, and the result is 
 from __future__ import annotations
 
 import argparse
-import csv
 import shlex
 import sys
 from pathlib import Path
 from typing import Any
 
-from pipeline.cli import add_on_mismatch, add_writing, exit_code, local_folder, make_parser, positive, start
+from pipeline.cli import (
+    add_on_mismatch,
+    add_writing,
+    column_names,
+    exit_code,
+    local_folder,
+    make_parser,
+    positive,
+    start,
+)
 from pipeline.errors import listing
 from pipeline.hub import check_repo_id
 from pipeline.jobs import WorkerPool
@@ -131,7 +139,7 @@ def parser() -> argparse.ArgumentParser:
     add("--figures", action=argparse.BooleanOptionalAction, help="draw the figures of the card; needs matplotlib")
     add(
         OPTION,
-        type=labels_columns,
+        type=column_names,
         metavar="NAMES",
         help="further columns of the metadata CSV in the configuration labels: all (default, if it is not published), "
         "none, or names separated by commas",
@@ -152,17 +160,6 @@ def parser() -> argparse.ArgumentParser:
     add("--replace-card", action="store_true", help="replace the published card, its license and text included")
     add("--dry-run", action="store_true", help="convert, then only print the commit and the changes of the card")
     return result
-
-
-def labels_columns(text: str) -> tuple[str, ...]:
-    """Reads names of columns, as a line of a CSV has them: a name with a comma stands in double quotes."""
-    try:
-        names = tuple(name.strip() for name in next(csv.reader([text], strict=True)))
-    except (csv.Error, StopIteration):
-        names = ()
-    if not names or not all(names) or len({*names}) < len(names):
-        raise argparse.ArgumentTypeError(f"{text!r}: name all, none, or some columns, each once, separated by commas")
-    return names
 
 
 def _as_csv(names: tuple[str, ...]) -> str:

@@ -2,10 +2,12 @@
 
 1. embed     turns the images of a SOURCE into features, once for each encoder
 2. fidelity  computes all metrics from the features of real and of synthetic images
-3. utility   trains classifiers on real and on synthetic images, and tests them on real ones
-4. reports   fine-tunes a model that writes reports on real and on synthetic images, and scores its reports
-5. score     scores reports that were written elsewhere
-6. report    shows results as a page
+3. privacy   measures whether synthetic images tell more of the training images than of other patients' images
+4. utility   trains classifiers on real and on synthetic images, and tests them on real ones
+5. reports   fine-tunes a model that writes reports on real and on synthetic images, and scores its reports
+6. score     scores reports that were written elsewhere
+7. report    shows results as a page
+8. run       does all of it that the installed packages allow
 
 `evaluate_images.py embed --help` and so on describe the options of each.
 """
@@ -34,10 +36,13 @@ from pipeline.evaluate.backbone import PRECISIONS, RANDOM
 from pipeline.evaluate.embed import embed
 from pipeline.evaluate.encoders.registry import ENCODERS
 from pipeline.evaluate.fidelity import fidelity
+from pipeline.evaluate.pairing import PAIRED_BY
+from pipeline.evaluate.privacy import privacy
 from pipeline.evaluate.report import report
 from pipeline.evaluate.report_scores import score
 from pipeline.evaluate.reports import reports
 from pipeline.evaluate.results_fidelity import PROTOCOLS
+from pipeline.evaluate.run import AUTOMATIC, run
 from pipeline.evaluate.settings import SETTINGS
 from pipeline.evaluate.utility import utility
 from synthchex_75k import LABELS
@@ -72,6 +77,25 @@ means and when not to believe it.
 examples:
   python scripts/evaluate_images.py fidelity path/to/real-features path/to/features path/to/results.json
   python scripts/evaluate_images.py fidelity path/to/real-features path/to/features path/to/results.json --labels none
+"""
+PRIVACY = """
+Each metric stands beside what it is without memorisation, or for real images that the generator did not see. None is
+proof of privacy; scripts/README.md tells what each of them tells and what not.
+
+Without --heldout most metrics are refused, since nobody knows then how near to the training images other images are.
+Held-out images are of other patients and of the same kind: split by patients before training, and embed both sides
+with --patient-column.
+
+--pair compares each synthetic image with the training image that it was made for:
+  filename  SyntheticImg_NAME.png belongs to NAME.png or NAME.jpg
+  prompt    the training image has the same prompt
+
+examples:
+  python scripts/evaluate_images.py privacy path/to/train-features path/to/features path/to/results.json
+  python scripts/evaluate_images.py privacy path/to/train-features path/to/features path/to/results.json \\
+    --heldout path/to/real-features
+  python scripts/evaluate_images.py privacy path/to/train-features path/to/features path/to/results.json \\
+    --pair filename --train path/to/real-train --synthetic path/to/release --reid path/to/reid.pth
 """
 UTILITY = """
 settings:
@@ -122,6 +146,24 @@ examples:
   python scripts/evaluate_images.py report path/to/results.json --html path/to/results.html
   python scripts/evaluate_images.py report path/to/one.json path/to/other.json --html path/to/both.html --no-images
 """
+RUN = """
+It does what is missing, and can be interrupted at any time: images that have features are not embedded again, and a
+section of results.json that was computed from the same features and options is kept. What needs a package that is not
+installed is skipped, and the last lines tell what to install.
+
+RESULTS_DIR:
+  features/train, features/synthetic, features/test   FEATURES_DIR of each source
+  results.json                                        sections fidelity, privacy, utility, and reports if asked for
+  results.html                                        the page
+
+The generator must not have been trained on REAL_TEST: fidelity compares with it, and privacy uses it as held-out
+images. Name the column of patients if there is one: without it, intervals are too narrow.
+
+examples:
+  python scripts/evaluate_images.py run path/to/real path/to/release path/to/test-set path/to/results
+  python scripts/evaluate_images.py run path/to/real path/to/release path/to/test-set path/to/results \\
+      --limit 5000 --patient-column patient
+"""
 EXAMPLES = """
 examples:
   python scripts/evaluate_images.py embed path/to/real path/to/real-features
@@ -150,14 +192,16 @@ def parser() -> argparse.ArgumentParser:
     """Returns the parser of the command line."""
     result = make_parser(main, EXAMPLES)
     commands = result.add_subparsers(
-        dest="command", required=True, metavar="embed|fidelity|utility|reports|score|report"
+        dest="command", required=True, metavar="embed|fidelity|privacy|utility|reports|score|report|run"
     )
     _add_embed(commands)
     _add_fidelity(commands)
+    _add_privacy(commands)
     _add_utility(commands)
     _add_reports(commands)
     _add_score(commands)
     _add_report(commands)
+    _add_run(commands)
     return result
 
 
@@ -192,6 +236,25 @@ def _add_fidelity(commands: Any) -> None:
     labels = "labels to look at for themselves: all, none, or names separated by commas (default: all)"
     add("--labels", type=_labels, metavar="NAMES", help=labels)
     add("--seed", type=int, metavar="N", help="seed of everything that is drawn")
+
+
+def _add_privacy(commands: Any) -> None:
+    command = add_command(commands, privacy, PRIVACY)
+    add = command.add_argument
+    add("train", metavar="TRAIN_FEATURES", type=Path, help="FEATURES_DIR of what the generator was trained on")
+    add("synthetic", metavar="SYNTHETIC_FEATURES", type=Path, help="FEATURES_DIR of synthetic images, embedded alike")
+    add("results_json", metavar="RESULTS_JSON", type=output_file, help="file for the section privacy")
+    heldout = "FEATURES_DIR of real images of other patients, which the generator did not see (default: none)"
+    add("--heldout", metavar="FEATURES", type=Path, help=heldout)
+    add("--seed", type=int, metavar="N", help="seed of everything that is drawn")
+    add("--pair", choices=PAIRED_BY, help="what names the training image of a synthetic one (default: no pairs)")
+    add = command.add_argument_group("--pair").add_argument
+    sources = "for the pixels of pairs (default: features alone)"
+    add("--train", dest="train_source", metavar="SOURCE", help=f"source of the training images, {sources}")
+    add("--synthetic", dest="synthetic_source", metavar="SOURCE", help=f"source of the synthetic images, {sources}")
+    reid = "file, folder or name on the Hub of a Siamese ResNet-50 that tells whether two images are of one patient"
+    add("--reid", metavar="CHECKPOINT", help=f"{reid} (default: none)")
+    add_on_mismatch(add)
 
 
 def _add_utility(commands: Any) -> None:
@@ -278,6 +341,35 @@ def _add_report(commands: Any) -> None:
     add("--train", metavar="SOURCE", help="source of the training images, if it has moved")
     add("--no-images", dest="images", action="store_false", help="show no images and no prompts")
     add("--published", action="store_true", help="show the published values beside results of --protocol chexgenbench")
+
+
+def _add_run(commands: Any) -> None:
+    add = add_command(commands, run, RUN).add_argument
+    add("real_train", metavar="REAL_TRAIN", help="source of the real images that the generator was trained on")
+    add("synthetic", metavar="SYNTHETIC", help="source of the synthetic images")
+    add("real_test", metavar="REAL_TEST", help="source of real images of other patients")
+    add("results_dir", metavar="RESULTS_DIR", type=local_folder, help="folder for the results alone")
+    automatic = f"as in embed; may be repeated (default: those of {', '.join(AUTOMATIC)} that can be used here)"
+    add("--encoder", action="append", metavar="NAME", help=automatic)
+    add("--model", action="append", metavar="WEIGHTS", help="weights of encoders, as in embed")
+    add("--revision", action="append", metavar="SHA", help="of weights on the Hub, as in embed")
+    add("--limit", type=positive, metavar="N", help="embed N images of each source, chosen at random (default: all)")
+    patients = "column of the real images' metadata that names the patient (default: none)"
+    add("--patient-column", metavar="NAME", help=patients)
+    add("--batch-size", type=positive, metavar="N", help="images at once; halved when memory runs out")
+    add("--engine", choices=ENGINES, help="embed in this process, or in workers of Ray")
+    add("--workers", type=positive, metavar="N", help="processes that embed, with --engine ray")
+    add_on_mismatch(add)
+    labels = "labels to look at for themselves: all, none, or names separated by commas (default: all)"
+    add("--labels", type=_labels, metavar="NAMES", help=labels)
+    settings = f"what classifiers are trained on: some of {','.join(SETTINGS)}, separated by commas (default: all)"
+    add("--settings", type=_settings, metavar="NAMES", help=settings)
+    add("--seeds", type=positive, metavar="N", help="how often each classifier is trained")
+    add("--backbone", metavar="NAME", help="model of timm to train on images (default: a probe on the features)")
+    add("--report-model", metavar="MODEL", help="folder or name on the Hub of a model that learns to write reports")
+    add("--seed", type=int, metavar="N", help="seed of everything that is drawn")
+    add("--no-images", dest="images", action="store_false", help="show no images and no prompts on the page")
+    add("--overwrite", action="store_true", help="replace features of another source, encoder or a larger limit")
 
 
 def _settings(text: str) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import csv
 import itertools
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -25,6 +26,8 @@ from synthchex_75k import (
     printable,
     read_csv,
 )
+
+ALL, NONE = ("all",), ("none",)  # in place of names of columns
 
 
 def read_columns(source: str, rows: Sequence[Row | ParquetRow], names: Sequence[str]) -> dict[str, list[str | None]]:
@@ -69,6 +72,38 @@ def read_other_columns(
         Exception: What `choose` raises.
     """
     return _read(source, rows, files, lambda _, header: choose(_others(header)))
+
+
+def read_kept_columns(
+    source: str, rows: Sequence[Row], wanted: tuple[str, ...] = ALL, files: Files | None = None
+) -> dict[str, list[str | None]]:
+    """Reads columns that `read_other_columns` can read, for the metadata of a SOURCE that is made of this one.
+
+    Args:
+        source: The SOURCE.
+        rows: Rows of its plan, any of them.
+        wanted: Names of columns, or `ALL` or `NONE`. Of all, those without a name, or with one that is there twice,
+            cannot be kept; a line names them.
+        files: The files of the SOURCE, as for `synthchex_75k.plan`. Default: all.
+
+    Returns:
+        For each column the values of the rows, in their order; None where a cell is empty.
+
+    Raises:
+        StepError: A column does not exist or is there twice.
+        SourceError: The metadata CSV has changed since it was planned, or cannot be read.
+    """
+
+    def choose(names: list[str]) -> Sequence[str]:
+        if wanted != ALL:
+            return _check(f"{source}: the metadata CSV", names, wanted)
+        lost = [name or "one without a name" for name in dict.fromkeys(names) if not name or names.count(name) > 1]
+        if lost:
+            why = "without a name, or there twice, are left out"
+            print(printable(f"{source}: columns of the metadata CSV {why}: {listing(lost)}"), file=sys.stderr)
+        return [name for name in names if name and names.count(name) == 1]
+
+    return {} if wanted == NONE else read_other_columns(source, rows, choose, files)
 
 
 def read_patients(source: str, rows: Sequence[Row | ParquetRow], column: str | None) -> list[str | None]:

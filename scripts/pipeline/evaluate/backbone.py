@@ -142,7 +142,8 @@ class Backbone:
         decided_by = self._decisive(split, recipe)
         path = self._folder / f"{split.setting}-{split.seed}-{fingerprint_of(decided_by)[:16]}"
         finished, checkpoint = path.with_suffix(".npz"), path.with_suffix(".pt")
-        if finished.exists():
+        # The first process decides: another machine may see a file later.
+        if import_optional("accelerate.utils").broadcast_object_list([finished.exists()])[0]:
             return _read_scores(finished)
         with self._lock(), _deterministic(self._torch):
             self._decode(split)
@@ -171,6 +172,10 @@ class Backbone:
                 "--batch-size, and --learning-rate in proportion, or a smaller --image-size, or share the batch among "
                 "more GPUs"
             ) from None
+        except (StepError, OSError):
+            raise
+        except Exception as error:  # any network may raise anything
+            raise StepError(f"--backbone {self.name}, {title}: {describe_error(error, with_place=True)}") from error
         finally:
             self._accelerator.free_memory()
         best = max(history, key=lambda one: one.auroc)

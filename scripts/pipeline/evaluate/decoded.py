@@ -102,8 +102,15 @@ class DecodedImages:
                 self._files.append(file[0]["pixels"])
 
     def places(self, rows: Iterable[AnyRow]) -> list[tuple[int, int]]:
-        """Returns where the images of rows are, for `read`; they were added before."""
-        return [self._places[self._key(row)] for row in rows]
+        """Returns where the images of rows are, for `read`.
+
+        Raises:
+            StepError: One was not added, or is not in the folder of this machine.
+        """
+        found = [(row, self._places.get(self._key(row))) for row in rows]
+        if missing := [row.filename for row, place in found if place is None]:
+            raise StepError(f"{self._folder}: no decoded image {missing[0]}; all machines must share the folder")
+        return [place for _, place in found if place]
 
     def read(self, places: Sequence[tuple[int, int]]) -> np.ndarray:
         """Returns images: uint8 of shape (images, size, size).

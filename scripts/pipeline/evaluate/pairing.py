@@ -86,7 +86,7 @@ def _find_by_names(train: Features, synthetic: Features, seed: int) -> tuple[np.
         by_stem[ENDING.sub("", name)].append(row)
     found, doubled = np.full(len(synthetic.filenames), -1, np.intp), list[str]()
     for row, name in enumerate(synthetic.filenames.tolist()):
-        candidates = [by_stem[stem] for stem in _stems(name) if stem in by_stem]
+        candidates = [by_stem[stem] for stem in training_stems(name) if stem in by_stem]
         if not candidates:
             continue
         prompt = synthetic.prompts[row]
@@ -103,8 +103,13 @@ def _find_by_names(train: Features, synthetic: Features, seed: int) -> tuple[np.
     return found, (f"{counted(others, 'pair')} by name with two different prompts",) if others else ()
 
 
-def _stems(filename: str) -> Iterator[str]:
-    """Yields the names without ending that the training image may have, the likeliest first."""
+def training_stems(filename: str) -> Iterator[str]:
+    """Yields the names without ending that the training image of a synthetic one may have, the likeliest first.
+
+    Example:
+        >>> [*training_stems("SyntheticImg_a_1.png")]
+        ['SyntheticImg_a_1', 'a_1', 'SyntheticImg_a', 'a']
+    """
     stem = ENDING.sub("", filename)
     for name in dict.fromkeys((stem, stem.removeprefix(PREFIX))):
         yield name

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +18,8 @@ from pipeline.evaluate.features import EncodedWith, Features, read_features, rea
 from pipeline.evaluate.fidelity import common_encoders
 from pipeline.evaluate.metrics.auroc import auroc_placements
 from pipeline.evaluate.settings import Example, Split
-from pipeline.imports import check_installed, import_optional
+from pipeline.imports import import_optional
+from pipeline.jobs import available_cpus
 from pipeline.progress import notice
 from synthchex_75k import LABELS
 
@@ -54,11 +56,10 @@ def find_features(
         What there is, and the images of each source that have features: with `embed --limit`, not all do.
 
     Raises:
-        StepError: scikit-learn is missing, the folders have no encoder in common, encoders differ, or features are of
-            other images, prompts or labels than those of the source.
+        StepError: The folders have no encoder in common, encoders differ, or features are of other images, prompts or
+            labels than those of the source.
         OSError: A file cannot be read.
     """
-    check_installed("sklearn")
     indexes = [read_index(folder) for folder in folders]
     names = common_encoders(folders, indexes)
     for name in names:
@@ -143,6 +144,7 @@ class Probe:
 
     def __init__(self, features: dict[str, Features]) -> None:
         self._linear_model = import_optional("sklearn.linear_model")
+        self._limits = import_optional("threadpoolctl").threadpool_limits
         self._encoder = features["train"].encoder
         self._places = {
             side: {name: number for number, name in enumerate(one.filenames.tolist())} for side, one in features.items()
@@ -190,16 +192,24 @@ class Probe:
         for values in sets:
             values -= mean
             values /= deviation
-        targets, of_validation = (np.stack([one.targets for one in part]) for part in (split.train, split.validation))
-        found = [np.full((len(values), len(LABELS)), np.nan) for values in sets[1:]]
-        for label in range(len(LABELS)):
+        targets, wanted = (np.stack([one.targets for one in part]) for part in (split.train, split.validation))
+
+        def fit(label: int) -> np.ndarray | None:
             known = ~np.isnan(targets[:, label])
             if len({*targets[known, label].tolist()}) < 2:
-                continue
+                return None
             rows = train if known.all() else train[known]
-            best = self._fit(rows, targets[known, label] == 1, sets[1], of_validation[:, label])
-            for scores, values in zip(found, sets[1:]):
-                scores[:, label] = values @ best[:-1] + best[-1]
+            return self._fit(rows, targets[known, label] == 1, sets[1], wanted[:, label])
+
+        found = [np.full((len(values), len(LABELS)), np.nan) for values in sets[1:]]
+        # A thread for each label: several threads of BLAS for one label wait for each other where CPUs are busy.
+        with self._limits(1), warnings.catch_warnings(), ThreadPoolExecutor(available_cpus()) as threads:
+            # Where 1,000 steps do not reach the optimum, what they reach is compared with the others by AUROC.
+            warnings.simplefilter("ignore")
+            for label, best in enumerate(threads.map(fit, range(len(LABELS)))):
+                if best is not None:
+                    for scores, values in zip(found, sets[1:]):
+                        scores[:, label] = values @ best[:-1] + best[-1]
         return Scores(*found)
 
     def _rows(self, examples: Sequence[Example], real: str) -> np.ndarray:
@@ -220,9 +230,7 @@ class Probe:
         found, areas = [], []
         for strength in STRENGTHS if can_choose else (USUAL,):
             model.set_params(C=strength)
-            with warnings.catch_warnings():  # an optimum that 1,000 steps do not reach is chosen by AUROC like others
-                warnings.simplefilter("ignore")
-                model.fit(rows, positive)
+            model.fit(rows, positive)
             found.append(np.append(model.coef_[0], model.intercept_).astype(np.float32))
             scores = validation @ found[-1][:-1]
             areas.append(float(auroc_placements(scores, wanted)[wanted].mean()) if can_choose else 0.0)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import PIL.Image
 
 from pipeline.errors import StepError
-from pipeline.evaluate.report_model import LoraOptions, ReportModel
+from pipeline.evaluate.report_model import LANGUAGE_MODEL, LoraOptions, ReportModel
 from pipeline.files import atomic_write, fsync, fsync_folder
 from pipeline.imports import import_optional
 from pipeline.jobs import available_cpus
@@ -108,7 +108,8 @@ def process_state() -> Any:
     Raises:
         StepError: `accelerate` is missing.
     """
-    return import_optional("accelerate").PartialState()
+    cpu = not import_optional("torch").cuda.is_available()
+    return import_optional("accelerate").PartialState(cpu=cpu)
 
 
 def decode_images(rows: Sequence[AnyRow]) -> list[tuple[int, PIL.Image.Image]]:
@@ -191,7 +192,8 @@ def _arguments(recipe: ReportRecipe, model: ReportModel, checkpoints: Path, proc
         "remove_unused_columns": False,
         "label_names": ["labels"],
         "dataloader_pin_memory": model.device.type == "cuda",
-        "ddp_find_unused_parameters": False,
+        # Other parts may have layers without a gradient: LLaVA takes the last layer but one of its vision network.
+        "ddp_find_unused_parameters": recipe.lora.target_modules != (LANGUAGE_MODEL,),
         "use_cpu": model.device.type == "cpu",
     }
 

@@ -28,8 +28,7 @@ from pipeline.evaluate.report_training import (
 )
 from pipeline.evaluate.results import check_results_path
 from pipeline.evaluate.results_parts import SideResult
-from pipeline.evaluate.settings import SETTINGS, Example, Split, plan_examples, splits
-from pipeline.evaluate.utility import cautions, split_about
+from pipeline.evaluate.settings import SETTINGS, Example, Split, plan_examples, split_about, split_cautions, splits
 from pipeline.files import append, atomic_write
 from pipeline.folder import local_source
 from pipeline.imports import check_installed
@@ -134,7 +133,7 @@ def reports(
     is_main = state.is_main_process
     if is_main:
         check_scorers()
-        for line in cautions(planned, patient_column):
+        for line in split_cautions(planned, patient_column):
             write_line(line)
     if batch_size % (device_batch_size * state.num_processes):
         raise StepError(

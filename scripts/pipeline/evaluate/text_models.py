@@ -38,6 +38,8 @@ def annotate(texts: Iterable[str]) -> Callable[[str, str], float]:
         for start in range(0, len(distinct), TEXTS_AT_ONCE):
             batch = distinct[start : start + TEXTS_AT_ONCE]
             annotations = model(batch)
+            if lost := [text for number, text in enumerate(batch) if str(number) not in annotations]:
+                raise ValueError(f"RadGraph cannot annotate {lost[0][:80]!r}")  # it goes on with the others
             found |= {text: annotations[str(number)] for number, text in enumerate(batch)}
             bar.update(len(batch))
 

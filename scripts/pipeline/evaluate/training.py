@@ -124,6 +124,7 @@ class Trainer:
             OSError: The checkpoint cannot be read or written.
         """
         step = self._resume(checkpoint)
+        self._network.train()
         is_main = self._accelerator.is_main_process
         saved = shown = time.monotonic()
         with progress_bar(title, self._recipe.steps, "step", initial=step, disable=not is_main) as bar:
@@ -163,6 +164,7 @@ class Trainer:
                 for part in np.split(own, range(size, len(own), size))
             ]
             gathered = self._accelerator.gather(torch.cat(parts)).cpu().numpy()
+        self._network.train()
         in_order = gathered.reshape(processes, len(own), -1).swapaxes(0, 1)
         return in_order.reshape(processes * len(own), -1)[:count]
 
@@ -172,7 +174,6 @@ class Trainer:
 
         draw = np.random.SeedSequence([self._recipe.seed, DROPPED, step, self._accelerator.process_index])
         torch.manual_seed(int(draw.generate_state(1)[0]))
-        self._network.train()
         factor = _schedule(step, self._recipe.steps)
         for group in self._optimizer.param_groups:
             group["lr"] = self._recipe.learning_rate * factor
@@ -264,10 +265,11 @@ class Trainer:
 
     def _resume(self, checkpoint: Path) -> int:
         """Loads a checkpoint, if there is one, and returns after how many steps it was written."""
+        import accelerate.utils
         import torch
 
-        self._accelerator.wait_for_everyone()
-        if not checkpoint.exists():
+        # The first process decides: another machine may see a file later.
+        if not accelerate.utils.broadcast_object_list([checkpoint.exists()])[0]:
             return 0
         state = torch.load(checkpoint, map_location="cpu", weights_only=True)
         self._network.load_state_dict(state["network"])

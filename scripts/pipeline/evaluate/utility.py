@@ -19,14 +19,26 @@ from pipeline.evaluate.probe import ProbeFeatures, find_features, probes
 from pipeline.evaluate.results import check_results_path, update_results
 from pipeline.evaluate.results_parts import EncoderResult, SideResult
 from pipeline.evaluate.results_section import Measured, Reference, Section
-from pipeline.evaluate.settings import POLICY, SETTINGS, VALIDATION, Example, Split, patient_of, plan_examples, splits
-from pipeline.evaluate.utility_table import utility_table
+from pipeline.evaluate.results_table import section_table
+from pipeline.evaluate.settings import (
+    POLICY,
+    REFERENCE,
+    SETTINGS,
+    VALIDATION,
+    Example,
+    Split,
+    patient_of,
+    plan_examples,
+    split_about,
+    split_cautions,
+    splits,
+)
 from pipeline.folder import local_source
+from pipeline.imports import check_installed
 from pipeline.machine import versions_of
 from pipeline.progress import progress_bar, write_line
 from synthchex_75k import LABELS
 
-REFERENCE = "real"  # the setting that others are compared with
 PACKAGES = ("numpy", "scikit-learn", "torch", "torchvision", "timm", "accelerate")
 
 
@@ -100,6 +112,8 @@ def utility(
         "horizontal_flips": horizontal_flips,
         "precision": precision,
     }
+    if probe is not None:
+        check_installed("sklearn")
     trained = _backbone(backbone, checkpoints or results_json.with_suffix(".utility"), training)
     sources = {"train": real_train, "synthetic": synthetic, "test": real_test}
     sides = {
@@ -116,10 +130,10 @@ def utility(
             if count:
                 write_line(f"{counted(count, 'image')} of {sources[name]} left out: without features")
     chosen = _split(sides, settings, seeds, seed)
-    for line in cautions(chosen, patient_column):
+    for line in split_cautions(chosen, patient_column):
         write_line(line)
     classifiers: Iterator[Classifier] = probes(found) if found else iter([trained] if trained else [])
-    metrics, about = measure(classifiers, len(found.encoders) if found else 1, chosen)
+    metrics, about = train_and_score(classifiers, len(found.encoders) if found else 1, chosen)
     if metrics:
         options = {
             "settings": [*settings],
@@ -137,7 +151,7 @@ def utility(
         versions = {"python": platform.python_version(), **versions_of(*PACKAGES)}
         section = Section(created, seed, versions, options, about_sides, metrics, {})
         update_results(results_json, utility=section)
-        print(utility_table(section))
+        print(section_table(section))
         print(f"{results_json}: {counted(len(metrics), 'value')}")
 
 
@@ -159,7 +173,7 @@ def _split(sides: dict[str, list[Example]], settings: Sequence[str], seeds: int,
     return splits(sides["train"], sides["synthetic"], sides["test"], settings, seeds, seed)
 
 
-def measure(
+def train_and_score(
     classifiers: Iterator[Classifier], number: int, chosen: Sequence[Split]
 ) -> tuple[list[Measured], dict[str, Any]]:
     """Trains classifiers on all splits and scores them.
@@ -260,28 +274,6 @@ def _references(score: Score, real: Score | None) -> tuple[Reference, ...]:
     if real and score.setting != REFERENCE and real.estimate.value is not None:
         found.append(Reference(REFERENCE, real.estimate.value, real.estimate.ci_low, real.estimate.ci_high))
     return tuple(found)
-
-
-def cautions(chosen: Sequence[Split], patient_column: str | None) -> list[str]:
-    """Returns what a reader should know of the splits before a classifier is trained."""
-    lines = []
-    if patient_column is None:
-        lines.append(
-            "no --patient-column: each real image counts as a patient, so that a patient may be on two sides, and "
-            "intervals may be too narrow"
-        )
-    if all(split.setting != REFERENCE for split in chosen):
-        lines.append(f"no setting {REFERENCE}: there is nothing to compare with")
-    for split in chosen:
-        lines += [f"{split.setting}, seed {split.seed}: {note}" for note in split.notes]
-    return lines
-
-
-def split_about(split: Split) -> dict[str, Any]:
-    """Returns what is told of a split: its setting, seed, numbers of images and notes."""
-    sizes = {"real_train": sum(one.side == "real" for one in split.train)}
-    sizes |= {"synthetic_train": len(split.train) - sizes["real_train"], "validation": len(split.validation)}
-    return {"setting": split.setting, "seed": split.seed, **sizes, "notes": [*split.notes]}
 
 
 def _side(source: str, examples: Sequence[Example], encoders: dict[str, EncoderResult]) -> SideResult:

@@ -59,7 +59,7 @@ def write_croissant(measured: MeasuredDataset, facts: SourceFacts, files: list[F
         "conformsTo": "http://mlcommons.org/croissant/1.1",
         **describe_dataset(measured, facts),
         "distribution": _distribution(files),
-        "recordSet": record_sets(measured, facts),
+        "recordSet": record_sets(measured, facts)[: 1 + any(file.path == LABELS_FILE for file in files)],
     }
     return _to_text(about)
 

@@ -14,6 +14,7 @@ import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.columns import ALL, NONE
 from pipeline.errors import StepError, listing
 from pipeline.parquet_source import LABELS_FILE
 from synthchex_75k import LABELS, Row
@@ -21,7 +22,6 @@ from synthchex_75k import LABELS, Row
 CONFIG = "labels"
 DATA_FILES_OF_LABELS = [{"split": "train", "path": LABELS_FILE}]
 TEXTS = ("filename", "prompt")
-ALL, NONE = ("all",), ("none",)  # values of the option
 OPTION = "--labels-columns"
 ROWS_PER_GROUP = 10_000  # at 75,649 rows eight row groups, which readers divide among threads
 WRITER_OPTIONS: dict[str, Any] = {

@@ -59,7 +59,7 @@ SMALL_COLUMNS = [name for name in SCHEMA.names if name != "image"]
 ROWS_IN_MEMORY = 32
 # Sections that follow from rows, `dataset.json` and `provenance.json`; publishing changes only the license in them.
 COMPARED_SECTIONS = ("summary", "row", "dataset", "citation")
-NOT_DESCRIBING = {"@context", "@type", "conformsTo", "distribution"}  # properties of `croissant.json`
+NOT_DESCRIBING = {"@context", "@type", "conformsTo", "distribution", "recordSet"}  # properties of `croissant.json`
 PUBLISHING_CHANGES = {"url", "name", "license"}
 FIGURE = re.compile(rf"^!\[.*\]\(({'|'.join(map(re.escape, FIGURES))})\)$", re.MULTILINE)
 MAX_LISTED = 20  # differences of a kind, and of a Parquet file
@@ -160,8 +160,8 @@ def differences(
         may_be_published = not (output / MANIFEST).exists()
         yield from _compare_sections(output / CARD, write_card(measured, facts, shown_row, []), may_be_published)
         described = describe_dataset(measured, facts)
-        described |= {"recordSet": record_sets(measured, facts)} if labels else {}
-        yield from _compare_description(output / CROISSANT, described, may_be_published)
+        wanted_sets = [one for one in record_sets(measured, facts) if one["@id"] == CONFIG and labels]
+        yield from _compare_description(output / CROISSANT, described, wanted_sets, may_be_published)
 
 
 def compare_file(file: DataFile) -> Comparison:
@@ -256,10 +256,11 @@ def _compare_labels(
     wanted |= {label: [row.labels[number] for row in rows] for number, label in enumerate(LABELS)}
     types = {name: column_type(cells) for name, cells in others.items()}
     if not table.schema.equals(features_of(types).arrow_schema, check_metadata=True):
-        names = [name for name in others if name not in table.column_names]
-        names += [name for name in table.column_names if name not in {*wanted, *others}]
-        which = f"; see {OPTION} for {listing(names)}" if names else ""
-        yield Difference(f"{LABELS_FILE}: the columns differ{which}: {one_line(table.schema)}")
+        found_names = {*table.column_names}
+        texts = [f"{name} is missing" for name in [*wanted, *others] if name not in found_names]
+        texts += [f"{name} is unexpected" for name in table.column_names if name not in {*wanted, *others}]
+        see = f"; {OPTION} chooses columns" if texts else one_line(table.schema)
+        yield Difference(f"{LABELS_FILE}: the columns differ: {listing(texts, 20, ', ')}{see}")
         return None
     if len(table) != len(rows):
         yield Difference(f"{LABELS_FILE}: {len(table):,} rows, in SOURCE {len(rows):,}")
@@ -304,10 +305,9 @@ def _first(texts: list[str], others: str) -> Iterator[Difference]:
 
 def _compare_names(present: set[str], manifest: Manifest) -> Iterator[Difference]:
     wanted = {*data_files(present), CARD, CROISSANT, LABELS_FILE, *manifest["files"]}
-    older = f"; a conversion by an older version had no configuration {CONFIG}: convert again"
-    yield from _first(
-        [f"{name}: missing{older * (name == LABELS_FILE)}" for name in sorted(wanted - present)], "missing files"
-    )
+    notes = {LABELS_FILE: f"; older versions wrote no configuration {CONFIG}: convert again"}
+    missing = [f"{name}: missing{notes.get(name, '')}" for name in sorted(wanted - present)]
+    yield from _first(missing, "missing files")
     if not data_files(present):
         yield Difference("data: no Parquet file")
     yield from _first(
@@ -388,8 +388,10 @@ def _words(text: str, ignored: list[re.Pattern[str]]) -> list[str]:
     return text.split()
 
 
-def _compare_description(path: Path, wanted: dict[str, Any], may_be_published: bool) -> Iterator[Difference]:
-    """Compares what `croissant.json` states of the dataset as a whole."""
+def _compare_description(
+    path: Path, wanted: dict[str, Any], record_sets: list[dict[str, Any]], may_be_published: bool
+) -> Iterator[Difference]:
+    """Compares what `croissant.json` states of the dataset as a whole, and some of its record sets."""
     try:
         found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     except ValueError:
@@ -397,10 +399,13 @@ def _compare_description(path: Path, wanted: dict[str, Any], may_be_published: b
     if not found or not isinstance(found, dict):
         return  # `_compare_names` or `_compare_croissant` has found it
     other = NOT_DESCRIBING | (PUBLISHING_CHANGES if may_be_published else set())
-    other |= set() if "recordSet" in wanted else {"recordSet"}
     for key in sorted({*wanted, *found} - other):
         if found.get(key) != wanted.get(key):
             yield Difference(f"{path.name}: {key} is {found.get(key)!r:.200}, by SOURCE {wanted.get(key)!r:.200}")
+    present = found.get("recordSet")
+    for one in record_sets:
+        if not isinstance(present, list) or one not in present:
+            yield Difference(f"{path.name}: the record set {one['name']} is missing, or differs from SOURCE")
 
 
 def _configuration(configurations: Any, name: str) -> dict[str, Any]:

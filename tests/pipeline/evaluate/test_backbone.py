@@ -54,10 +54,7 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 @pytest.fixture(scope="module")
 def chosen(sources: list[Path]) -> list[Split]:
     """A split of each setting."""
-    train, synthetic, test = (
-        plan_examples(str(source), side, PATIENTS) for source, side in zip(sources, ("real", "synthetic", "real"))
-    )
-    return splits(train, synthetic, test, seeds=1)
+    return splits_of(sources, SETTINGS)
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +68,13 @@ def found(chosen: list[Split], work: Path) -> dict[str, np.ndarray]:
     """Scores of the test images in each setting."""
     backbone = Backbone("test_resnet", work, **OPTIONS)
     return {split.setting: backbone.scores(split).test for split in chosen}
+
+
+def splits_of(sources: list[Path], settings: Sequence[str]) -> list[Split]:
+    train, synthetic, test = (
+        plan_examples(str(source), side, PATIENTS) for source, side in zip(sources, ("real", "synthetic", "real"))
+    )
+    return splits(train, synthetic, test, settings, seeds=1)
 
 
 def targets_of(examples: Sequence[Example]) -> np.ndarray:
@@ -290,3 +294,29 @@ def test_a_batch_that_cannot_be_shared_is_refused(sources: list[Path], tmp_path:
     assert done.returncode != 0
     assert "--batch-size 15 cannot be shared among 2 processes" in done.stderr
     assert not (tmp_path / "results.json").exists()
+
+
+LITTLE_MEMORY = """
+import resource, sys
+from pathlib import Path
+
+import import_torchvision
+import test_backbone
+
+(split,) = test_backbone.splits_of([Path(source) for source in sys.argv[2:]], ["real"])
+options = test_backbone.OPTIONS | {"batch_size": 4096, "image_size": 128}
+backbone = test_backbone.Backbone("test_resnet", Path(sys.argv[1]), **options)
+used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + (600 << 20), resource.RLIM_INFINITY))
+backbone.scores(split)
+"""
+
+
+def test_what_to_do_is_said_where_memory_runs_out(sources: list[Path], tmp_path: Path) -> None:
+    paths = os.pathsep.join(map(str, [ROOT, ROOT / "scripts", ROOT / "tests", Path(__file__).parent]))
+    command = [sys.executable, "-c", LITTLE_MEMORY, str(tmp_path / "work"), *map(str, sources)]
+    environment = ENVIRONMENT | {"PYTHONPATH": paths}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
+    last = done.stderr.splitlines()[-1]
+    assert "StepError: out of memory with 4096 images of 128 pixels at once" in last
+    assert "choose a smaller --batch-size, and --learning-rate in proportion" in last

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from comparing import features_of
+from conftest import convert
 from paired_world import PATIENTS, N, by_name, encoded, reference, side, world, write_side
 from pipeline.errors import StepError
 from pipeline.evaluate.features import Features
@@ -261,6 +262,14 @@ def test_the_order_of_rows_and_the_seed_decide_as_they_should(tmp_path: Path) ->
     again = sources._replace(train=sources.train[::-1], synthetic=sources.synthetic[::-1], batch_size=3)
     assert paired_metrics(train, synthetic, pair="filename", images=again, seed=3) == first
     assert paired_metrics(train, synthetic, pair="filename", images=sources, seed=4)[0] != first[0]
+
+
+def test_a_parquet_repository_is_a_source_too(tmp_path: Path) -> None:
+    train, synthetic, sources = world(tmp_path, copies=2, patients=6)
+    assert convert(tmp_path / "train", tmp_path / "parquet", "--uncertainty", "keep") == 0
+    other = open_paired_sources(str(tmp_path / "parquet"), str(tmp_path / "synthetic"))
+    found, wanted = (paired_metrics(train, synthetic, pair="filename", images=one, seed=0) for one in (other, sources))
+    assert type(other.train[0]) is not type(sources.train[0]) and found == wanted
 
 
 def test_few_pairs_have_no_threshold_and_no_interval_is_made_up() -> None:

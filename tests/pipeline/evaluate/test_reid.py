@@ -29,6 +29,7 @@ from pipeline.evaluate.paired_meanings import MEANINGS
 from pipeline.evaluate.reid import resolve_reid, siamese_parts
 from pipeline.machine import OutOfMemoryError
 from random_networks import Siamese, torchvision
+from servers.local_hub import Hub
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 torch.set_num_threads(1)
@@ -238,6 +239,15 @@ def test_no_file(tmp_path: Path, weights: Path) -> None:
         resolve_reid(str(tmp_path))
 
 
+def test_a_network_on_the_hub_is_pinned(hub: Hub, weights: Path) -> None:
+    hub.create("alice/ReID", files={"reid.pth": weights.read_bytes(), "README.md": b"# Network"})
+    encoder = resolve_reid("alice/ReID")
+    assert encoder.describe()["revision"] and encoder.head().bias == resolve_reid(str(weights)).head().bias
+    assert not hub.asked(r"GET .*README\.md$")
+    with pytest.raises(StepError, match="alice/none"):
+        resolve_reid("alice/none")
+
+
 @pytest.mark.parametrize("package", ["torch", "torchvision"])
 def test_a_missing_package_is_the_first_error(package: str) -> None:
     code = f"""
@@ -252,7 +262,7 @@ except Exception as error:
 print("torch" in sys.modules)
 """
     found = subprocess.run([sys.executable, "-c", code], cwd=ROOT / "scripts", capture_output=True, text=True)
-    assert found.stdout.startswith(f"StepError this model needs the Python module {package}: pip install "), (
+    assert found.stdout.startswith(f"MissingPackageError this model needs the Python module {package}: pip install "), (
         found.stderr
     )
     assert found.stdout.endswith("\nFalse\n")

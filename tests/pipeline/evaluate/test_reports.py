@@ -311,7 +311,7 @@ def test_a_model_without_a_chat_template_gets_the_plain_instruction(model: Path,
 
 @pytest.mark.timeout(240)
 def test_two_processes_share_the_work(arguments: list[str], tmp_path: Path) -> None:
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     given = [*torchrun, PROGRAM[1], *arguments, "--settings", "real", "--epochs", "6", "--device-batch-size", "4"]
     run = subprocess.run(given, env=environment, capture_output=True, text=True)

@@ -167,4 +167,5 @@ def test_the_share_is_free_of_what_all_synthetic_images_have() -> None:
     assert near.value == far.value and near.ci_low is not None and near.ci_high is not None
     assert near.ci_low < 0.5 < near.ci_high
     assert closer_share(own + 5, own, np.arange(500)).value == 1
+    assert closer_share(own, own, np.arange(500)).value == 0.5
     assert closer_share(np.empty(0), np.empty(0), np.empty(0)).value is None

@@ -7,12 +7,14 @@ from pipeline.evaluate.metrics.estimate import mean_variance
 from pipeline.evaluate.metrics.resampling import percentile_interval, sums_and_resamples
 from pipeline.evaluate.metrics.text_scores import (
     FIVE,
+    bleu_scores,
     finding_scores,
     finding_statistics,
     mean_score,
     shuffled_order,
     with_ones,
 )
+from pipeline.evaluate.report_meanings import MEANINGS
 from synthchex_75k import LABELS
 
 
@@ -79,3 +81,8 @@ def test_shuffled_reports_are_of_other_patients(seed: int) -> None:
     assert sorted(order) == [*range(60)]
     assert (groups[order] != groups).all()
     assert not np.array_equal(order, shuffled_order(groups, seed + 1))
+
+
+def test_each_score_has_a_meaning() -> None:
+    names = {"rouge_l", "f1_radgraph", *(score.metric for score in (*bleu_scores(), *finding_scores()))}
+    assert {*MEANINGS} == names | {f"{name}_difference" for name in names}
