@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 from pipeline import page
 from pipeline.evaluate.charts import SERIES, Group, Line, Mark, chart, format_number
-from pipeline.evaluate.glossary import DIFFERENCE, meaning_of
+from pipeline.evaluate.glossary import meaning_of
+from pipeline.evaluate.metrics.classification import DIFFERENCE
 from pipeline.evaluate.page_tables import label_table, noted, reference_text, refusal, sizes_text
 from pipeline.evaluate.results_section import Measured, Reference
 from pipeline.evaluate.side_by_side import Column, Key, keys_of
@@ -220,7 +221,7 @@ def percent(value: float, low: float | None, high: float | None) -> str:
 
     Example:
         >>> percent(0.512, 0.508, 0.516)
-        '51.2 % (50.8 to 51.6 %)'
+        '51.20 % (50.80 to 51.60 %)'
     """
     if low is None or high is None:
         return f"{format_number(100 * value)} %"
