@@ -4,5 +4,8 @@
     index     a table of all rows: which match a filter, in which order, and how often each label occurs
     images    image files and thumbnails of some rows
     parts     the HTML of the page's parts, from plain texts
+    gallery   what the page shows for a query
     app       the Gradio app, and the server
+
+Only `app` imports Gradio.
 """

@@ -25,5 +25,7 @@ document.addEventListener("keydown", (event) => {
 watch("value", () => {
   const dialog = element.querySelector(".dialog");
   if (dialog) dialog.focus();
-  if (!element.querySelector(".tiles")) document.documentElement.classList.toggle("has-dialog", Boolean(dialog));
+  const isGallery = element.querySelector(".tiles");
+  if (isGallery && element.getBoundingClientRect().top < 0) element.scrollIntoView();
+  if (!isGallery) document.documentElement.classList.toggle("has-dialog", Boolean(dialog));
 });

@@ -4,12 +4,12 @@ Gradio draws the controls; the gallery and the large image are HTML of `parts` i
 shown, the query of the address: each event changes the filter, and the page follows. Nothing is written to the disk.
 """
 
+import functools
 import html
 import os
 import socket
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pipeline.browse.filters import MATCHES, Filter, chosen_labels, from_query, label_choices
 from pipeline.browse.gallery import Gallery, View
@@ -19,7 +19,13 @@ from pipeline.progress import write_line
 
 HERE = Path(__file__).parent
 ADDRESS = HERE / "address.js"
+# On a phone the filter is closed at first, so that images are on the first screen.
+START = """() => {
+  if (matchMedia("(max-width: 48rem)").matches) document.querySelector("#filter > button")?.click();
+  return [location.search];
+}"""
 LOOPBACK = ("127.0.0.1", "localhost")
+PREVIOUS, NEXT = "← Previous", "Next →"
 SOURCE_ORDER = "order of the source"
 # A browser asks no other server for anything, whatever Gradio or a prompt may contain.
 POLICY = (
@@ -27,8 +33,7 @@ POLICY = (
     "img-src 'self' data: blob:; font-src 'self' data:; worker-src 'self' blob:; object-src 'none'; base-uri 'self'; "
     "form-action 'self'"
 )
-HEADERS = ((b"content-security-policy", POLICY.encode()), (b"x-content-type-options", b"nosniff"))
-HEADERS += ((b"referrer-policy", b"no-referrer"),)
+HEADERS = {"content-security-policy": POLICY, "x-content-type-options": "nosniff", "referrer-policy": "no-referrer"}
 CLOSING = 1  # seconds that open connections get at the end
 
 
@@ -120,7 +125,8 @@ class _SafeHeaders:
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         async def send_with_headers(message: Any) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], *HEADERS]
+                added = [(name.encode(), text.encode()) for name, text in HEADERS.items()]
+                message["headers"] = [*message["headers"], *added]
             await send(message)
 
         await self.app(scope, receive, send_with_headers)
@@ -130,89 +136,116 @@ def _theme() -> Any:
     """Returns Gradio's default theme with the fonts of the system."""
     import gradio
 
-    fonts = ["system-ui", "sans-serif"], ["ui-monospace", "monospace"]
-    return gradio.themes.Default(font=fonts[0], font_mono=fonts[1])
+    theme = gradio.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
+    readable = {"body_text_color_subdued": "*neutral_600", "body_text_color_subdued_dark": "*neutral_300"}
+    readable |= {"block_info_text_color": "*neutral_600", "block_info_text_color_dark": "*neutral_300"}
+    return theme.set(**readable)
 
 
 def _make_blocks(gallery: Gallery, title: str) -> Any:
     """Returns the page; see the description of this module."""
     import gradio as gr
 
-    index, script = gallery.index, (HERE / "app.js").read_text(encoding="utf-8")
+    script = (HERE / "app.js").read_text(encoding="utf-8")
     with gr.Blocks(title=title, analytics_enabled=False, fill_width=True) as blocks:
         query = gr.Textbox(visible="hidden", elem_id="query", container=False)
         gr.HTML(f"<h1>{html.escape(title)}</h1>")
         with gr.Row():
-            with gr.Column(scale=1, min_width=260), gr.Accordion("Filter", open=True):
-                controls = _make_controls(index)
+            with gr.Column(scale=1, min_width=260), gr.Accordion("Filter", open=True, elem_id="filter"):
+                controls = _make_controls(gallery.index)
                 clear = gr.Button("Clear all", size="sm", elem_id="clear")
             with gr.Column(scale=4, min_width=280):
                 status = gr.HTML(elem_id="status")
-                with gr.Row(elem_id="pager"):
-                    before = gr.Button("‹ Previous page", size="sm", elem_id="before", min_width=80)
-                    number = gr.Number(1, label="Page", minimum=1, precision=0, elem_id="page", min_width=80)
-                    after = gr.Button("Next page ›", size="sm", elem_id="after", min_width=80)
+                with gr.Row(elem_classes="pager"):
+                    before = gr.Button(PREVIOUS, size="sm", elem_id="before", min_width=80)
+                    number = gr.Number(1, label="Page", show_label=False, container=False, precision=0, elem_id="page")
+                    pages = gr.HTML(elem_id="pages")
+                    after = gr.Button(NEXT, size="sm", elem_id="after", min_width=80)
                 tiles = gr.HTML(js_on_load=script, elem_id="gallery", padding=False)
-                with gr.Accordion("Labels of the images shown", open=True):
+                with gr.Row(elem_classes="pager"):
+                    before_below = gr.Button(PREVIOUS, size="sm", min_width=80)
+                    after_below = gr.Button(NEXT, size="sm", elem_id="after-below", min_width=80)
+                with gr.Accordion("Labels of all images that match", open=True):
                     counts = gr.HTML(elem_id="counts")
         detail = gr.HTML(js_on_load=script, elem_id="detail")
-
-        def outputs(view: View, *with_controls: Any) -> list[Any]:
-            pages = gr.Number(view.filter.page, label=f"Page of {view.pages:,}", maximum=view.pages)
-            moves = (
-                gr.Button(interactive=view.filter.page > 1),
-                gr.Button(interactive=view.filter.page < view.pages),
-            )
-            return [view.query, view.status, view.tiles, view.counts, view.detail, pages, *moves, *with_controls]
-
-        def start(search: str) -> list[Any]:
-            view = gallery.view(search)
-            return outputs(view, *_values_of(view.filter))
-
-        def choose(now: str, *values: Any) -> Any:
-            wanted = _filter_of(*values)
-            before, _ = from_query(now)
-            if wanted == before._replace(page=1, image=""):  # a text box lost the focus
-                return gr.skip()
-            return outputs(gallery.show(wanted))
-
-        def turn(step: Callable[[Filter, Any], int]) -> Callable[..., Any]:
-            def to_page(now: str, page: Any) -> Any:
-                wanted, _ = from_query(now)
-                goal = step(wanted, page)
-                return gr.skip() if goal == wanted.page else outputs(gallery.show(wanted._replace(page=goal, image="")))
-
-            return to_page
-
-        def open_image(now: str, event: gr.EventData) -> list[Any]:
-            row = event._data.get("row") if isinstance(event._data, dict) else None
-            wanted, _ = from_query(now)
-            opened = gallery.opened(wanted, row if isinstance(row, int) else -1)
-            if opened.page != wanted.page:
-                return outputs(gallery.show(opened))
-            view = gallery.opened_view(opened)
-            return [view[0], gr.skip(), gr.skip(), gr.skip(), view[1], gr.skip(), gr.skip(), gr.skip()]
-
-        def close_image(now: str) -> tuple[str, str]:
-            return gallery.opened_view(from_query(now)[0]._replace(image=""))
-
-        shown = [query, status, tiles, counts, detail, number, before, after]
-        private: dict[str, Any] = {"api_visibility": "private", "show_progress": "minimal", "concurrency_limit": 8}
-        blocks.load(start, query, [*shown, *controls], js="() => [location.search]", **private)
-        for control in controls:
-            events = [control.submit, control.blur] if isinstance(control, gr.Textbox) else [control.input]
-            for event in events:
-                event(choose, [query, *controls], shown, **private)
-        clear.click(lambda: start(""), None, [*shown, *controls], **private)
-        steps = ((before.click, -1), (after.click, 1))
-        for click, by in steps:
-            click(turn(lambda wanted, _, by=by: wanted.page + by), [query, number], shown, **private)
-        number.submit(turn(lambda _, page: int(page or 1)), [query, number], shown, **private)
-        for part in (tiles, detail):
-            part.open(open_image, query, shown, **private)
-        detail.close(close_image, query, [query, detail], **private)
-        query.change(None, query, None, js=ADDRESS.read_text(encoding="utf-8"))
+        moves = (before, after, before_below, after_below)
+        _connect(blocks, gallery, _Shown(query, status, tiles, counts, detail, number, pages, *moves), controls, clear)
     return blocks
+
+
+class _Shown(NamedTuple):
+    """The components that each event may change."""
+
+    query: Any
+    status: Any
+    tiles: Any
+    counts: Any
+    detail: Any
+    number: Any
+    pages: Any
+    before: Any
+    after: Any
+    before_below: Any
+    after_below: Any
+
+
+def _values(view: View) -> list[Any]:
+    """Returns the values of `_Shown`."""
+    import gradio as gr
+
+    page, pages = view.filter.page, view.pages
+    moves = [gr.Button(interactive=possible) for possible in (page > 1, page < pages) * 2]
+    parts = [view.query, view.status, view.tiles, view.counts, view.detail]
+    return [*parts, gr.Number(page, minimum=1, maximum=pages), f"of {pages:,}", *moves]
+
+
+def _connect(blocks: Any, gallery: Gallery, shown: _Shown, controls: list[Any], clear: Any) -> None:
+    """Says what each event does. All get the query of the address first."""
+    import gradio as gr
+
+    def start(search: str) -> list[Any]:
+        view = gallery.view(search)
+        return [*_values(view), *_values_of_controls(view.filter)]
+
+    def choose(query: str, *values: Any) -> Any:
+        wanted = _filter_of(*values)
+        if wanted == from_query(query)[0]._replace(page=1, image=""):  # a text box has only lost the focus
+            return gr.skip()
+        return _values(gallery.show(wanted))
+
+    def turn(query: str, page: float | None, by: int = 0) -> Any:
+        wanted = from_query(query)[0]
+        goal = wanted.page + by if by else int(page or 1)
+        return gr.skip() if goal == wanted.page else _values(gallery.show(wanted._replace(page=goal, image="")))
+
+    def open_image(query: str, event: gr.EventData) -> list[Any]:
+        row = event._data.get("row") if isinstance(event._data, dict) else None
+        wanted = from_query(query)[0]
+        opened = gallery.opened(wanted, row if isinstance(row, int) else -1)
+        if opened.page != wanted.page:
+            return _values(gallery.show(opened))
+        parts = dict(zip([shown.query, shown.detail], gallery.opened_view(opened)))
+        return [parts.get(part, gr.skip()) for part in shown]
+
+    def close_image(query: str) -> tuple[str, str]:
+        return gallery.opened_view(from_query(query)[0]._replace(image=""))
+
+    # Not queued: an answer takes a part of a second, and one request instead of two.
+    options: dict[str, Any] = {"api_visibility": "private", "show_progress": "minimal", "queue": False}
+    everything = [*shown, *controls]
+    blocks.load(start, shown.query, everything, js=START, **options)
+    clear.click(functools.partial(start, ""), None, everything, **options)
+    for control in controls:
+        events = [control.submit, control.blur] if isinstance(control, gr.Textbox) else [control.input]
+        for event in events:
+            event(choose, [shown.query, *controls], [*shown], **options)
+    for button, by in ((shown.before, -1), (shown.after, 1), (shown.before_below, -1), (shown.after_below, 1)):
+        button.click(functools.partial(turn, by=by), [shown.query, shown.number], [*shown], **options)
+    shown.number.submit(turn, [shown.query, shown.number], [*shown], **options)
+    for part in (shown.tiles, shown.detail):
+        part.open(open_image, shown.query, [*shown], **options)
+    shown.detail.close(close_image, shown.query, [shown.query, shown.detail], **options)
+    shown.query.change(None, shown.query, None, js=ADDRESS.read_text(encoding="utf-8"))
 
 
 def _make_controls(index: Any) -> list[Any]:
@@ -236,12 +269,10 @@ def _make_controls(index: Any) -> list[Any]:
 def _filter_of(
     labels: list[str], match: str, words: str, qualities: list[str], patient: str, name: str, sort: str
 ) -> Filter:
-    texts = {"words": words, "patient": patient, "name": name}
-    stripped = {key: (text or "").strip() for key, text in texts.items()}
-    return Filter(chosen_labels(labels or []), match, qualities=tuple(qualities or ()), sort=sort or "", **stripped)
+    words, patient, name = ((text or "").strip() for text in (words, patient, name))
+    return Filter(chosen_labels(labels or []), match, words, tuple(qualities or ()), patient, name, sort or "")
 
 
-def _values_of(wanted: Filter) -> list[Any]:
+def _values_of_controls(wanted: Filter) -> list[Any]:
     labels = [f"{label}: {state}" for label, state in wanted.labels]
     return [labels, wanted.match, wanted.words, [*wanted.qualities], wanted.patient, wanted.name, wanted.sort]
-

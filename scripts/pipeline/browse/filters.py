@@ -67,8 +67,9 @@ def from_query(query: str) -> tuple[Filter, list[str]]:
         The filter, and a sentence for each part that cannot be used.
 
     Example:
-        >>> from_query("?label=Edema:positive&label=Oedema:positive&__theme=dark")
-        (Filter(labels=(('Edema', 'positive'),), ..., image=''), ["The address has an unknown label: 'Oedema:positive'."])
+        >>> wanted, problems = from_query("?label=Edema:positive&label=Oedema:positive&__theme=dark")
+        >>> wanted.labels, problems
+        ((('Edema', 'positive'),), ["The address has an unknown label: 'Oedema:positive'."])
     """
     problems: list[str] = []
     labels: list[tuple[str, str]] = []

@@ -10,7 +10,7 @@ import numpy as np
 
 from pipeline.browse.filters import STATES, Filter, from_query, to_query
 from pipeline.browse.images import Damage, Shown, large_picture, read_files, thumbnails
-from pipeline.browse.index import Index, ClosestImage
+from pipeline.browse.index import ClosestImage, Index
 from pipeline.browse.parts import Detail, Tile, counts_table, detail_view, status_line, tile_list
 from pipeline.rows import AnyRow
 from pipeline.table import csv_bytes

@@ -96,23 +96,25 @@ def detail_view(detail: Detail) -> str:
         sides.append(f"<section><h3>{html.escape(head)}</h3>{shown}{terms(texts)}</section>")
     return (
         f'<div class="dialog" role="dialog" aria-modal="true" aria-label="{name}" tabindex="-1">'
-        f'<div class="bar">{_step("Previous", "‹", detail.before)}<span>{html.escape(detail.place)}</span>'
-        f'{_step("Next", "›", detail.after)}<button type="button" class="close" data-close>✕ Close</button></div>'
+        f'<div class="bar">{_step("previous", "← Previous", detail.before)}<span>{html.escape(detail.place)}</span>'
+        f'{_step("next", "Next →", detail.after)}<button type="button" class="close" data-close>✕ Close</button></div>'
         f'<div class="sheet"><div class="large">{_picture(detail.picture, detail.filename)}</div>'
-        f'<div class="texts"><h2>{html.escape(detail.filename)}</h2>{terms(detail.texts)}{"".join(sides)}</div></div></div>'
+        f'<div class="texts"><h2>{html.escape(detail.filename)}</h2>{terms(detail.texts)}{"".join(sides)}</div>'
+        "</div></div>"
     )
 
 
-def _step(text: str, sign: str, number: int | None) -> str:
+def _step(name: str, text: str, number: int | None) -> str:
     state = f'data-open="{number}"' if number is not None else "disabled"
-    return f'<button type="button" class="{text.lower()}" {state}>{sign} {text}</button>'
+    return f'<button type="button" class="{name}" {state}>{text}</button>'
 
 
 def _tile(tile: Tile) -> str:
     label = html.escape(f"Open {tile.filename}: {tile.prompt[:MAX_ALT]}", quote=True)
+    name = html.escape(tile.filename, quote=True)
     marks = "".join(f"<span>{html.escape(mark)}</span>" for mark in tile.marks)
     return (
-        f'<button type="button" data-open="{tile.number}" aria-label="{label}" title="{html.escape(tile.filename, quote=True)}">'
+        f'<button type="button" data-open="{tile.number}" aria-label="{label}" title="{name}">'
         f'{_picture(tile.picture, "")}<span class="marks">{marks}</span>'
         f'<span class="prompt">{html.escape(tile.prompt)}</span></button>'
     )
