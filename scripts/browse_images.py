@@ -96,8 +96,8 @@ def browse(
     rows = plan_any(address, on_mismatch)
     patients = read_columns(address, rows, [patient_column])[patient_column] if patient_column else []
     others = {row.filename: row for row in plan_any(address_of(real), "skip")} if real else {}
-    _report_strangers("--labels", labels, {*answers}, rows)
-    _report_strangers("--results", results, {name for found in lists for name in found.images}, rows)
+    report_strangers("--labels", labels, {*answers}, rows)
+    report_strangers("--results", results, {name for found in lists for name in found.images}, rows)
     gallery = Gallery(Index(rows, answers, patients, lists), others)
     try:
         serve(gallery, f"Images of {source}", host, port)
@@ -159,7 +159,7 @@ def _pair_lists(section: Section) -> Iterator[ImageList]:
             yield ImageList(f"nearest to a training image: {name.replace('_', ' ')} ({method})", images)
 
 
-def _report_strangers(option: str, path: Path | None, names: set[str], rows: list[AnyRow]) -> None:
+def report_strangers(option: str, path: Path | None, names: set[str], rows: list[AnyRow]) -> None:
     """Prints how many images of a file are not in the source, as after a filter; none at all is another source."""
     strange = names - {row.filename for row in rows}
     if strange and strange == names:

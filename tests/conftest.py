@@ -57,6 +57,8 @@ if not importlib.util.find_spec("ray"):
     collect_ignore += ["pipeline/quality/test_heavy.py", "tiny_vlm.py"]
 if not importlib.util.find_spec("torch_fidelity"):
     collect_ignore += ["pipeline/evaluate/test_vision_encoders.py", "random_networks.py"]
+if not importlib.util.find_spec("playwright"):
+    collect_ignore += ["pipeline/browse/test_in_browser.py"]
 
 
 def pytest_unconfigure() -> None:

@@ -158,8 +158,10 @@ def _make_blocks(gallery: Gallery, title: str) -> Any:
                 status = gr.HTML(elem_id="status")
                 with gr.Row(elem_classes="pager"):
                     before = gr.Button(PREVIOUS, size="sm", elem_id="before", min_width=80)
-                    number = gr.Number(1, label="Page", show_label=False, container=False, precision=0, elem_id="page")
-                    pages = gr.HTML(elem_id="pages")
+                    number = gr.Number(
+                        1, label="Page", show_label=False, container=False, precision=0, min_width=70, elem_id="page"
+                    )
+                    pages = gr.HTML(elem_id="pages", min_width=60)
                     after = gr.Button(NEXT, size="sm", elem_id="after", min_width=80)
                 tiles = gr.HTML(js_on_load=script, elem_id="gallery", padding=False)
                 with gr.Row(elem_classes="pager"):
