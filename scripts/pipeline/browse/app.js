@@ -1,7 +1,10 @@
 // `gr.HTML` runs this with `element`, `trigger` and `watch` for the gallery and for the dialog.
 element.addEventListener("click", (event) => {
   const button = event.target.closest("[data-open]");
-  if (button) trigger("open", { row: Number(button.dataset.open) });
+  if (button) {
+    document.documentElement.dataset.opened = button.dataset.open;
+    trigger("open", { row: Number(button.dataset.open) });
+  }
   else if (event.target.closest("[data-close]") || event.target.matches(".dialog")) trigger("close");
 });
 document.addEventListener("keydown", (event) => {
@@ -25,6 +28,10 @@ document.addEventListener("keydown", (event) => {
 watch("value", () => {
   const dialog = element.querySelector(".dialog");
   if (dialog) dialog.focus();
+  else if (document.activeElement === document.body) {
+    // the dialog is closed: back to the image that was open
+    document.querySelector(`.tiles [data-open="${document.documentElement.dataset.opened}"]`)?.focus();
+  }
   const isGallery = element.querySelector(".tiles");
   if (isGallery && element.getBoundingClientRect().top < 0) element.scrollIntoView();
   if (!isGallery) document.documentElement.classList.toggle("has-dialog", Boolean(dialog));

@@ -153,7 +153,7 @@ def test_markup_is_shown_and_never_run(hostile: Gallery) -> None:
     seen = Html(view.detail).text
     for text in (f"High Quality. {HOSTILE}", f"judge {MARKUP}", first, PATIENT, f"nearest {MARKUP}"):
         assert text in seen
-    assert Html(unknown.status).text.count("<img src=x onerror=") == 2
+    assert Html(unknown.status).text.count("<img src=x onerror=") == 3
 
 
 def test_a_damaged_image_shows_as_damaged(hostile: Gallery) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import re
 import subprocess
 import sys
@@ -16,7 +17,8 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from browser import find_browser
 from browsing import HOSTILE, MARKUP, PATIENT, hostile_name, hostile_source, write_answers, write_lists
-from conftest import FIXTURE, ROOT, convert
+from conftest import FIXTURE, ROOT, convert, to_csv, to_zip
+from synthchex_75k import LABELS
 
 pytestmark = pytest.mark.slow
 DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
@@ -62,8 +64,6 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory, images: dict[str, bytes]) -> Iterator[Served]:
     """A source in which every text holds markup, with answers and an evaluation."""
-    import csv
-
     with open(FIXTURE / "metadata.csv", newline="", encoding="utf-8") as file:
         table = [*csv.DictReader(file)]
     folder = tmp_path_factory.mktemp("browse")
@@ -115,10 +115,15 @@ def query_of(page: Page) -> list[tuple[str, str]]:
 
 
 def choose(page: Page, control: str, text: str) -> None:
-    """Chooses from a list, by clicking."""
-    page.locator(f"#{control} input").click()
-    page.get_by_role("option", name=text, exact=True).click()
-    page.keyboard.press("Escape")
+    """Chooses from a list: clicks it, types, and clicks the only option that is left."""
+    box = page.locator(f"#{control} input")
+    box.click()
+    box.fill(text)
+    option = page.get_by_role("option")
+    expect(option).to_have_count(1)
+    option.click()
+    page.locator("h1").click()  # elsewhere: the list closes
+    expect(option).to_have_count(0)
 
 
 def test_clicks_on_labels(open_page: Open, table: list[dict[str, str]]) -> None:
@@ -168,7 +173,7 @@ def test_an_image_large(open_page: Open, images: dict[str, bytes]) -> None:
     for text in (HOSTILE, f"judge {MARKUP}", "High Quality", PATIENT, "Closest training image", "1 of 12"):
         expect(dialog).to_contain_text(text)
     assert dialog.locator(".large img").evaluate("image => image.naturalWidth") == 512
-    assert query_of(page) == [("image", hostile_name([*images][0]))]
+    assert query_of(page) == [("image", hostile_name(next(iter(images))))]
     page.keyboard.press("ArrowRight")
     expect(dialog).to_contain_text("2 of 12")
     other = open_page(urllib.parse.urlsplit(page.url).query)
@@ -251,9 +256,6 @@ def test_themes_and_sizes(open_page: Open, scheme: str, size: dict[str, int]) ->
 
 
 def test_pages_of_a_converted_folder(browser: Browser, tmp_path: Path, images: dict[str, bytes]) -> None:
-    from conftest import to_csv, to_zip
-    from synthchex_75k import LABELS
-
     folder = tmp_path / "source"
     folder.mkdir()
     png = next(iter(images.values()))
@@ -277,8 +279,9 @@ def test_pages_of_a_converted_folder(browser: Browser, tmp_path: Path, images: d
     expect(page.locator(".tiles button")).to_have_count(4)
     expect(page.locator("#after")).to_be_disabled()
     page.locator(".tiles button").first.click()
+    expect(page.get_by_role("dialog")).to_contain_text("97 of 100")
     page.keyboard.press("ArrowLeft")
-    expect(page.get_by_role("dialog")).to_contain_text("096 of 100".lstrip("0"))
+    expect(page.get_by_role("dialog")).to_contain_text("96 of 100")
     assert query_of(page) == [("page", "2"), ("image", "095.png")]
     page.close()
     assert "Traceback" not in program.end()
