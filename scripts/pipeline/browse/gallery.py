@@ -9,9 +9,9 @@ from typing import NamedTuple
 import numpy as np
 
 from pipeline.browse.filters import STATES, Filter, from_query, to_query
-from pipeline.browse.images import Damage, Shown, large_picture, read_files, thumbnails
+from pipeline.browse.images import Damage, Shown, image_files, large_picture, thumbnails
 from pipeline.browse.index import ClosestImage, Index
-from pipeline.browse.parts import Detail, Tile, counts_table, detail_view, status_line, tile_list
+from pipeline.browse.parts import Detail, GalleryTile, detail_view, label_counts, status_line, tile_list
 from pipeline.rows import AnyRow
 from pipeline.table import csv_bytes
 from synthchex_75k import LABELS
@@ -78,7 +78,7 @@ class Gallery:
             query,
             status_line(len(numbers), len(self.index.rows), to_query(wanted._replace(page=1, image="")), notices),
             self._tiles(numbers[start : start + PAGE_SIZE].tolist(), wanted),
-            counts_table(self.index.counts(numbers), len(numbers)),
+            label_counts(self.index.counts(numbers), len(numbers)),
             self.detail(wanted) if wanted.image else "",
             pages,
         )
@@ -109,7 +109,7 @@ class Gallery:
         """Returns the HTML of the open image of a filter."""
         number = self.index.numbers[wanted.image]
         row = self.index.rows[number]
-        (file,) = read_files([row])
+        (file,) = image_files([row])
         picture = large_picture(file, row)
         crc32 = None if isinstance(file, Damage) else file.crc32
         texts, nearest = self._evaluated(row.filename, crc32)
@@ -152,7 +152,7 @@ class Gallery:
     def _tiles(self, numbers: list[int], wanted: Filter) -> str:
         rows = [self.index.rows[number] for number in numbers]
         tiles = (
-            Tile(number, picture, row.filename, row.prompt, self._marks(number, wanted))
+            GalleryTile(number, picture, row.filename, row.prompt, self._marks(number, wanted))
             for number, row, picture in zip(numbers, rows, thumbnails(rows))
         )
         return tile_list(tiles)
@@ -201,7 +201,7 @@ class Gallery:
         row = self._others.get(found.filename)
         if row is None:
             return head, None, {**texts, "Image": "not found in the source of --real"}
-        (file,) = read_files([row])
+        (file,) = image_files([row])
         if not isinstance(file, Damage) and file.crc32 != found.crc32:
             return head, None, {**texts, "Image": "changed since it was evaluated, so it is not shown"}
         return head, large_picture(file, row), {"Prompt": found.prompt, **texts}

@@ -40,7 +40,7 @@ class Shown(NamedTuple):
     about: str
 
 
-def read_files(rows: Sequence[AnyRow]) -> list[File | Damage]:
+def image_files(rows: Sequence[AnyRow]) -> list[File | Damage]:
     """Reads image files, in the order of the source so that a part of it that holds several is read once.
 
     Args:
@@ -66,7 +66,7 @@ def read_files(rows: Sequence[AnyRow]) -> list[File | Damage]:
 
 def thumbnails(rows: Sequence[AnyRow]) -> list[Shown | Damage]:
     """Returns small pictures, in the order of the rows."""
-    files = read_files(rows)
+    files = image_files(rows)
     with ThreadPoolExecutor(min(4, available_cpus())) as threads:
         return [*threads.map(_thumbnail, files, rows)]
 

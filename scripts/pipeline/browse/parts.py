@@ -13,7 +13,7 @@ from pipeline.page import table, terms
 MAX_ALT = 200  # characters of a prompt that a screen reader reads out of a tile
 
 
-class Tile(NamedTuple):
+class GalleryTile(NamedTuple):
     """One image of the gallery.
 
     Attributes:
@@ -53,7 +53,7 @@ class Detail(NamedTuple):
     after: int | None
 
 
-def tile_list(tiles: Iterable[Tile]) -> str:
+def tile_list(tiles: Iterable[GalleryTile]) -> str:
     """Returns the gallery: a list of buttons that open an image."""
     return f'<ol class="tiles">{"".join(f"<li>{_tile(tile)}</li>" for tile in tiles)}</ol>'
 
@@ -74,7 +74,7 @@ def status_line(shown: int, total: int, query: str, notices: Sequence[str]) -> s
     return f'<p class="status" role="status"><strong>{count}</strong> {link}</p>{warning}'
 
 
-def counts_table(counts: Mapping[str, Sequence[int]], shown: int) -> str:
+def label_counts(counts: Mapping[str, Sequence[int]], shown: int) -> str:
     """Returns how many of the images have each label in each state.
 
     Args:
@@ -109,7 +109,7 @@ def _step(name: str, text: str, number: int | None) -> str:
     return f'<button type="button" class="{name}" {state}>{text}</button>'
 
 
-def _tile(tile: Tile) -> str:
+def _tile(tile: GalleryTile) -> str:
     label = html.escape(f"Open {tile.filename}: {tile.prompt[:MAX_ALT]}", quote=True)
     name = html.escape(tile.filename, quote=True)
     marks = "".join(f"<span>{html.escape(mark)}</span>" for mark in tile.marks)

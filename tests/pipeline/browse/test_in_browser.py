@@ -80,7 +80,13 @@ def served(tmp_path_factory: pytest.TempPathFactory, images: dict[str, bytes]) -
 @pytest.fixture
 def open_page(browser: Browser, served: Served) -> Iterator[Open]:
     """Opens the page; at the end it checks that nothing ran, failed or was asked of another server."""
-    contexts, pages, problems = [], [], []
+    contexts: list[Any] = []
+    pages: list[Page] = []
+    problems: list[str] = []
+
+    def refuse(dialog: Any) -> None:
+        problems.append(dialog.message)
+        dialog.dismiss()
 
     def opened(query: str = "", scheme: Any = "light", size: Any = DESKTOP) -> Page:
         context = browser.new_context(color_scheme=scheme, viewport=size, accept_downloads=True)
@@ -91,7 +97,7 @@ def open_page(browser: Browser, served: Served) -> Iterator[Open]:
         page.on("request", lambda request: None if request.url.startswith(own) else problems.append(request.url))
         page.on("pageerror", lambda error: problems.append(str(error)))
         page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
-        page.on("dialog", lambda dialog: (problems.append(dialog.message), dialog.dismiss()))
+        page.on("dialog", refuse)
         page.goto(f"{served.url}?{query}" if query else served.url)
         expect(page.locator(".tiles")).to_be_attached(timeout=30_000)
         return page
