@@ -18,6 +18,7 @@ from synthchex_75k import SourceError
 THUMBNAIL = 224  # pixels
 LARGE = 1600  # pixels of an image that is shown large but not as it is
 MAX_UNCHANGED = 4 << 20  # bytes of an image file that the page gets as it is
+REQUESTS = 8  # parts of the rows that are read from a server at once
 
 
 class Damage(NamedTuple):
@@ -50,17 +51,12 @@ def image_files(rows: Sequence[AnyRow]) -> list[File | Damage]:
         For each row its file, or why it cannot be read.
     """
     order = sorted(range(len(rows)), key=lambda place: _position(rows[place]))
+    requests = min(REQUESTS, len(rows)) if any("://" in row.path for row in rows) else 1
+    parts = [order[len(order) * i // requests : len(order) * (i + 1) // requests] for i in range(requests)]
     found: dict[int, File | Damage] = {}
-    while order:
-        done = 0
-        try:
-            for crc32, example in read([rows[place] for place in order]):
-                found[order[done]] = File(example["image"]["bytes"], crc32)
-                done += 1
-            break
-        except (SourceError, StepError, OSError) as error:
-            found[order[done]] = Damage(one_line(error))
-            order = order[done + 1 :]
+    with ThreadPoolExecutor(requests) as threads:
+        for part, files in zip(parts, threads.map(lambda part: _read_in_order([rows[place] for place in part]), parts)):
+            found.update(zip(part, files))
     return [found[place] for place in range(len(rows))]
 
 
@@ -84,6 +80,17 @@ def large_picture(file: File | Damage, row: AnyRow) -> Shown | Damage:
     if len(file.content) <= MAX_UNCHANGED:
         return Shown(_address(file.content, kind), about)
     return Shown(_small(image, LARGE, 92), f"{about}; shown as a smaller JPEG")
+
+
+def _read_in_order(rows: list[AnyRow]) -> list[File | Damage]:
+    found: list[File | Damage] = []
+    while len(found) < len(rows):
+        try:
+            for crc32, example in read(rows[len(found) :]):
+                found.append(File(example["image"]["bytes"], crc32))
+        except (SourceError, StepError, OSError) as error:
+            found.append(Damage(one_line(error)))
+    return found
 
 
 def _thumbnail(file: File | Damage, row: AnyRow) -> Shown | Damage:
