@@ -4,6 +4,7 @@ OUTPUT_DIR:
   README.md                            the dataset card, written last
   croissant.json                       a machine-readable description
   figures/labels.png, examples.png     the figures of the card, if matplotlib is installed
+  labels/train-00000-of-00001.parquet  the rows without images, with a column for each label
   data/train-00000-of-000NN.parquet    the rows of `synthchex_75k.load` in their order, each image byte for byte
   .manifest.jsonl                      fingerprint and SHA-256 of each finished file; not published
 
@@ -20,13 +21,25 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from pipeline.cli import add_on_mismatch, add_writing, exit_code, local_folder, make_parser, positive, start
+from pipeline.cli import (
+    add_on_mismatch,
+    add_writing,
+    column_names,
+    exit_code,
+    local_folder,
+    make_parser,
+    positive,
+    start,
+)
+from pipeline.errors import listing
 from pipeline.hub import check_repo_id
 from pipeline.jobs import WorkerPool
 from pipeline.parquet.convert import Converted, convert
+from pipeline.parquet.labels import OPTION
 from pipeline.parquet.publish import MAIN, Target, check, publish
 from pipeline.parquet.verify import differences
 from pipeline.progress import write_line
+from pipeline.table import csv_bytes
 from synthchex_75k import UNCERTAINTY
 
 EXAMPLES = """
@@ -65,24 +78,28 @@ def main(arguments: list[str] | None = None) -> int:
     return exit_code(step)
 
 
-def report(done: Converted, source: str, output: Path, uncertainty: str, on_mismatch: str, **_: Any) -> None:
+def report(done: Converted, source: str, output: Path, uncertainty: str, on_mismatch: str, **more: Any) -> None:
     """Prints the result of a conversion, and the commands that load and verify it."""
     again = [sys.executable, __file__, source, str(output), "--verify", "--uncertainty", uncertainty]
+    if more["labels_columns"] is not None:
+        again += [OPTION, _as_csv(more["labels_columns"])]
+    columns = f" and {listing(done.columns, 20, ', ')}" if done.columns else ""
     speed = f" in {done.seconds:.1f} s, {done.new_bytes / 1e6 / done.seconds:,.0f} MB/s" if done.new_files else ""
     print(
         f"{output}: {done.rows:,} rows, {done.num_bytes / 1e6:,.1f} MB, Parquet files: {done.files}\n"
         f"{done.new_files} written ({done.new_bytes / 1e6:,.1f} MB{speed}), "
         f"{done.files - done.new_files} already up to date\n"
+        f"configuration labels: {done.labels / 1e6:,.1f} MB, with 14 labels{columns}\n"
         f'load:   datasets.load_dataset({str(output)!r}, split="train")\n'
         f"verify: {shlex.join([*again, '--on-mismatch', on_mismatch])}"
     )
 
 
-def verify(source: str, output: Path, num_proc: int, uncertainty: str, on_mismatch: str, **_: Any) -> int:
+def verify(source: str, output: Path, num_proc: int, uncertainty: str, on_mismatch: str, **more: Any) -> int:
     """Prints how the folder differs from the source, and returns the exit code."""
     count = 0
     with WorkerPool(num_proc) as pool:
-        for difference in differences(source, output, uncertainty, on_mismatch, pool):
+        for difference in differences(source, output, uncertainty, on_mismatch, pool, more["labels_columns"]):
             write_line(difference.text)
             count += difference.number
     print(f"differences: {count:,}" if count else "no difference")
@@ -106,7 +123,7 @@ def read_arguments(arguments: list[str] | None) -> dict[str, Any]:
         arguments_parser.error("--verify writes nothing and excludes --push-to-hub")
     if target.create_pr and target.revision != MAIN:
         arguments_parser.error("--create-pr makes a branch of its own and excludes --revision")
-    return {**options, "target": target if repo_id else None}
+    return {**options, "target": target if repo_id else None, "is_published": bool(repo_id)}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -120,6 +137,13 @@ def parser() -> argparse.ArgumentParser:
     add("--uncertainty", choices=UNCERTAINTY, help="label policy: raw (keep), U-Zeros or U-Ones")
     add_on_mismatch(add)
     add("--figures", action=argparse.BooleanOptionalAction, help="draw the figures of the card; needs matplotlib")
+    add(
+        OPTION,
+        type=column_names,
+        metavar="NAMES",
+        help="further columns of the metadata CSV in the configuration labels: all (default, if it is not published), "
+        "none, or names separated by commas",
+    )
     add(
         "--verify", action="store_true", help="write nothing; compare OUTPUT_DIR with SOURCE byte for byte; exit 0 or 1"
     )
@@ -136,6 +160,10 @@ def parser() -> argparse.ArgumentParser:
     add("--replace-card", action="store_true", help="replace the published card, its license and text included")
     add("--dry-run", action="store_true", help="convert, then only print the commit and the changes of the card")
     return result
+
+
+def _as_csv(names: tuple[str, ...]) -> str:
+    return csv_bytes([names]).decode().rstrip("\n")
 
 
 def repo_id(text: str) -> str:

@@ -1,7 +1,7 @@
 """Packs images, a generator's or real radiographs, and a CSV into a SOURCE for the other programs.
 
 OUTPUT_SOURCE:
-  metadata.csv                      file name, prompt and 14 raw labels, written last
+  metadata.csv                      file name, prompt, 14 raw labels and --columns, written last
   data/images-00000-of-000NN.zip    the images, byte for byte or resized
   provenance.json                   how the images were made, this step included
   dataset.json                      what the dataset is called; copied, if there is one
@@ -16,7 +16,16 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from pipeline.cli import add_on_mismatch, add_writing, exit_code, local_folder, make_parser, positive, start
+from pipeline.cli import (
+    add_on_mismatch,
+    add_writing,
+    column_names,
+    exit_code,
+    local_folder,
+    make_parser,
+    positive,
+    start,
+)
 from pipeline.pack.pack import pack
 from pipeline.source_writer import FITS
 
@@ -53,6 +62,8 @@ def parser() -> argparse.ArgumentParser:
     add("--size", type=positive, metavar="PIXELS", help=resizing)
     fitting = "with --size, of images that are not square: cut the ends off, add black bars, or distort (default: crop)"
     add("--fit", choices=FITS, help=fitting)
+    kept = "further columns of the CSV to write, such as a patient's: all, none (default), or names separated by commas"
+    add("--columns", type=column_names, metavar="NAMES", help=kept)
     add_on_mismatch(add)
     return result
 

@@ -23,8 +23,11 @@ def edges(images: Images) -> np.ndarray:
 
 
 def slowly(images: Images) -> np.ndarray:
-    """Returns the pixels, in 50 ms an image."""
-    time.sleep(0.05 * len(images))
+    """Returns the pixels, in 0.1 s an image, and adds a byte for each image to the file that SLOWLY_LOG names."""
+    time.sleep(0.1 * len(images))
+    if log := os.environ.get("SLOWLY_LOG"):
+        with open(log, "ab") as file:
+            file.write(b"." * len(images))
     return pixels(images)
 
 

@@ -1,4 +1,4 @@
-"""The networks of torch-fidelity and TorchXRayVision with random weights."""
+"""The networks of torch-fidelity, TorchXRayVision and of re-identification with random weights."""
 
 import importlib
 import io
@@ -7,25 +7,10 @@ from typing import Any
 
 import torch
 
+import import_torchvision  # noqa: F401 - before what needs it
 
-def _import_torchvision() -> None:
-    """Imports torchvision, also beside a torch without CUDA, with which the compiled part of its file does not load.
-
-    It registers the shapes of two operators of that part when it is imported, so they are declared before.
-    """
-    try:
-        importlib.import_module("torchvision")
-    except RuntimeError:
-        operators = torch.library.Library("torchvision", "FRAGMENT")
-        for name in ("nms", "qnms"):
-            operators.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        _KEPT.append(operators)
-        importlib.import_module("torchvision")
-
-
-_KEPT: list[Any] = []  # a library that nothing refers to takes its operators with it
-_import_torchvision()
 fidelity: Any = importlib.import_module("torch_fidelity")
+torchvision: Any = importlib.import_module("torchvision")
 xrv: Any = importlib.import_module("torchxrayvision")
 
 
@@ -58,6 +43,33 @@ def densenet(seed: int = 0) -> Any:
         seed: Of the weights.
     """
     return _randomize(xrv.models.DenseNet(), seed)
+
+
+class Siamese(torch.nn.Module):
+    """A Siamese ResNet-50.
+
+    Args:
+        resnet: Name of the part that sees one image; "": its layers are those of the network itself.
+        last: Name of the layer that sees two.
+        seed: Of the weights.
+    """
+
+    def __init__(self, resnet: str = "model", last: str = "fc_end", seed: int = 0) -> None:
+        super().__init__()
+        one: Any = _randomize(torchvision.models.resnet50(weights=None), seed)
+        one.fc = _randomize(torch.nn.Linear(2048, 128), seed)
+        for layer in one.modules():
+            if isinstance(layer, torchvision.models.resnet.Bottleneck):
+                torch.nn.init.constant_(layer.bn3.weight, 0.2)  # else values grow from block to block
+        self.one, self.pair = [one], [_randomize(torch.nn.Linear(128, 1), seed + 1)]  # in lists, which register none
+        for name, part in [(resnet, one)] if resnet else list(one.named_children()):
+            self.add_module(name, part)
+        self.add_module(last, self.pair[0])
+
+    def forward(self, first: Any, second: Any) -> Any:
+        """Returns the probability that two images are of one patient."""
+        features = [self.one[0](image).sigmoid() for image in (first, second)]
+        return self.pair[0]((features[0] - features[1]).abs()).sigmoid()
 
 
 def _randomize(network: Any, seed: int) -> Any:

@@ -25,7 +25,7 @@ PAGES = [README, MANUAL]
 SHARED = "What all programs that write have in common"  # a section of the manual
 PROGRAMS = sorted(path.name for path in (ROOT / "scripts").glob("*.py"))
 SUBCOMMANDS = {
-    "evaluate_images.py": ["embed", "fidelity", "report"],
+    "evaluate_images.py": ["embed", "fidelity", "privacy", "utility", "reports", "score", "report", "run"],
     "filter_quality.py": ["label", "report", "apply"],
 }
 MAX_WORDS, MAX_COLUMNS = 1_800, 120  # of README; words without header and code
@@ -154,11 +154,11 @@ def options_of(program: str) -> set[str]:
 
 
 def options_in(title: str) -> set[str]:
-    """Returns the options that a section of the manual names, but for those of uv and pip."""
+    """Returns the options that a section of the manual names, but for those of uv, pip and torchrun."""
     text = MANUAL.read_text(encoding="utf-8")
     section = re.search(rf"^## {re.escape(title)}\n(.*?)(?=^## |\Z)", text, re.DOTALL | re.MULTILINE)
     assert section, f"{MANUAL} has no section {title}"
-    return {*re.findall(r"(?<![\w-])--[a-z][\w-]*", re.sub(r"uv run --\w+|pip install --[\w-]+", "", section[1]))}
+    return {*re.findall(r"(?<![\w-])--[a-z][\w-]*", re.sub(r"(uv run|pip install|torchrun) --[\w-]+", "", section[1]))}
 
 
 @pytest.mark.parametrize("program", PROGRAMS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import ast
 import contextlib
+import csv
 import errno
 import inspect
 import io
@@ -186,6 +187,24 @@ def finite(text: str) -> float:
     if not math.isfinite(number := float(text)):
         raise argparse.ArgumentTypeError(f"{text} is not finite")
     return number
+
+
+def names(text: str) -> tuple[str, ...]:
+    """Reads names separated by commas."""
+    if not (found := tuple(name.strip() for name in text.split(",") if name.strip())):
+        raise argparse.ArgumentTypeError("no name; separate names by commas")
+    return found
+
+
+def column_names(text: str) -> tuple[str, ...]:
+    """Reads names of columns, as a line of a CSV has them: a name with a comma stands in double quotes."""
+    try:
+        names = tuple(name.strip() for name in next(csv.reader([text], strict=True)))
+    except (csv.Error, StopIteration):
+        names = ()
+    if not names or not all(names) or len({*names}) < len(names):
+        raise argparse.ArgumentTypeError(f"{text!r}: name all, none, or some columns, each once, separated by commas")
+    return names
 
 
 def local_folder(text: str) -> Path:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import collections
 import csv
 import itertools
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from pipeline.errors import StepError, counted, listing
@@ -13,6 +14,7 @@ from pipeline.parquet_source import ParquetRow, read_parquet_columns
 from pipeline.source_json import pin_commit
 from synthchex_75k import (
     COLUMNS,
+    LABELS,
     Files,
     Row,
     SourceError,
@@ -24,6 +26,8 @@ from synthchex_75k import (
     printable,
     read_csv,
 )
+
+ALL, NONE = ("all",), ("none",)  # in place of names of columns
 
 
 def read_columns(source: str, rows: Sequence[Row | ParquetRow], names: Sequence[str]) -> dict[str, list[str | None]]:
@@ -43,14 +47,63 @@ def read_columns(source: str, rows: Sequence[Row | ParquetRow], names: Sequence[
     """
     if any(isinstance(row, ParquetRow) for row in rows):
         return read_parquet_columns([row for row in rows if isinstance(row, ParquetRow)], names)
-    planned = [row for row in rows if isinstance(row, Row)]
-    files = list_files(pin_commit(source, planned))
-    cells = _read_cells(source, files, dict(version for row in planned for version in row.versions), names)
-    try:
-        values = [cells[row.filename] for row in planned]
-    except KeyError as error:
-        raise SourceError(f"{source}: no row of {error} in the metadata CSV; it changed, start again") from None
-    return {name: [row[number] for row in values] for number, name in enumerate(names)}
+    return _read(
+        source, [row for row in rows if isinstance(row, Row)], None, lambda where, header: _check(where, header, names)
+    )
+
+
+def read_other_columns(
+    source: str, rows: Sequence[Row], choose: Callable[[list[str]], Sequence[str]], files: Files | None = None
+) -> dict[str, list[str | None]]:
+    """Reads the columns of a SOURCE that are neither file name nor prompt nor labels, or some of them.
+
+    Args:
+        source: The SOURCE.
+        rows: Rows of its plan, any of them.
+        choose: Takes the names of these columns, in order, and returns those to read, each of which is there once. A
+            name may be empty, or be there twice.
+        files: The files of the SOURCE, as for `synthchex_75k.plan`. Default: all.
+
+    Returns:
+        For each chosen column the values of the rows, in their order; None where a cell is empty.
+
+    Raises:
+        SourceError: The metadata CSV has changed since it was planned, or cannot be read.
+        Exception: What `choose` raises.
+    """
+    return _read(source, rows, files, lambda _, header: choose(_others(header)))
+
+
+def read_kept_columns(
+    source: str, rows: Sequence[Row], wanted: tuple[str, ...] = ALL, files: Files | None = None
+) -> dict[str, list[str | None]]:
+    """Reads columns that `read_other_columns` can read, for the metadata of a SOURCE that is made of this one.
+
+    Args:
+        source: The SOURCE.
+        rows: Rows of its plan, any of them.
+        wanted: Names of columns, or `ALL` or `NONE`. Of all, those without a name, or with one that is there twice,
+            cannot be kept; a line names them.
+        files: The files of the SOURCE, as for `synthchex_75k.plan`. Default: all.
+
+    Returns:
+        For each column the values of the rows, in their order; None where a cell is empty.
+
+    Raises:
+        StepError: A column does not exist or is there twice.
+        SourceError: The metadata CSV has changed since it was planned, or cannot be read.
+    """
+
+    def choose(names: list[str]) -> Sequence[str]:
+        if wanted != ALL:
+            return _check(f"{source}: the metadata CSV", names, wanted)
+        lost = [name or "one without a name" for name in dict.fromkeys(names) if not name or names.count(name) > 1]
+        if lost:
+            why = "without a name, or there twice, are left out"
+            print(printable(f"{source}: columns of the metadata CSV {why}: {listing(lost)}"), file=sys.stderr)
+        return [name for name in names if name and names.count(name) == 1]
+
+    return {} if wanted == NONE else read_other_columns(source, rows, choose, files)
 
 
 def read_patients(source: str, rows: Sequence[Row | ParquetRow], column: str | None) -> list[str | None]:
@@ -81,23 +134,41 @@ def read_patients(source: str, rows: Sequence[Row | ParquetRow], column: str | N
     return patients
 
 
+Choose = Callable[[str, list[str]], Sequence[str]]  # takes the CSV, for messages, and its columns; returns some of them
+
+
+def _read(source: str, rows: Sequence[Row], files: Files | None, choose: Choose) -> dict[str, list[str | None]]:
+    files = files or list_files(pin_commit(source, [*rows]))
+    names, cells = _read_cells(source, files, dict(version for row in rows for version in row.versions), choose)
+    if not names:
+        return {}
+    try:
+        values = [cells[row.filename] for row in rows]
+    except KeyError as error:
+        raise SourceError(f"{source}: no row of {error} in the metadata CSV; it changed, start again") from None
+    return {name: [row[number] for row in values] for number, name in enumerate(names)}
+
+
 def _read_cells(
-    source: str, files: Files, versions: dict[str, str], names: Sequence[str]
-) -> dict[str, tuple[str | None, ...]]:
-    """Returns by file name the cells of the metadata CSV, the only one of a source that has a plan."""
+    source: str, files: Files, versions: dict[str, str], choose: Choose
+) -> tuple[Sequence[str], dict[str, tuple[str | None, ...]]]:
+    """Returns the chosen columns and, by file name, their cells in the metadata CSV, the only one of a source."""
     kinds = ("csv", "archive")  # a tar without a CSV has to be read to its end to know that
     for file, info in sorted(files.items(), key=lambda item: kind_of(item[0]) not in kinds[:1]):
         for row, lines in members_of(file, info) if kind_of(file) in kinds else ():
-            if lines is None or not (header := _header(row.where, lines)):
+            if lines is None or not (header_lines := _header(row.where, lines)):
                 continue
             try:
-                cells = _read_rows(row.where, header, lines, names)
+                reader = csv.reader(itertools.chain(header_lines, lines), strict=True)
+                header = [column.strip() for column in next(reader)]
+                names = choose(row.where, header)
+                cells = _read_rows(reader, header, names) if names else {}
             except (csv.Error, UnicodeDecodeError, IndexError) as error:
                 raise SourceError(f"{row.where}: unreadable CSV ({error}); it changed, start again") from None
             address = info["name"]
             if address in versions and file_info(address)["version"] != versions[address]:
                 raise SourceError(f"{printable(address)}: it changed while it was read; start again")
-            return cells
+            return names, cells
     raise SourceError(f"{source}: no metadata CSV; it changed, start again")
 
 
@@ -115,15 +186,25 @@ def _header(where: str, lines: Iterator[str]) -> list[str]:
     return header if is_metadata else []
 
 
-def _read_rows(
-    where: str, header_lines: list[str], lines: Iterator[str], names: Sequence[str]
-) -> dict[str, tuple[str | None, ...]]:
-    reader = csv.reader(itertools.chain(header_lines, lines), strict=True)
-    header = [column.strip() for column in next(reader)]
+def _check(where: str, header: list[str], names: Sequence[str]) -> Sequence[str]:
     if missing := [name for name in names if header.count(name) != 1]:
         raise StepError(f"{where}: no column {', '.join(missing)}, or it is there twice; it has {', '.join(header)}")
+    return names
+
+
+def _filename_column(header: list[str]) -> str:
     found = [column for column in header if column in COLUMNS["filename"]]
-    filename = header.index(next((column for column in found if column != "path"), "path"))
+    return next((column for column in found if column != "path"), "path")
+
+
+def _others(header: list[str]) -> list[str]:
+    known = {_filename_column(header), *COLUMNS["prompt"], *COLUMNS["labels"], *LABELS}
+    return [column for column in header if column not in known]
+
+
+def _read_rows(reader: Any, header: list[str], names: Sequence[str]) -> dict[str, tuple[str | None, ...]]:
+    """Returns the cells of columns by file name."""
+    filename = header.index(_filename_column(header))
     columns = [header.index(name) for name in names]
     return {
         basename_of(fields[filename]): tuple(fields[column] if fields[column].strip() else None for column in columns)

@@ -33,7 +33,7 @@ from pipeline.lock import FolderLock
 
 MANIFEST = ".manifest.jsonl"
 DATA = "data"  # the subfolder of the large files, which a rerun repairs; a change of any other file is refused
-SUBFOLDERS = (DATA, "figures")
+SUBFOLDERS = (DATA, "figures", "labels")
 
 Entry = dict[str, Any]  # of a file: "size" in bytes, "sha256", for data files "fingerprint" and what `Shard.write` adds
 

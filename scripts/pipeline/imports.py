@@ -18,6 +18,8 @@ from pipeline.errors import MissingPackageError, StepError, TerminatedError, des
 INSTALL = {
     **dict.fromkeys(["torch", "transformers"], "torch 'transformers>=5.4'"),
     **dict.fromkeys(["accelerate", "diffusers", "peft"], "torch diffusers 'transformers>=5' accelerate peft"),
+    "sklearn": "scikit-learn",
+    "timm": "torch torchvision timm accelerate",
     "torch_fidelity": "torch-fidelity torchvision",
     # On Python 3.10 and 3.11; its newer versions cannot be installed.
     "radiomics": "numpy setuptools wheel versioneer && pip install --no-build-isolation pyradiomics==3.0.1",

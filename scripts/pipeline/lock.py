@@ -61,6 +61,8 @@ class FolderLock:
     spawned (macOS) hold no lock, and the next run starts at once. Even then there are no two writers: a worker writes
     only temporary files under names of its own, and none but its main process renames them.
 
+    Use it as a context, or call `release`.
+
     Args:
         folder: The folder; created where it does not exist, and removed at the end if it is empty.
 
@@ -84,6 +86,12 @@ class FolderLock:
             # somebody else's, who may be writing.
             if not (isinstance(error, OSError) and folder.is_dir() and not os.access(folder, os.W_OK)):
                 raise
+
+    def __enter__(self) -> FolderLock:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
 
     def release(self) -> None:
         """Ends the lock, and removes its file first: the next run locks a file of its own."""

@@ -23,8 +23,9 @@ def memory_errors() -> Iterator[None]:
     except Exception as error:
         cause: BaseException | None = error
         while cause:
-            # By name, since torch is optional: torch.OutOfMemoryError.
-            if isinstance(cause, MemoryError) or type(cause).__name__ == "OutOfMemoryError":
+            # By name, since torch is optional: torch.OutOfMemoryError; for the processor it has no class of its own.
+            is_torch = type(cause).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(cause)
+            if isinstance(cause, MemoryError) or is_torch:
                 raise OutOfMemoryError(describe_error(cause)) from error
             cause = cause.__cause__ or cause.__context__
         raise

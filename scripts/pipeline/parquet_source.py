@@ -45,6 +45,7 @@ from synthchex_75k import (
 )
 
 DATA_FILES = "data/train-*.parquet"  # as `datasets` and DuckDB take it
+LABELS_FILE = "labels/train-00000-of-00001.parquet"  # the rows without images, where the labels are columns
 _ANY_DATA_FILE = re.compile(r"data/train-[^/]*\.parquet")
 _DATA_FILE = re.compile(r"data/train-\d{5}-of-(\d{5})\.parquet")
 _PINNED = re.compile(r"hf://.*?@[0-9a-f]{40}(/|$)")  # a commit on the Hub never changes
@@ -209,7 +210,7 @@ def read_parquet_rows(rows: Iterable[ParquetRow], uncertainty: str = "keep") -> 
 
 
 def read_parquet_columns(rows: Sequence[ParquetRow], names: Sequence[str]) -> dict[str, list[str | None]]:
-    """Reads further columns of a PARQUET REPO.
+    """Reads further columns of a PARQUET REPO: of the files with the images, else of `LABELS_FILE`.
 
     Args:
         rows: Rows of `plan_parquet`, any of them.
@@ -222,6 +223,7 @@ def read_parquet_columns(rows: Sequence[ParquetRow], names: Sequence[str]) -> di
         StepError: A column does not exist, or is of another type; the message lists the columns.
         SourceError: A Parquet file is damaged or has changed since it was planned.
     """
+    flat = _read_labels_file(rows, names)
     cells: dict[tuple[str, int], dict[str, list[Any]]] = {}  # of a row group, by column
     wanted: dict[str, dict[int, ParquetRow]] = defaultdict(dict)  # a row of each row group, by file
     for row in rows:
@@ -230,12 +232,38 @@ def read_parquet_columns(rows: Sequence[ParquetRow], names: Sequence[str]) -> di
         any_row = next(iter(groups.values()))
         with _damage(any_row.where), _open(path) as (handle, options):
             parquet = pq.ParquetFile(handle, **options)
-            _check_columns(any_row.where.partition(": ")[0], parquet.schema_arrow, names)
-            for group in groups:
-                table = parquet.read_row_group(group, columns=[*names], use_threads=False)
-                cells[path, group] = {name: table[name].to_pylist() for name in names}
+            inner = [name for name in names if name not in flat]
+            _check_columns(any_row.where.partition(": ")[0], parquet.schema_arrow, inner)
+            for group in groups if inner else ():
+                table = parquet.read_row_group(group, columns=inner, use_threads=False)
+                cells[path, group] = {name: table[name].to_pylist() for name in inner}
         _check_unchanged(any_row)
-    return {name: [_text(cells[row.path, row.group][name][row.number]) for row in rows] for name in names}
+    return {
+        name: flat[name] if name in flat else [_text(cells[row.path, row.group][name][row.number]) for row in rows]
+        for name in names
+    }
+
+
+def _read_labels_file(rows: Sequence[ParquetRow], names: Sequence[str]) -> dict[str, list[str | None]]:
+    """Returns those columns that `LABELS_FILE` has and the files with the images have not: values by row."""
+    if not rows:
+        return {}
+    with _damage(rows[0].where), _open(rows[0].path) as (handle, options):
+        inner = {*pq.ParquetFile(handle, **options).schema_arrow.names}
+    address = address_in(rows[0].path.rpartition("/data/")[0], LABELS_FILE)
+    filesystem, path = filesystem_of(address)
+    if inner >= {*names} or not filesystem.exists(path):
+        return {}
+    with _damage(LABELS_FILE), _open(address) as (handle, options):
+        parquet = pq.ParquetFile(handle, **options)
+        known = [name for name in names if name not in inner and name in parquet.schema_arrow.names]
+        _check_columns(LABELS_FILE, parquet.schema_arrow, known)
+        table = parquet.read(columns=["filename", *known], use_threads=False)
+    number = {filename: number for number, filename in enumerate(table["filename"].to_pylist())}
+    if missing := [row.where for row in rows if row.filename not in number]:
+        raise SourceError(f"{LABELS_FILE} has no row of {listing(missing)}; convert the SOURCE again")
+    columns = {name: table[name].to_pylist() for name in known}
+    return {name: [_text(cells[number[row.filename]]) for row in rows] for name, cells in columns.items()}
 
 
 def _list_names(source: str) -> tuple[str, set[str]]:

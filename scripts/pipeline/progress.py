@@ -15,6 +15,13 @@ from synthchex_75k import printable
 LOG_INTERVAL = 10  # seconds between lines, where the standard error is no terminal
 NOTICE_AFTER = 1  # seconds until `notice` prints
 
+_silent: list[bool] = []  # not empty: nothing is shown
+
+
+def silence() -> None:
+    """Shows nothing from now on, in a process that works for one that shows the same."""
+    _silent.append(True)
+
 
 @contextlib.contextmanager
 def progress_bar(title: str, total: int, unit: str, **options: Any) -> Iterator[tqdm]:
@@ -31,6 +38,8 @@ def progress_bar(title: str, total: int, unit: str, **options: Any) -> Iterator[
     """
     tqdm.set_lock(threading.RLock())  # tqdm's own lock is shared with forked processes; a killed one may hold it
     options |= {"total": total, "desc": title, "unit": unit}
+    if _silent:
+        options["disable"] = True
     if sys.stderr.isatty():
         bar = tqdm(**options)
     else:
@@ -43,6 +52,8 @@ def progress_bar(title: str, total: int, unit: str, **options: Any) -> Iterator[
 def write_line(text: str) -> None:
     """Prints a line on the standard output, above a progress bar if there is one in the terminal."""
     text = printable(text)
+    if _silent:
+        return
     if sys.stderr.isatty():
         tqdm.write(text)
     else:
@@ -54,7 +65,8 @@ def notice(text: str) -> Iterator[None]:
     """Prints a line if the context is still running after `NOTICE_AFTER` seconds."""
     timer = threading.Timer(NOTICE_AFTER, lambda: print(printable(text), file=sys.stderr, flush=True))
     timer.daemon = True
-    timer.start()
+    if not _silent:
+        timer.start()
     try:
         yield
     finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import math
 import zipfile
 from collections.abc import Iterable
@@ -92,6 +93,7 @@ def write_source(
     fit: str = FITS[0],
     *,
     beside: dict[str, bytes],
+    others: dict[str, list[str | None]] | None = None,
 ) -> Outcome:
     """Writes rows as a SOURCE, as far as it is missing or out of date.
 
@@ -103,6 +105,7 @@ def write_source(
         pixels: Width and height to resize to; each image becomes a PNG. Default: copy each file byte for byte.
         fit: What to do then with images that are not square, one of `FITS`.
         beside: Content of more files beside `METADATA` by name, as `SourceFacts.files_after` returns it.
+        others: Further columns of the metadata, as `columns.read_kept_columns` returns them.
 
     Returns:
         The outcome: an entry for each zip.
@@ -114,7 +117,7 @@ def write_source(
     """
     if pixels:
         _check_names(rows)
-    metadata = metadata_csv([row._replace(filename=_packed_name(row, pixels)) for row in rows])
+    metadata = metadata_csv([row._replace(filename=_packed_name(row, pixels)) for row in rows], others)
     contents = {**beside, METADATA: metadata}
     existing = {folder.path / name: content for name, content in contents.items() if (folder.path / name).is_file()}
     folder.check_replaceable(path for path, content in existing.items() if path.read_bytes() != content)
@@ -123,9 +126,11 @@ def write_source(
     return outcome
 
 
-def metadata_csv(rows: list[Row]) -> bytes:
-    """Returns the metadata of rows: file name, prompt and the 14 raw labels, empty where not mentioned."""
-    return csv_bytes([["filename", "prompt", *LABELS], *([row.filename, row.prompt, *row.labels] for row in rows)])
+def metadata_csv(rows: list[Row], others: dict[str, list[str | None]] | None = None) -> bytes:
+    """Returns the metadata of rows: file name, prompt, the 14 raw labels, empty where not mentioned; other columns."""
+    cells = zip(*others.values(), strict=True) if others else itertools.repeat(())
+    lines = ([row.filename, row.prompt, *row.labels, *more] for row, more in zip(rows, cells))
+    return csv_bytes([["filename", "prompt", *LABELS, *(others or {})], *lines])
 
 
 def cut_zips(rows: list[Row], folder: Path, max_size: int, pixels: int | None, fit: str = FITS[0]) -> list[ImageShard]:

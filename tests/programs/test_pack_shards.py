@@ -297,6 +297,30 @@ def test_real_radiographs_are_packed(
     assert not any(REPORT.encode() in content for content in contents(tmp_path / "o").values())
 
 
+def metadata_of(folder: Path) -> list[dict[str, str]]:
+    with open(folder / "metadata.csv", newline="", encoding="utf-8") as file:
+        return [*csv.DictReader(file)]
+
+
+def test_further_columns_are_written_only_by_name(
+    pack: Pack, mimic: Path, named: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    skip = ("--on-mismatch", "skip")
+    assert pack(*skip, "--columns", "view,id", images=mimic, metadata=named)[0] == 0
+    found = metadata_of(tmp_path / "o")
+    assert [*found[0]] == ["filename", "prompt", *LABELS, "view", "id"]
+    assert [(row["filename"], row["id"], row["view"]) for row in found] == [
+        *(("0.jpg", "1", "PA"), ("3.jpg", "2", "PA"), ("5.jpg", "3", "PA"), ("8.jpg", "0", "PA"))
+    ]
+    assert not any(REPORT.encode() in content for content in contents(tmp_path / "o").values())
+    code, error = pack(*skip, images=mimic, metadata=named)
+    assert (code, "columns was ['view', 'id'] and is now None" in error) == (1, True)
+    assert pack(*skip, "--overwrite", "--columns", "all", images=mimic, metadata=named)[0] == 0
+    assert metadata_of(tmp_path / "o")[0]["report"] == REPORT
+    code, error = pack(*skip, "--overwrite", "--columns", "age", images=mimic, metadata=named)
+    assert (code, "no column age, or it is there twice; it has id, report, view" in error) == (1, True)
+
+
 @pytest.mark.parametrize(
     ("fit", "line"),
     [

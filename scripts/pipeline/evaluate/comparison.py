@@ -70,8 +70,15 @@ def in_order(features: Features) -> Features:
     )
 
 
-def check_same_encoder(real: EncodedWith, synthetic: EncodedWith) -> None:
+def check_same_encoder(
+    real: EncodedWith, synthetic: EncodedWith, sides: tuple[str, str] = ("real", "synthetic")
+) -> None:
     """Checks that the features of both sides come from one encoder.
+
+    Args:
+        real: Of one side.
+        synthetic: Of the other side.
+        sides: What to call them.
 
     Raises:
         StepError: Something else than the images differs; the message names it.
@@ -81,7 +88,7 @@ def check_same_encoder(real: EncodedWith, synthetic: EncodedWith) -> None:
         return
     keys = [key for key in dict.fromkeys([*one, *two]) if one.get(key) != two.get(key)]
     raise StepError(
-        f"{real.name}: the real and the synthetic features differ in more than the images: "
+        f"{real.name}: the {sides[0]} and the {sides[1]} features differ in more than the images: "
         f"{listing(keys) or 'the fingerprint'}; embed both sides alike"
     )
 

@@ -12,7 +12,7 @@ import numpy as np
 import PIL.Image
 
 from pipeline.errors import StepError, describe_error
-from pipeline.evaluate.encoders.encoder import FEATURE, Encoder, EncoderModel, Outputs
+from pipeline.evaluate.encoders.encoder import FEATURE, Encoder, EncoderModel, Outputs, option_of
 from pipeline.evaluate.features import ImageFeatures
 from pipeline.jobs import available_cpus
 from pipeline.machine import OutOfMemoryError
@@ -140,7 +140,7 @@ class _Model:
     """A loaded encoder, and the size of its batches, which shrinks when memory runs out."""
 
     def __init__(self, encoder: Encoder, size: int) -> None:
-        self._name, self._size = encoder.name, size
+        self._option, self._size = option_of(encoder.name), size
         self._model: EncoderModel = encoder.load()
         self.device = self._model.device
 
@@ -153,11 +153,9 @@ class _Model:
                 batch = batch[self._size :]
             except OutOfMemoryError as error:
                 if self._size == 1:
-                    raise StepError(
-                        f"--encoder {self._name}: out of memory with one image at a time: {error}"
-                    ) from None
+                    raise StepError(f"{self._option}: out of memory with one image at a time: {error}") from None
                 self._size = (min(len(batch), self._size) + 1) // 2
-                note = f"{self._name}: out of memory, batches of {self._size} from now on"
+                note = f"{self._option}: out of memory, batches of {self._size} from now on"
         return self._join(parts) if parts else {}, note
 
     def _encode_part(self, batch: list[_Decoded]) -> Outputs:
@@ -168,7 +166,7 @@ class _Model:
         except Exception as error:  # any model may raise anything
             if len(batch) == 1:
                 about = describe_error(error, with_place=True)
-                raise StepError(f"--encoder {self._name}: {printable(batch[0].filename)}: {about}") from error
+                raise StepError(f"{self._option}: {printable(batch[0].filename)}: {about}") from error
             return self._join([self._encode_part([one]) for one in batch])  # to find the image that fails
         self._check(outputs, batch)
         return outputs
@@ -176,17 +174,17 @@ class _Model:
     def _join(self, parts: list[Outputs]) -> Outputs:
         widths = [{name: values.shape[1] for name, values in part.items()} for part in parts]
         if differing := [found for found in widths if found != widths[0]]:
-            raise StepError(f"--encoder {self._name} returned outputs of widths {differing[0]}, and before {widths[0]}")
+            raise StepError(f"{self._option} returned outputs of widths {differing[0]}, and before {widths[0]}")
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def _check(self, outputs: Any, batch: list[_Decoded]) -> None:
         if FEATURE not in outputs:
-            raise StepError(f"--encoder {self._name} returned no {FEATURE!r}, but {[*outputs]}")
+            raise StepError(f"{self._option} returned no {FEATURE!r}, but {[*outputs]}")
         for name, values in outputs.items():
             if values.dtype != np.float32 or values.ndim != 2 or len(values) != len(batch) or not values.shape[1]:
                 found = f"{values.dtype} of shape {values.shape}"
-                raise StepError(f"--encoder {self._name} returned {found} as {name!r} of {len(batch)} images")
+                raise StepError(f"{self._option} returned {found} as {name!r} of {len(batch)} images")
             finite = np.isfinite(values).all(axis=1)
             if not finite.all():
                 filename = batch[int(np.flatnonzero(~finite)[0])].filename
-                raise StepError(f"--encoder {self._name}: {name!r} of {printable(filename)} is not finite")
+                raise StepError(f"{self._option}: {name!r} of {printable(filename)} is not finite")

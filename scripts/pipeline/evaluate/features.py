@@ -284,6 +284,7 @@ def read_features(folder: Path, encoder: EncodedWith, outputs: tuple[str, ...] |
     order = np.argsort(names, kind="stable")
     patients = table["patient"].to_numpy(zero_copy_only=False)[order]
     labels = [table[label].to_numpy(zero_copy_only=False).astype(np.float32) for label in LABELS]
+    wanted = encoder.outputs if outputs is None else outputs
     return Features(
         encoder,
         names[order],
@@ -292,7 +293,7 @@ def read_features(folder: Path, encoder: EncodedWith, outputs: tuple[str, ...] |
         table["prompt"].to_numpy(zero_copy_only=False)[order],
         None if table["patient"].null_count == len(table) else patients,
         np.stack(labels, axis=1)[order],
-        _read_outputs(files, {name: encoder.outputs[name] for name in outputs or encoder.outputs}, np.argsort(order)),
+        _read_outputs(files, {name: encoder.outputs[name] for name in wanted}, np.argsort(order)),
     )
 
 

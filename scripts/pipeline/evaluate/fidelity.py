@@ -69,18 +69,18 @@ def fidelity(
 
 
 def common_encoders(folders: Sequence[Path], indexes: Sequence[dict[str, EncodedWith]]) -> list[str]:
-    """Returns the encoders that both folders have, in the order of the first, and names those that are left out.
+    """Returns the encoders that all folders have, in the order of the first, and names those that are left out.
 
     Raises:
         StepError: They have none in common.
     """
-    names = [name for name in indexes[0] if name in indexes[1]]
+    names = [name for name in indexes[0] if all(name in index for index in indexes)]
     if not names:
         lists = " and ".join(f"{folder} has {listing([*index])}" for folder, index in zip(folders, indexes))
-        raise StepError(f"no encoder in common: {lists}; embed both with one encoder")
+        raise StepError(f"no encoder in common: {lists}; embed all with one encoder")
     for folder, index in zip(folders, indexes):
         if others := [name for name in index if name not in names]:
-            write_line(f"left out, as only {folder} has it: {listing(others)}")
+            write_line(f"left out, as not all folders have it: {listing(others)} of {folder}")
     return names
 
 

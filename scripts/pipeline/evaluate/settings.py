@@ -7,8 +7,8 @@
 
 Validation and test images are real in every setting, and the same in all settings of a seed, so that scores compare. No
 patient is on two sides. A synthetic image is a *twin* of a real one if it was made from it: it is named
-`SyntheticImg_NAME`, or has the same prompt. Twins of images of validation and test patients are never trained on, and
-in `mixed` neither are those of patients whose real images are.
+`SyntheticImg_NAME`, or, where its name tells nothing, has the same prompt. Twins of images of validation and test
+patients are never trained on, and in `mixed` neither are those of patients whose real images are.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -28,7 +28,7 @@ from pipeline.rows import AnyRow, plan_any
 from synthchex_75k import LABELS
 
 SETTINGS = ("real", "synthetic", "mixed", "augmented")
-SIDES = ("real", "synthetic")
+REFERENCE = "real"  # the setting that others are compared with
 VALIDATION = 0.1  # of the real training patients
 TARGETS: dict[int | None, float] = {1: 1.0, 0: 0.0, None: 0.0, -1: np.nan}
 POLICY = "labels: not mentioned counts as negative, uncertain is left out, in training and in scoring"
@@ -137,6 +137,28 @@ def splits(
     _check_apart(real_train, real_test)
     data = _Data(*(sorted(side, key=lambda one: one.row.filename) for side in (real_train, synthetic, real_test)))
     return [data.split(setting, number) for setting in dict.fromkeys(settings) for number in range(seed, seed + seeds)]
+
+
+def split_cautions(chosen: Sequence[Split], patient_column: str | None) -> list[str]:
+    """Returns what a reader should know of splits, before the long work."""
+    lines = []
+    if patient_column is None:
+        lines.append(
+            "no --patient-column: each real image counts as a patient, so that a patient may be on two sides, and "
+            "intervals may be too narrow"
+        )
+    if all(split.setting != REFERENCE for split in chosen):
+        lines.append(f"no setting {REFERENCE}: there is nothing to compare with")
+    for split in chosen:
+        lines += [f"{split.setting}, seed {split.seed}: {note}" for note in split.notes]
+    return lines
+
+
+def split_about(split: Split) -> dict[str, Any]:
+    """Returns what is told of a split: its setting, seed, numbers of images and notes."""
+    sizes = {"real_train": sum(one.side == "real" for one in split.train)}
+    sizes |= {"synthetic_train": len(split.train) - sizes["real_train"], "validation": len(split.validation)}
+    return {"setting": split.setting, "seed": split.seed, **sizes, "notes": [*split.notes]}
 
 
 def patient_of(example: Example) -> tuple[str, str]:
@@ -258,11 +280,13 @@ def _patients_of_twins(synthetic: Iterable[Example], real: Iterable[Example]) ->
         by_prompt[_plain(one.row.prompt)].add(patient_of(one))
     found = []
     for one in synthetic:
-        patients = set(by_prompt.get(_plain(one.row.prompt), ()))
+        patients: set[tuple[str, str]] = set()
         if match := _SYNTHETIC_NAME.fullmatch(PurePosixPath(one.row.filename).stem):
             # One of several images of a prompt has a number behind its name.
             for stem in (match[1], match[1] + (match[2] or "")):
                 patients |= by_stem.get(stem, set())
+        # Many radiographs may share a short prompt: it counts only where the name does not tell which one it was.
+        patients = patients or set(by_prompt.get(_plain(one.row.prompt), ()))
         if one.patient is not None:
             patients.add(patient_of(one))
         found.append(patients)

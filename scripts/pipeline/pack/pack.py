@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from pipeline.columns import NONE, read_kept_columns
 from pipeline.dataset_json import DATASET_JSON
 from pipeline.errors import StepError
 from pipeline.facts import read_facts
@@ -29,6 +30,7 @@ def pack(
     max_shard_size: int = MAX_SHARD_SIZE,
     size: int | None = None,
     fit: str | None = None,
+    columns: tuple[str, ...] = NONE,
     on_mismatch: str = "error",
     overwrite: bool = False,
 ) -> None:
@@ -43,12 +45,14 @@ def pack(
         size: Resize each image to this width and height, as a PNG: pixels. Default: copy each file byte for byte.
         fit: What to do then with images that are not square, one of `FITS`, as in `source_writer.resize`. Default: the
             first.
+        columns: Further columns of the CSV to write, or `ALL` or `NONE`. They may hold what must not be passed on, such
+            as the text of a report.
         on_mismatch: `"error"` or `"skip"`, as in `synthchex_75k.plan`.
         overwrite: Replace finished files of other images or other options.
 
     Raises:
         SourceError: Images or CSV, or a `dataset.json` or `provenance.json` beside them, cannot be used.
-        StepError: The folder cannot be used, or an image is larger than `max_shard_size`.
+        StepError: The folder or a column cannot be used, or an image is larger than `max_shard_size`.
         OSError: A file cannot be read or written.
     """
     if not metadata.is_file() or metadata.suffix.lower() != ".csv":
@@ -60,6 +64,7 @@ def pack(
     request: dict[str, Any] = {"images": local_source(images), "metadata": local_source(metadata)}
     request |= {"max_shard_size": max_shard_size, "size": size, "on_mismatch": on_mismatch}
     request |= {"fit": fit} if fit and fit != FITS[0] else {}  # folders that were finished before `fit` stay valid
+    request |= {"columns": [*columns]} if columns != NONE else {}
     fit = fit or FITS[0]
     opened = OutputFolder(output, METADATA, request, overwrite, editable=(DATASET_JSON,))
     with opened as folder, WorkerPool(num_proc) as pool:
@@ -70,7 +75,8 @@ def pack(
         resized = {"size": [size, size], "fit": fit} if size else {}
         step = new_step("pack", images=len(rows), **resized, **({"left_out": left_out} if left_out else {}))
         beside = read_facts(rows, str(images), str(metadata.parent)).files_after(step)
-        outcome = write_source(rows, folder, pool, max_shard_size, size, fit, beside=beside)
+        others = read_kept_columns(str(images), rows, columns, files)
+        outcome = write_source(rows, folder, pool, max_shard_size, size, fit, beside=beside, others=others)
     zips, written = len(outcome.entries), len(outcome.written)
     megabytes = sum(entry["size"] for entry in outcome.written) / 1e6
     lines = [

@@ -20,6 +20,7 @@ from pipeline.dataset_json import SYNTHETIC, is_web_address
 from pipeline.errors import counted
 from pipeline.facts import SourceFacts
 from pipeline.parquet.figures import Figure
+from pipeline.parquet.labels import CONFIG, DATA_FILES_OF_LABELS, MeasuredLabels, features_of
 from pipeline.parquet.markdown import escape
 from pipeline.parquet.pixels import Pixels
 from pipeline.parquet.steps import StepText, describe_step, texts_of
@@ -50,6 +51,7 @@ class MeasuredDataset(NamedTuple):
         file_sizes: Size of each Parquet file: bytes.
         uncertainty: Label policy of the labels, a key of `synthchex_75k.UNCERTAINTY`.
         pixels: Formats and sizes of the images.
+        labels: What was measured of the configuration `labels`.
     """
 
     rows: int
@@ -57,6 +59,7 @@ class MeasuredDataset(NamedTuple):
     file_sizes: list[int]
     uncertainty: str
     pixels: Pixels
+    labels: MeasuredLabels = MeasuredLabels()
 
 
 def write_card(measured: MeasuredDataset, facts: SourceFacts, shown_row: str, figures: list[Figure]) -> str:
@@ -74,9 +77,10 @@ def write_card(measured: MeasuredDataset, facts: SourceFacts, shown_row: str, fi
     stated = {**license_header(facts.dataset.license), "pretty_name": facts.dataset.name, **facts.header}
     header = {**{key: value for key, value in stated.items() if value}, **template, "tags": tags}
     card.data = DatasetCardData(**header, size_categories=[size_category(measured.rows)])
-    info = dataset_info(measured.rows, measured.num_bytes, measured.file_sizes)
-    DatasetInfosDict(default=info).to_dataset_card_data(card.data)
-    MetadataConfigs(default={"data_files": [{"split": "train", "path": DATA_FILES}]}).to_dataset_card_data(card.data)
+    DatasetInfosDict({"default": dataset_info(measured), CONFIG: labels_info(measured)}).to_dataset_card_data(card.data)
+    files: dict[str, Any] = {"default": [{"split": "train", "path": DATA_FILES}], CONFIG: DATA_FILES_OF_LABELS}
+    configs = {name: {"data_files": data_files} for name, data_files in files.items()}
+    MetadataConfigs(configs).to_dataset_card_data(card.data)  # `datasets` and the viewer show the one named default
     body = string.Template(card.text).substitute(
         title=escape(facts.dataset.name) or UNNAMED_TITLE,
         summary=_summary(measured, facts),
@@ -85,6 +89,7 @@ def write_card(measured: MeasuredDataset, facts: SourceFacts, shown_row: str, fi
         prompt="the text that generated the image" if facts.is_synthetic else "the text of the image",
         about_placeholder=ABOUT_PLACEHOLDER,
         labels=(TEMPLATES / f"labels_{measured.uncertainty}.md").read_text(encoding="utf-8").strip(),
+        labels_columns=_labels_columns(measured.labels),
         steps=_steps(facts.steps),
         limits=_limits(facts),
         citation=f"```bibtex\n{facts.dataset.citation}\n```" if facts.dataset.citation else _capital(NOT_STATED),
@@ -184,16 +189,34 @@ def _limits(facts: SourceFacts) -> str:
     return "\n".join([*[f"{use}\n"] * facts.is_synthetic, f"- **{NOT_FOR[0]}**{NOT_FOR[1]}", *items])
 
 
+def _labels_columns(labels: MeasuredLabels) -> str:
+    """Returns a table of the metadata's columns in the configuration `labels`; empty if there are none."""
+    lines = [f"| {escape(name)} | `{dtype}` |" for name, dtype in labels.columns.items()]
+    about = "Its other columns are those of the metadata of the source; null is an empty cell."
+    return "\n".join(["", about, "", "| column | type |", "|---|---|", *lines, ""]) if lines else ""
+
+
 def _capital(text: str) -> str:
     return f"{text.capitalize()}."
 
 
-def dataset_info(rows: int, num_bytes: int, file_sizes: list[int]) -> datasets.DatasetInfo:
-    """Returns the description of the data for the card's header, as `datasets` writes and reads it."""
+def dataset_info(measured: MeasuredDataset) -> datasets.DatasetInfo:
+    """Returns the description of the rows for the card's header, as `datasets` writes and reads it."""
+    return _info(FEATURES, measured.rows, measured.num_bytes, sum(measured.file_sizes))
+
+
+def labels_info(measured: MeasuredDataset) -> datasets.DatasetInfo:
+    """Returns the same for the configuration `labels`."""
+    labels = measured.labels
+    return _info(features_of(labels.columns), measured.rows, labels.num_bytes, labels.file_size)
+
+
+def _info(features: datasets.Features, rows: int, num_bytes: int, file_size: int) -> datasets.DatasetInfo:
+    split = datasets.SplitInfo("train", num_bytes=num_bytes, num_examples=rows)
     return datasets.DatasetInfo(
-        features=FEATURES,
-        splits=datasets.SplitDict({"train": datasets.SplitInfo("train", num_bytes=num_bytes, num_examples=rows)}),
-        download_size=sum(file_sizes),
+        features=features,
+        splits=datasets.SplitDict({"train": split}),
+        download_size=file_size,
         dataset_size=num_bytes,
     )
 

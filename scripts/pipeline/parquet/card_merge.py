@@ -17,7 +17,7 @@ from pipeline.errors import listing, one_line
 
 LICENSE_FIELDS = {"license", "licenses", "license_name", "license_link", "license_details"}
 APACHE = "https://www.apache.org/licenses/LICENSE-2.0"
-DEFAULT = "default"  # the configuration that this program writes, with the split `train`
+DEFAULT = "default"  # the first configuration that this program writes, with the split `train`
 APPENDED_TITLE = "## Parquet files"
 # Opening line, YAML with its last line break, closing line; the Hub's expression, and an empty header.
 _HEADER = re.compile(r"(\s*---(?:\r\n|\r|\n))((?:.*?(?:\r\n|\r|\n))??)(---[ \t]*(?:\r\n|\n|\Z))", re.DOTALL)
@@ -139,9 +139,8 @@ def _merge_fields(new: dict[str, Any], published: dict[str, Any]) -> dict[str, A
 
 
 def _merge_configs(new: dict[str, Any], published: dict[str, Any]) -> tuple[Any, Any]:
-    """Returns the fields `configs` and `dataset_info`: the new configuration, and those that people added."""
-    configs, infos = published.get("configs") or [], published.get("dataset_info") or []
-    infos = [infos] if isinstance(infos, dict) else infos
+    """Returns the fields `configs` and `dataset_info`: the new configurations, and those that people added."""
+    configs, infos = published.get("configs") or [], _as_list(published.get("dataset_info") or [])
     for entries in (configs, infos):
         if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
             raise ValueError("the header is damaged: `configs` and `dataset_info` must be lists of configurations")
@@ -150,11 +149,20 @@ def _merge_configs(new: dict[str, Any], published: dict[str, Any]) -> tuple[Any,
             f"its configuration `{DEFAULT}`, which would be replaced, has other splits than train: {listing(splits)}; "
             "move them to a configuration of another name"
         )
-    added = [config for config in configs if config.get("config_name") != DEFAULT]
+    ours = {config["config_name"]: config for config in new["configs"]}
+    for config in configs:
+        name = config.get("config_name")
+        if name in ours and name != DEFAULT and config.get("data_files") != ours[name]["data_files"]:
+            raise ValueError(f"its configuration `{name}`, which would be replaced, has other files; rename it")
+    added = [config for config in configs if config.get("config_name") not in ours]
     names = {config.get("config_name") for config in added}
     described = [info for info in infos if info.get("config_name") in names]  # others belonged to a loading script
-    info = new["dataset_info"]
-    return [*new["configs"], *added], [{"config_name": DEFAULT, **info}, *described] if described else info
+    described = [{"config_name": DEFAULT, **info} for info in _as_list(new["dataset_info"])] + described
+    return [*new["configs"], *added], described if len(described) > 1 else new["dataset_info"]
+
+
+def _as_list(infos: Any) -> Any:
+    return [infos] if isinstance(infos, dict) else infos
 
 
 def _other_splits(configs: list[dict[str, Any]]) -> list[str]:

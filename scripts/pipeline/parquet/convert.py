@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,17 +11,20 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
+from pipeline.columns import read_other_columns
 from pipeline.dataset_json import DATASET_JSON
-from pipeline.errors import StepError
+from pipeline.errors import StepError, counted
 from pipeline.facts import SourceFacts, read_facts
 from pipeline.folder import OutputFolder, local_source
 from pipeline.jobs import WorkerPool
 from pipeline.parquet.card import MeasuredDataset, show, write_card
 from pipeline.parquet.croissant import FileObject, write_croissant
 from pipeline.parquet.figures import can_draw, draw_figures
+from pipeline.parquet.labels import choose_columns, write_labels
 from pipeline.parquet.layout import CARD, CROISSANT
 from pipeline.parquet.pixels import merge_pixels
 from pipeline.parquet.shard import parquet_shards
+from pipeline.parquet_source import LABELS_FILE
 from pipeline.provenance import PROVENANCE
 from pipeline.rows import plan, read
 from pipeline.shards import MAX_SHARD_SIZE, write_missing
@@ -34,11 +38,13 @@ class Converted(NamedTuple):
 
     Attributes:
         rows: Number of rows.
-        files: Number of Parquet files.
+        files: Number of Parquet files with images.
         num_bytes: Their size: bytes.
         new_files: Number of the files that this run wrote.
         new_bytes: Their size: bytes.
         seconds: How long it wrote them.
+        labels: Size of the file of the configuration `labels`: bytes.
+        columns: The columns of the metadata CSV that are in it.
     """
 
     rows: int
@@ -47,6 +53,8 @@ class Converted(NamedTuple):
     new_files: int
     new_bytes: int
     seconds: float
+    labels: int
+    columns: tuple[str, ...]
 
 
 @contextlib.contextmanager
@@ -59,7 +67,9 @@ def convert(
     uncertainty: str = "keep",
     on_mismatch: str = "error",
     figures: bool | None = None,
+    labels_columns: tuple[str, ...] | None = None,
     overwrite: bool = False,
+    is_published: bool = False,
 ) -> Iterator[Converted]:
     """Converts a source, as far as it is not converted yet. The folder is locked until the context ends.
 
@@ -72,14 +82,17 @@ def convert(
         uncertainty: Label policy, a key of `synthchex_75k.UNCERTAINTY`.
         on_mismatch: `"error"` or `"skip"`, as in `synthchex_75k.plan`.
         figures: Draw the figures of the card. Default: if matplotlib is installed.
+        labels_columns: The columns of the metadata CSV, beside file name, prompt and labels, that the configuration
+            `labels` gets, as in `labels.choose_columns`.
         overwrite: Replace finished files of another source or other options.
+        is_published: The result is to be published: then `labels_columns` has no default.
 
     Yields:
         The result.
 
     Raises:
         SourceError: The source, its `dataset.json` or `provenance.json`, or an image in it, cannot be used.
-        StepError: The folder cannot be used, or a row is larger than `max_shard_size`.
+        StepError: The folder or `labels_columns` cannot be used, or a row is larger than `max_shard_size`.
         WorkerDiedError: A process that wrote was killed.
         OSError: A file cannot be read or written.
     """
@@ -93,6 +106,9 @@ def convert(
         with WorkerPool(num_proc) as pool:
             rows = plan(source, on_mismatch)
             facts = read_facts(rows, source)
+            columns = read_other_columns(
+                source, rows, lambda names: _choose(names, labels_columns, source, is_published)
+            )
             _ask_for_missing(facts, source)
             shown_row = show(next(read(rows[:1], uncertainty))[1])
             drawn = draw_figures(pool, rows, uncertainty) if draws else []
@@ -102,12 +118,25 @@ def convert(
         files = [FileObject(path, entry["size"], entry["sha256"]) for path, entry in zip(paths, entries)]
         num_bytes, sizes = sum(entry["num_bytes"] for entry in entries), [file.size for file in files]
         pixels = merge_pixels(entry["pixels"] for entry in entries)
-        measured = MeasuredDataset(len(rows), num_bytes, sizes, uncertainty, pixels)
+        labels, measured_labels = write_labels(rows, columns)
+        files.append(FileObject(LABELS_FILE, len(labels), hashlib.sha256(labels).hexdigest()))
+        measured = MeasuredDataset(len(rows), num_bytes, sizes, uncertainty, pixels, measured_labels)
         card = write_card(measured, facts, shown_row, drawn)
         contents = {CARD: card.encode(), CROISSANT: write_croissant(measured, facts, files).encode()}
-        folder.finish({**contents, **{figure.path: figure.png for figure in drawn}})
+        contents |= {LABELS_FILE: labels, **{figure.path: figure.png for figure in drawn}}
+        folder.finish(contents)
         new_bytes = sum(entry["size"] for entry in written)
-        yield Converted(len(rows), len(files), sum(sizes), len(written), new_bytes, seconds)
+        done = (len(rows), len(shards), sum(sizes), len(written), new_bytes, seconds)
+        yield Converted(*done, len(labels), (*columns,))
+
+
+def _choose(names: list[str], wanted: tuple[str, ...] | None, source: str, is_published: bool) -> list[str]:
+    """Chooses the columns of the configuration `labels`, and prints how many have no name."""
+    chosen = choose_columns(names, wanted, source, is_published)
+    if unnamed := names.count("") * (wanted is None):
+        left_out = f"{counted(unnamed, 'column')} without a name"
+        print(printable(f"{source}: the metadata CSV has {left_out}, not written to {LABELS_FILE}"), file=sys.stderr)
+    return chosen
 
 
 def _ask_for_missing(facts: SourceFacts, source: str) -> None:

@@ -10,6 +10,7 @@ to the file, so that it holds in a folder and on the Hub.
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,8 +18,9 @@ from pipeline.dataset_json import is_web_address
 from pipeline.facts import LABEL_MEANINGS, VALUE_MEANINGS, SourceFacts
 from pipeline.parquet.card import CHEXPERT, NOT_FOR, MeasuredDataset, biases_of, license_header, limits_of
 from pipeline.parquet.card_merge import license_of
+from pipeline.parquet.labels import CONFIG
 from pipeline.parquet.steps import agent_of, describe_step, span_of, texts_of
-from pipeline.parquet_source import DATA_FILES
+from pipeline.parquet_source import DATA_FILES, LABELS_FILE
 from pipeline.provenance import Step
 from synthchex_75k import LABELS
 
@@ -29,6 +31,7 @@ KEYWORDS = ["chest x-ray", "radiology", "CheXpert"]  # as the labels imply
 PARQUET = "application/x-parquet"
 FILE_SET = "parquet-files"
 RECORD_SET = "default"
+DATA_TYPES = {"string": "sc:Text", "int64": "cr:Int64", "float64": "cr:Float64"}  # of the metadata's columns
 
 
 class FileObject(NamedTuple):
@@ -45,7 +48,7 @@ def write_croissant(measured: MeasuredDataset, facts: SourceFacts, files: list[F
     Args:
         measured: What was measured.
         facts: What is known of the source.
-        files: The Parquet files, in order.
+        files: The Parquet files, in order, and that of the configuration `labels`.
 
     Returns:
         JSON-LD.
@@ -56,9 +59,19 @@ def write_croissant(measured: MeasuredDataset, facts: SourceFacts, files: list[F
         "conformsTo": "http://mlcommons.org/croissant/1.1",
         **describe_dataset(measured, facts),
         "distribution": _distribution(files),
-        "recordSet": [_record_set(measured, facts)],
+        "recordSet": record_sets(measured, facts)[: 1 + any(file.path == LABELS_FILE for file in files)],
     }
     return _to_text(about)
+
+
+def record_sets(measured: MeasuredDataset, facts: SourceFacts) -> list[dict[str, Any]]:
+    """Returns the description of the columns: the rows, and those of the configuration `labels`.
+
+    Args:
+        measured: What was measured.
+        facts: What is known of the source.
+    """
+    return [_record_set(measured, facts), _labels_record_set(measured, facts)]
 
 
 def describe_dataset(measured: MeasuredDataset, facts: SourceFacts) -> dict[str, Any]:
@@ -137,8 +150,8 @@ def _distribution(files: list[FileObject]) -> list[dict[str, Any]]:
     objects = [
         {
             "@type": "cr:FileObject",
-            "@id": Path(file.path).name,
-            "name": Path(file.path).name,
+            "@id": _file_id(file),
+            "name": _file_id(file),
             "contentUrl": file.path,
             "contentSize": f"{file.size} B",
             "encodingFormat": PARQUET,
@@ -150,11 +163,15 @@ def _distribution(files: list[FileObject]) -> list[dict[str, Any]]:
         "@type": "cr:FileSet",
         "@id": FILE_SET,
         "name": "Parquet files",
-        "description": "The files above, as convert_to_parquet.py writes them: the rows, in order.",
+        "description": "The files of data/, as convert_to_parquet.py writes them: the rows, in order.",
         "encodingFormat": PARQUET,
         "includes": DATA_FILES,
     }
     return [*objects, file_set]
+
+
+def _file_id(file: FileObject) -> str:
+    return file.path if file.path == LABELS_FILE else Path(file.path).name  # a file of data/ may have the same name
 
 
 def _responsible_ai(facts: SourceFacts) -> dict[str, Any]:
@@ -219,15 +236,20 @@ def _entity(source: Any) -> dict[str, Any]:
 
 def _record_set(measured: MeasuredDataset, facts: SourceFacts) -> dict[str, Any]:
     values = VALUE_MEANINGS[measured.uncertainty]
+
+    def field(path: str, data_type: str, description: str, column: str, member: str | None = None) -> dict[str, Any]:
+        source: dict[str, Any] = {"fileSet": {"@id": FILE_SET}, "extract": {"column": column}}
+        if member:
+            source["transform"] = {"jsonPath": f"'{member}'" if " " in member else member}
+        return _field(f"{RECORD_SET}/{path}", path.rpartition("/")[2], data_type, description, source)
+
     labels = [
-        _field(f"labels_dict/{label}", "cr:Int8", f"{LABEL_MEANINGS[label]}; {values}", "labels_dict", label)
+        field(f"labels_dict/{label}", "cr:Int8", f"{LABEL_MEANINGS[label]}; {values}", "labels_dict", label)
         for label in LABELS
     ]
-    prompt = "The text that generated the image" if facts.is_synthetic else "The text of the image"
     fields = [
-        _field("image", "sc:ImageObject", "The image file", "image", "bytes"),
-        _field("filename", "sc:Text", "Its name, unique in the dataset", "filename"),
-        _field("prompt", "sc:Text", prompt, "prompt"),
+        field("image", "sc:ImageObject", "The image file", "image", "bytes"),
+        *(field(name, "sc:Text", description, name) for name, description in _texts(facts).items()),
         {
             "@type": "cr:Field",
             "@id": f"{RECORD_SET}/labels_dict",
@@ -236,24 +258,50 @@ def _record_set(measured: MeasuredDataset, facts: SourceFacts) -> dict[str, Any]
             "subField": labels,
         },
     ]
+    return _records(RECORD_SET, f"{measured.rows:,} rows, one for each image; the split is train", fields)
+
+
+def _labels_record_set(measured: MeasuredDataset, facts: SourceFacts) -> dict[str, Any]:
+    columns = {name: ("sc:Text", description) for name, description in _texts(facts).items()}
+    raw = VALUE_MEANINGS["keep"]
+    columns |= {label: ("cr:Int8", f"{LABEL_MEANINGS[label]}; {raw}") for label in LABELS}
+    columns |= {
+        name: (DATA_TYPES[dtype], f"The column {name} of the metadata of the source; null: an empty cell")
+        for name, dtype in measured.labels.columns.items()
+    }
+    fields: dict[str, dict[str, Any]] = {}
+    for name, (data_type, description) in columns.items():
+        source = {"fileObject": {"@id": LABELS_FILE}, "extract": {"column": name}}
+        id_ = f"{CONFIG}/{re.sub(r'[^0-9A-Za-z.-]', '_', name)}"
+        while id_ in fields:  # of another column, in whose name another character was replaced
+            id_ += "_"
+        fields[id_] = _field(id_, name, data_type, description, source)
+    about = f"The same {measured.rows:,} rows without images, in the same order, with a column for each label"
+    return _records(CONFIG, about, [*fields.values()])
+
+
+def _texts(facts: SourceFacts) -> dict[str, str]:
+    """Returns what the columns of texts hold, by name."""
+    prompt = "The text that generated the image" if facts.is_synthetic else "The text of the image"
+    return {"filename": "The name of the image file, unique in the dataset", "prompt": prompt}
+
+
+def _records(name: str, description: str, fields: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         "@type": "cr:RecordSet",
-        "@id": RECORD_SET,
-        "name": RECORD_SET,
-        "description": f"{measured.rows:,} rows, one for each image; the split is train",
-        "key": {"@id": f"{RECORD_SET}/filename"},
+        "@id": name,
+        "name": name,
+        "description": description,
+        "key": {"@id": f"{name}/filename"},
         "field": fields,
     }
 
 
-def _field(path: str, data_type: str, description: str, column: str, member: str | None = None) -> dict[str, Any]:
-    source: dict[str, Any] = {"fileSet": {"@id": FILE_SET}, "extract": {"column": column}}
-    if member:
-        source["transform"] = {"jsonPath": f"'{member}'" if " " in member else member}
+def _field(id_: str, name: str, data_type: str, description: str, source: dict[str, Any]) -> dict[str, Any]:
     return {
         "@type": "cr:Field",
-        "@id": f"{RECORD_SET}/{path}".replace(" ", "_"),  # an @id has no spaces
-        "name": path.rpartition("/")[2],
+        "@id": id_.replace(" ", "_"),  # an @id has no spaces
+        "name": name,
         "description": description,
         "dataType": data_type,
         "source": source,

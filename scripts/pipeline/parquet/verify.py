@@ -12,7 +12,7 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,19 +21,38 @@ import pyarrow.parquet as pq
 from huggingface_hub import DatasetCard
 
 import synthchex_75k
-from pipeline.errors import StepError, one_line
+from pipeline.columns import read_other_columns
+from pipeline.errors import StepError, listing, one_line
 from pipeline.facts import read_facts
 from pipeline.files import TEMPORARY, sha256_of
 from pipeline.folder import MANIFEST, Manifest, read_manifest
 from pipeline.jobs import WorkerPool, advance
-from pipeline.parquet.card import LICENSE_LINE, MeasuredDataset, dataset_info, show, size_category, write_card
-from pipeline.parquet.card_merge import sections_of
-from pipeline.parquet.croissant import FileObject, describe_dataset, read_files
+from pipeline.parquet.card import (
+    LICENSE_LINE,
+    MeasuredDataset,
+    dataset_info,
+    labels_info,
+    show,
+    size_category,
+    write_card,
+)
+from pipeline.parquet.card_merge import DEFAULT, sections_of
+from pipeline.parquet.croissant import FileObject, describe_dataset, read_files, record_sets
+from pipeline.parquet.labels import (
+    CONFIG,
+    DATA_FILES_OF_LABELS,
+    OPTION,
+    MeasuredLabels,
+    choose_columns,
+    column_type,
+    features_of,
+    measure_memory,
+)
 from pipeline.parquet.layout import CARD, CROISSANT, FIGURES
 from pipeline.parquet.pixels import Kind, Pixels, kind_of_image, merge_pixels, summarize
-from pipeline.parquet_source import DATA_FILES, data_files
+from pipeline.parquet_source import DATA_FILES, LABELS_FILE, data_files
 from pipeline.rows import READ_AHEAD, plan, read, total_size
-from synthchex_75k import FEATURES, Row
+from synthchex_75k import FEATURES, LABELS, Row
 
 SCHEMA = FEATURES.arrow_schema
 SMALL_COLUMNS = [name for name in SCHEMA.names if name != "image"]
@@ -75,7 +94,12 @@ class Comparison(NamedTuple):
 
 
 def differences(
-    source: str, output: Path, uncertainty: str, on_mismatch: str, pool: WorkerPool
+    source: str,
+    output: Path,
+    uncertainty: str,
+    on_mismatch: str,
+    pool: WorkerPool,
+    labels_columns: tuple[str, ...] | None = None,
 ) -> Iterator[Difference]:
     """Compares a converted folder with its SOURCE.
 
@@ -85,12 +109,13 @@ def differences(
         uncertainty: Label policy of the folder's labels.
         on_mismatch: `"error"` or `"skip"`, as in `synthchex_75k.plan`.
         pool: The workers.
+        labels_columns: The further columns of the configuration `labels`, as in `labels.choose_columns`.
 
     Yields:
         The differences; of a kind that occurs often, the first `MAX_LISTED` and the number of the others.
 
     Raises:
-        StepError: The folder does not exist.
+        StepError: The folder does not exist, or `labels_columns` cannot be used.
         SourceError: SOURCE cannot be used, or an image in it cannot be read.
     """
     if not output.is_dir():
@@ -98,6 +123,7 @@ def differences(
     manifest = read_manifest(output)
     rows = plan(source, on_mismatch)
     facts = read_facts(rows, source)
+    columns = read_other_columns(source, rows, lambda names: choose_columns(names, labels_columns, source))
     present = _list_files(output)
     yield from _compare_names(present, manifest)
     paths = [output / name for name in data_files(present) if name in present]
@@ -116,19 +142,26 @@ def differences(
         compared[file.path] = comparison
         yield from comparison.differences
     sha256s = {path: compared[path].sha256 if path in compared else sha256_of(path) for path in paths}
-    objects = [FileObject(f"data/{path.name}", path.stat().st_size, sha256) for path, sha256 in sha256s.items()]
+    sha256s |= {output / LABELS_FILE: sha256_of(output / LABELS_FILE)} if LABELS_FILE in present else {}
+    objects = [
+        FileObject(path.relative_to(output).as_posix(), path.stat().st_size, sha256) for path, sha256 in sha256s.items()
+    ]
     yield from _compare_checksums(output, present, manifest, objects)
     num_bytes = sum(comparison.num_bytes for comparison in compared.values())
-    sizes = [file.size for file in objects]
-    yield from _compare_card(output / CARD, len(rows), num_bytes, sizes)
-    yield from _compare_croissant(output / CROISSANT, objects)
+    sizes = [file.size for file in objects if file.path != LABELS_FILE]
+    labels = (yield from _compare_labels(output / LABELS_FILE, rows, columns)) if LABELS_FILE in present else None
     seen = [comparison.pixels.entry for comparison in compared.values() if comparison.pixels]
+    pixels = merge_pixels(seen) if seen else Pixels((), (0, 0), (0, 0))
+    measured = MeasuredDataset(len(rows), num_bytes, sizes, uncertainty, pixels, labels or MeasuredLabels())
+    yield from _compare_card(output / CARD, measured, labels is not None)
+    yield from _compare_croissant(output / CROISSANT, objects)
     if seen and len(wanted) == len(rows):  # else rows are missing, and some images were not looked at
-        measured = MeasuredDataset(len(rows), num_bytes, sizes, uncertainty, merge_pixels(seen))
         shown_row = show(next(read(rows[:1], uncertainty))[1])
         may_be_published = not (output / MANIFEST).exists()
         yield from _compare_sections(output / CARD, write_card(measured, facts, shown_row, []), may_be_published)
-        yield from _compare_description(output / CROISSANT, describe_dataset(measured, facts), may_be_published)
+        described = describe_dataset(measured, facts)
+        wanted_sets = [one for one in record_sets(measured, facts) if one["@id"] == CONFIG and labels]
+        yield from _compare_description(output / CROISSANT, described, wanted_sets, may_be_published)
 
 
 def compare_file(file: DataFile) -> Comparison:
@@ -208,6 +241,46 @@ def _compare_row(wanted: dict[str, Any], found: dict[str, Any]) -> Iterator[str]
             yield f"{name} is {value!r}, in SOURCE {wanted_value!r}"
 
 
+def _compare_labels(
+    path: Path, rows: list[Row], others: dict[str, list[str | None]]
+) -> Generator[Difference, None, MeasuredLabels | None]:
+    """Compares the file of the configuration `labels`; returns what was measured of it, None where it is damaged."""
+    try:
+        with _open(path) as handle, pq.ParquetFile(handle, page_checksum_verification=True) as parquet:
+            table, num_bytes = parquet.read(use_threads=False), measure_memory(parquet)
+    except UNREADABLE as error:
+        yield Difference(f"{LABELS_FILE}: cannot be read: {one_line(error)}")
+        return None
+    filenames = [row.filename for row in rows]
+    wanted: dict[str, list[Any]] = {"filename": filenames, "prompt": [row.prompt for row in rows]}
+    wanted |= {label: [row.labels[number] for row in rows] for number, label in enumerate(LABELS)}
+    types = {name: column_type(cells) for name, cells in others.items()}
+    if not table.schema.equals(features_of(types).arrow_schema, check_metadata=True):
+        found_names = {*table.column_names}
+        texts = [f"{name} is missing" for name in [*wanted, *others] if name not in found_names]
+        texts += [f"{name} is unexpected" for name in table.column_names if name not in {*wanted, *others}]
+        see = f"; {OPTION} chooses columns" if texts else one_line(table.schema)
+        yield Difference(f"{LABELS_FILE}: the columns differ: {listing(texts, 20, ', ')}{see}")
+        return None
+    if len(table) != len(rows):
+        yield Difference(f"{LABELS_FILE}: {len(table):,} rows, in SOURCE {len(rows):,}")
+        return None
+    found = []
+    for name, values in {**wanted, **others}.items():
+        cells = table[name].to_pylist()
+        if name in others:  # the texts of numbers are compared
+            cells = [None if cell is None else str(cell) for cell in cells]
+        if cells != values:
+            pairs = enumerate(zip(cells, values, filenames))
+            found += [
+                f"{LABELS_FILE} row {number} ({filename}): {name} is {cell!r}, in SOURCE {value!r}"
+                for number, (cell, value, filename) in pairs
+                if cell != value
+            ]
+    yield from _first(found, f"differences in {LABELS_FILE}")
+    return MeasuredLabels(num_bytes, path.stat().st_size, types)
+
+
 def _list_files(output: Path) -> set[str]:
     """Lists the files of a folder, without hidden ones, which belong to git, a file manager or `hf upload`."""
     names = {path.relative_to(output).as_posix(): path for path in output.rglob("*") if path.is_file()}
@@ -231,8 +304,10 @@ def _first(texts: list[str], others: str) -> Iterator[Difference]:
 
 
 def _compare_names(present: set[str], manifest: Manifest) -> Iterator[Difference]:
-    wanted = {*data_files(present), CARD, CROISSANT, *manifest["files"]}
-    yield from _first([f"{name}: missing" for name in sorted(wanted - present)], "missing files")
+    wanted = {*data_files(present), CARD, CROISSANT, LABELS_FILE, *manifest["files"]}
+    notes = {LABELS_FILE: f"; older versions wrote no configuration {CONFIG}: convert again"}
+    missing = [f"{name}: missing{notes.get(name, '')}" for name in sorted(wanted - present)]
+    yield from _first(missing, "missing files")
     if not data_files(present):
         yield Difference("data: no Parquet file")
     yield from _first(
@@ -269,7 +344,7 @@ def _compare_checksums(
             yield Difference(f"{name}: damaged or edited: its SHA-256 differs from that in {MANIFEST}")
 
 
-def _compare_card(path: Path, rows: int, num_bytes: int, file_sizes: list[int]) -> Iterator[Difference]:
+def _compare_card(path: Path, measured: MeasuredDataset, has_labels: bool) -> Iterator[Difference]:
     """Compares the numbers in the header of the card with the data; other configurations than ours may be there."""
     if not path.is_file():
         return  # `_compare_names` has found it missing
@@ -278,14 +353,16 @@ def _compare_card(path: Path, rows: int, num_bytes: int, file_sizes: list[int]) 
     except Exception as error:  # YAML errors of many classes
         yield Difference(f"{path.name}: the header cannot be read: {one_line(error)}")
         return
-    info = dataset_info(rows, num_bytes, file_sizes)._to_yaml_dict()
-    wanted = {
-        "size_categories": [size_category(rows)],
-        "configs.default": {"config_name": "default", "data_files": [{"split": "train", "path": DATA_FILES}]},
-        **{f"dataset_info.{key}": value for key, value in info.items()},
-    }
-    found = {"size_categories": header.get("size_categories"), "configs.default": _default(header.get("configs"))}
-    found |= {f"dataset_info.{key}": value for key, value in _default(header.get("dataset_info")).items()}
+    infos, configs = header.get("dataset_info"), header.get("configs")
+    ours = [(DEFAULT, "dataset_info", dataset_info(measured), [{"split": "train", "path": DATA_FILES}])]
+    ours += [(CONFIG, f"dataset_info.{CONFIG}", labels_info(measured), DATA_FILES_OF_LABELS)] * has_labels
+    wanted: dict[str, Any] = {"size_categories": [size_category(measured.rows)]}
+    found = {"size_categories": header.get("size_categories")}
+    for name, key, info, files in ours:
+        wanted |= {f"configs.{name}": {"config_name": name, "data_files": files}}
+        wanted |= {f"{key}.{field}": value for field, value in info._to_yaml_dict().items()}
+        found |= {f"configs.{name}": _configuration(configs, name)}
+        found |= {f"{key}.{field}": value for field, value in _configuration(infos, name).items()}
     for key, value in wanted.items():
         if found.get(key) != value:
             yield Difference(f"{path.name}: {key} is {found.get(key)!r}, by the data {value!r}")
@@ -311,8 +388,10 @@ def _words(text: str, ignored: list[re.Pattern[str]]) -> list[str]:
     return text.split()
 
 
-def _compare_description(path: Path, wanted: dict[str, Any], may_be_published: bool) -> Iterator[Difference]:
-    """Compares what `croissant.json` states of the dataset as a whole."""
+def _compare_description(
+    path: Path, wanted: dict[str, Any], record_sets: list[dict[str, Any]], may_be_published: bool
+) -> Iterator[Difference]:
+    """Compares what `croissant.json` states of the dataset as a whole, and some of its record sets."""
     try:
         found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     except ValueError:
@@ -323,13 +402,17 @@ def _compare_description(path: Path, wanted: dict[str, Any], may_be_published: b
     for key in sorted({*wanted, *found} - other):
         if found.get(key) != wanted.get(key):
             yield Difference(f"{path.name}: {key} is {found.get(key)!r:.200}, by SOURCE {wanted.get(key)!r:.200}")
+    present = found.get("recordSet")
+    for one in record_sets:
+        if not isinstance(present, list) or one not in present:
+            yield Difference(f"{path.name}: the record set {one['name']} is missing, or differs from SOURCE")
 
 
-def _default(configurations: Any) -> dict[str, Any]:
-    """Returns the default one of several configurations, or the only one."""
+def _configuration(configurations: Any, name: str) -> dict[str, Any]:
+    """Returns one of several configurations, or the only one."""
     several = configurations if isinstance(configurations, list) else [configurations]
     dicts = [one for one in several if isinstance(one, dict)]
-    return next((one for one in dicts if one.get("config_name", "default") == "default"), {})
+    return next((one for one in dicts if one.get("config_name", DEFAULT) == name), {})
 
 
 def _compare_croissant(path: Path, objects: list[FileObject]) -> Iterator[Difference]:

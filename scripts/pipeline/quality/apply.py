@@ -6,6 +6,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from pipeline.columns import read_kept_columns
 from pipeline.dataset_json import DATASET_JSON
 from pipeline.errors import StepError, counted, listing
 from pipeline.facts import read_facts
@@ -67,7 +68,8 @@ def apply(
             raise StepError(f"{source}: no image is left; nothing was written")
         counts = count_by_label(rows, labels)
         step = _filter_step(labels, counts, meta_prompt, drop=[*drop], unparsed=unparsed)
-        outcome = write_source(kept, folder, pool, max_shard_size, beside=read_facts(rows, source).files_after(step))
+        beside, others = read_facts(rows, source).files_after(step), read_kept_columns(source, kept)
+        outcome = write_source(kept, folder, pool, max_shard_size, beside=beside, others=others)
     print(f"{output}: {len(kept):,} of {len(rows):,} images kept, zips: {len(outcome.entries)}")
     print(_describe_dropped(counts, sorted(dropped)))
 

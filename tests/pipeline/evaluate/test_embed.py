@@ -448,12 +448,12 @@ def test_folders_that_are_not_utf8(run: Run, tmp_path: Path, source: Path) -> No
 def test_interrupted_at_any_time(ending: signal.Signals, run: Run, tmp_path: Path, source: Path) -> None:
     run(encoder="embedding:slowly", to="whole")
     command = [*PROGRAM, "embed", str(source), str(tmp_path / "out"), "--encoder", "embedding:slowly"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "tests")}
+    log = tmp_path / "log"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "tests"), "SLOWLY_LOG": str(log)}
     program = subprocess.Popen([*command, "--batch-size", "1"], env=environment, stderr=subprocess.PIPE)
-    while not (tmp_path / "out").is_dir():
+    while not log.exists() or log.stat().st_size < 4:  # in the middle of the only file, which has place for 256 images
         assert program.poll() is None, program.communicate()
         time.sleep(0.001)
-    time.sleep(0.25)  # in the middle of the only file, which has place for 256 images
     program.send_signal(ending)
     program.communicate()
     assert program.returncode in (-ending, 130, 143)

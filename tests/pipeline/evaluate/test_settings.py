@@ -151,6 +151,16 @@ def test_twins_of_another_image_of_a_held_out_patient_are_left_out() -> None:
         } - held_out
 
 
+def test_a_prompt_counts_only_where_the_name_tells_nothing() -> None:
+    real = [example(f"p{i}.png", patient=f"p{i}", prompt="No finding.") for i in range(10)]
+    named = [example(f"SyntheticImg_p{i}.png", "synthetic", prompt="No finding.") for i in range(10)]
+    (split,) = splits(real, named, people(2, "q"), ["synthetic"], seeds=1)
+    assert len(split.train) == 9
+    unnamed = [example(f"made-{i}.png", "synthetic", prompt="No finding.") for i in range(10)]
+    with pytest.raises(StepError, match="all 10 synthetic images are twins"):
+        splits(real, unnamed, people(2, "q"), ["synthetic"], seeds=1)
+
+
 def test_a_patient_that_a_synthetic_image_names_counts() -> None:
     real, test = people(10, "p"), people(5, "q")
     made = [example(f"made-{i}.png", "synthetic", f"{side}{i}") for side, n in (("p", 10), ("q", 5)) for i in range(n)]

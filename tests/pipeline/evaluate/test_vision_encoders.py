@@ -362,7 +362,7 @@ except Exception as error:
 print("torch" in sys.modules)
 """
     found = subprocess.run([sys.executable, "-c", code], cwd=ROOT / "scripts", capture_output=True, text=True)
-    expected = f"StepError this model needs the Python module {package}: {advice}\nFalse\n"
+    expected = f"MissingPackageError this model needs the Python module {package}: {advice}\nFalse\n"
     assert (found.stdout, found.stderr) == (expected, "")
 
 

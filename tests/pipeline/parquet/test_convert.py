@@ -251,9 +251,10 @@ def test_card_header_has_the_counts_of_datasets(converted: Path, tmp_path: Path)
     shutil.copytree(converted / "data", tmp_path / "bare" / "data")
     counted = datasets.load_dataset(str(tmp_path / "bare"), split="train", cache_dir=str(tmp_path / "cache")).info
     split = {"name": "train", "num_bytes": counted.splits["train"].num_bytes, "num_examples": 12}
-    assert header["dataset_info"]["splits"] == [split]
-    assert header["dataset_info"]["dataset_size"] == counted.dataset_size
-    assert header["dataset_info"]["download_size"] == sum(path.stat().st_size for path in files_of(converted))
+    written = header["dataset_info"][0]
+    assert (written["config_name"], written["splits"]) == ("default", [split])
+    assert written["dataset_size"] == counted.dataset_size
+    assert written["download_size"] == sum(path.stat().st_size for path in files_of(converted))
     info = datasets.load_dataset_builder(str(converted)).info
     assert info.features == synthchex_75k.FEATURES
     assert header["configs"][0]["data_files"] == [{"split": "train", "path": "data/train-*.parquet"}]
@@ -423,6 +424,7 @@ def test_without_matplotlib_the_card_has_no_figures(without_matplotlib: str, tmp
         "README.md",
         "croissant.json",
         "data",
+        "labels",
     ]
     assert "![" not in (tmp_path / "o/README.md").read_text(encoding="utf-8")
 

@@ -91,10 +91,11 @@ def test_properties_that_dataset_tracks_require() -> None:
 
 
 def test_each_label_is_described(described: dict[str, Any]) -> None:
-    (rows,) = described["recordSet"]
+    rows, flat = described["recordSet"]
     (labels,) = (field["subField"] for field in rows["field"] if field["name"] == "labels_dict")
     assert [label["name"] for label in labels] == list(LABELS)
     assert len({label["description"].partition(";")[0] for label in labels}) == len(LABELS)
+    assert [field["name"] for field in flat["field"]] == ["filename", "prompt", *LABELS]
 
 
 def test_every_property_belongs_to_a_declared_vocabulary(described: dict[str, Any]) -> None:

@@ -103,7 +103,7 @@ def find_flips(output: Path, verify: Verify, per_file: int) -> None:
 
 
 def test_flipped_bits_are_found_in_every_file(with_figures: Path, verify: Verify) -> None:
-    assert len(contents(with_figures)) == 4 + 5, "data, manifest, card, croissant.json, two figures"
+    assert len(contents(with_figures)) == 4 + 6, "data, labels, manifest, card, croissant.json, two figures"
     find_flips(with_figures, verify, per_file=1)
     assert verify(with_figures) == []
 
@@ -343,11 +343,19 @@ def test_listings_of_a_file_are_bounded(output: Path, capsys: Any) -> None:
         ("dtype: int8", "dtype: int16", "dataset_info.features"),
         ("n<1K", "1K<n<10K", "size_categories"),
         ("data/train-*", "data/test-*", "configs.default"),
+        ("num_examples: 12", "num_examples: 13", "dataset_info.labels.splits"),
+        ("download_size: ", "download_size: 1", "dataset_info.labels.download_size"),
+        ("dtype: int8", "dtype: int16", "dataset_info.labels.features"),
+        ("labels/train-00000", "labels/train-00001", "configs.labels"),
     ],
 )
 def test_card_header_differs_from_the_data(old: str, new: str, key: str, output: Path, verify: Verify) -> None:
     card = output / "README.md"
-    card.write_text(card.read_text(encoding="utf-8").replace(old, new), encoding="utf-8")
+    before, of_labels, after = card.read_text(encoding="utf-8").partition("- config_name: labels\n")
+    texts = [before, after.replace(old, new, 1)] if "labels" in key else [before.replace(old, new, 1), after]
+    if key == "configs.default":
+        texts = [before, after.replace(old, new, 1)]
+    card.write_text(of_labels.join(texts), encoding="utf-8")
     edited, found = verify(output)
     assert edited == "README.md: damaged or edited: its SHA-256 differs from that in .manifest.jsonl"
     assert re.match(rf"README.md: {key} is .*, by the data ", found)
@@ -362,7 +370,7 @@ def test_card_with_other_configurations(output: Path, capsys: Any) -> None:
     # As publishing makes it for a repository that has configurations of its own.
     card = DatasetCard.load(output / "README.md")
     card.data["configs"] = [*card.data["configs"], {"config_name": "mine", "data_files": "mine.csv"}]
-    card.data["dataset_info"] = [{"config_name": "mine"}, {"config_name": "default", **card.data["dataset_info"]}]
+    card.data["dataset_info"] = [{"config_name": "mine"}, *card.data["dataset_info"]]
     card.save(output / "README.md")
     (output / MANIFEST).unlink()
     assert convert(FIXTURE, output, "--verify") == 0
@@ -377,8 +385,9 @@ def test_card_with_other_configurations(output: Path, capsys: Any) -> None:
 
 def test_other_labels_in_the_source(output: Path, source: Source, table: Rows, verify: Verify) -> None:
     table[4] = {**table[4], "Edema": "1"}
-    (found,) = verify(output, source(table=to_csv(table)))
+    found, flat = verify(output, source(table=to_csv(table)))
     name = table[4]["filename"]
+    assert re.fullmatch(rf"labels/train-00000-of-00001.parquet row 4 \({name}\): Edema is (0|None), in SOURCE 1", flat)
     assert re.fullmatch(rf"data/train-00001-of-00004.parquet row 1 \({name}\): Edema is (0|None), in SOURCE 1", found)
 
 

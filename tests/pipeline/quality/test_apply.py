@@ -1,7 +1,9 @@
 """Writing the images that are kept."""
 
+import csv
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -37,6 +39,24 @@ def test_kept_images_are_a_source(
         total = sum(row["labels_dict"][name] == 1 for row in expected)
         share = rf"\s+{lost / total:.1%}" if total else ""
         assert re.search(rf"^{name} +{lost} +{total}{share}\s*$", output, re.M)
+
+
+def test_further_columns_stay(
+    tmp_path: Path, images: dict[str, bytes], table: list[dict[str, str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = [*images]
+    write_labels(tmp_path, {names[0]: "Low Quality"})
+    folder = Path(shutil.copytree(FIXTURE, tmp_path / "source"))
+    rows = [{"": str(n), **row, "seed": str(n), "a, b": "" if n == 5 else f'"{n}'} for n, row in enumerate(table)]
+    (folder / "metadata.csv").write_bytes(to_csv(rows))
+    command = ["apply", str(folder), str(tmp_path / "labels.csv"), str(tmp_path / "o"), "--num-proc", "1"]
+    assert main(command) == 0
+    with open(tmp_path / "o/metadata.csv", newline="", encoding="utf-8") as file:
+        found = [*csv.DictReader(file)]
+    assert [*found[0]] == ["filename", "prompt", *synthchex_75k.LABELS, "seed", "a, b"]
+    wanted = {row["filename"]: (row["seed"], row["a, b"]) for row in rows if row["filename"] != names[0]}
+    assert {row["filename"]: (row["seed"], row["a, b"]) for row in found} == wanted
+    assert "without a name, or there twice, are left out: one without a name\n" in capsys.readouterr().err
 
 
 def test_qualities_to_drop(tmp_path: Path, images: dict[str, bytes]) -> None:

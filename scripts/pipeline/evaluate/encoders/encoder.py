@@ -12,6 +12,19 @@ FEATURE, TEXT, LOGITS = "feature", "text", "logits"  # names of outputs; an enco
 Outputs = dict[str, np.ndarray]  # by name of output: float32 of shape (images, width)
 
 
+def option_of(encoder: str) -> str:
+    """Returns how the command line names an encoder, for messages.
+
+    Args:
+        encoder: Its name; one that no `--encoder` names is an option itself.
+
+    Example:
+        >>> option_of("rad-dino"), option_of("--reid")
+        ('--encoder rad-dino', '--reid')
+    """
+    return encoder if encoder.startswith("--") else f"--encoder {encoder}"
+
+
 class EncoderModel(Protocol):
     """A loaded encoder."""
 

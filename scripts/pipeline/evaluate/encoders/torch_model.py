@@ -12,7 +12,7 @@ import PIL.Image
 
 from pipeline.checkpoint import Checkpoint
 from pipeline.errors import StepError
-from pipeline.evaluate.encoders.encoder import Outputs
+from pipeline.evaluate.encoders.encoder import Outputs, option_of
 from pipeline.evaluate.encoders.weights import UnfitError, check_unchanged, why_unusable
 from pipeline.imports import import_optional
 from pipeline.machine import device_name, memory_errors
@@ -56,7 +56,7 @@ class TorchModel(abc.ABC):
         except StepError:
             raise
         except Exception as error:  # any model may raise anything
-            raise StepError(f"--encoder {name}: {checkpoint.name} {why_unusable(error)}") from error
+            raise StepError(f"{option_of(name)}: {checkpoint.name} {why_unusable(error)}") from error
 
     @abc.abstractmethod
     def build(self) -> None:

@@ -109,10 +109,10 @@ class NeighbourVisitor(Visitor):
 
     def __init__(self, real: Side, synthetic: Side, ks: Sequence[int], subsets: Mapping[str, Subset]) -> None:
         self.ks = tuple(sorted({*ks}))
-        self.scratch = np.empty(0, real.features.dtype)
+        self.lower_bounds = LowerBounds(real)
         self.subsets = subsets
         self.sides = {"real": real, "synthetic": synthetic}
-        self.closest: dict[str, _Closest] = {}  # of the set that passes
+        self.closest: dict[str, Closest] = {}  # of the set that passes
         self.radii: dict[str, dict[str, np.ndarray]] = {}
         self.nearest: dict[str, Nearest] = {}
         self.balls: dict[str, _Balls] = {}
@@ -124,7 +124,7 @@ class NeighbourVisitor(Visitor):
         if not is_real and "real" not in self.radii:
             self._finish("real")
             self._begin("synthetic")
-        low = self._lower_bounds(tile)
+        low = self.lower_bounds.of(tile)
         for closest in self.closest.values():
             closest.offer(tile, low)
 
@@ -137,9 +137,9 @@ class NeighbourVisitor(Visitor):
                 for name, rows in self.subsets.items()
             }
             rows = self.subsets[ALL]
-            self.to_synthetic = _Closest(tile.one, tile.two, rows.real, rows.synthetic, 1)
-            self.to_real = _Closest(tile.two, tile.one, rows.synthetic, rows.real, 1)
-        low = self._lower_bounds(tile)
+            self.to_synthetic = Closest(tile.one, tile.two, rows.real, rows.synthetic, 1)
+            self.to_real = Closest(tile.two, tile.one, rows.synthetic, rows.real, 1)
+        low = self.lower_bounds.of(tile)
         self.to_synthetic.offer(tile, low)
         self.to_real.offer(tile, low)
         for balls in self.balls.values():
@@ -149,7 +149,7 @@ class NeighbourVisitor(Visitor):
         side, k = self.sides[name], self.ks[-1]
         for subset, both in self.subsets.items():
             rows = both.real if name == "real" else both.synthetic
-            self.closest[subset] = _Closest(side, side, rows, rows, k)
+            self.closest[subset] = Closest(side, side, rows, rows, k)
 
     def _finish(self, name: str) -> None:
         self.radii[name] = {subset: closest.radii(self.ks) for subset, closest in self.closest.items()}
@@ -179,20 +179,38 @@ class NeighbourVisitor(Visitor):
             for name, balls in self.balls.items()
         }
 
-    def _lower_bounds(self, tile: Tile) -> np.ndarray:
-        """Returns what the squared distances of a tile are at least, in a buffer that is used again.
 
-        The sum of d products in floating point is off by at most d/2 eps |x||y|, and |x||y| <= (|x|² + |y|²) / 2.
-        """
+class LowerBounds:
+    """What the squared distances of a tile are at least.
+
+    The sum of d products in floating point is off by at most d/2 eps |x||y|, and |x||y| <= (|x|² + |y|²) / 2.
+    """
+
+    def __init__(self, side: Side) -> None:
+        self.share, self.scratch = 1 - _slack(side), np.empty(0, side.features.dtype)
+
+    def of(self, tile: Tile) -> np.ndarray:
+        """Returns the bounds of a tile, in a buffer that is used again."""
         count = tile.products.size
         if len(self.scratch) < count:
             self.scratch = np.empty(count, tile.products.dtype)
         low = self.scratch[:count].reshape(tile.products.shape)
-        share = 1 - _slack(tile.one)
         np.multiply(tile.products, -2, out=low)
-        low += (share * tile.one.squares[tile.rows]).astype(low.dtype)[:, None]
-        low += (share * tile.two.squares[tile.columns]).astype(low.dtype)
+        low += (self.share * tile.one.squares[tile.rows]).astype(low.dtype)[:, None]
+        low += (self.share * tile.two.squares[tile.columns]).astype(low.dtype)
         return low
+
+
+def bound_width(one: Side, two: Side, i: np.ndarray, j: np.ndarray) -> np.ndarray:
+    """Returns how far the upper bound of a squared distance lies above the lower one, at most.
+
+    Args:
+        one: The side of `i`.
+        two: The side of `j`.
+        i: Rows of `one`, of shape (p,).
+        j: Rows of `two`, of shape (p,).
+    """
+    return 3 * _slack(one) * (one.squares[i] + two.squares[j])
 
 
 def _slack(side: Side) -> float:
@@ -200,7 +218,8 @@ def _slack(side: Side) -> float:
     return float((side.features.shape[1] / 2 + 8) * np.finfo(side.features.dtype).eps)
 
 
-def _rounded_up(values: np.ndarray, kind: np.dtype) -> np.ndarray:
+def rounded_up(values: np.ndarray, kind: np.dtype) -> np.ndarray:
+    """Returns numbers of a type that exceed some float64 values."""
     with np.errstate(over="ignore"):
         return np.nextafter(values.astype(kind), np.array(np.inf, kind))
 
@@ -226,7 +245,7 @@ def _place(tile: Tile, low: np.ndarray, rows: np.ndarray, columns: np.ndarray) -
     return _Place(low, first, second)
 
 
-class _Closest:
+class Closest:
     """The exact k smallest distances of each row of one list to the rows of another.
 
     A pair whose lower bound exceeds the k-th smallest upper bound of its row cannot be among the k. The others wait,
@@ -270,7 +289,7 @@ class _Closest:
             order = np.argsort(j, kind="stable")
             i, j, lows = j[order], i[order], lows[order]
         i, j = i + mine.start, j + theirs.start
-        self._lower(i, _rounded_up(lows + self._width(i, j), self.kind))
+        self._lower(i, rounded_up(lows + self._width(i, j), self.kind))
         self.waiting.append((i.astype(np.int32), j.astype(np.int32), lows))
         self.count += len(i)
         if self.count > self.limit:
@@ -288,12 +307,11 @@ class _Closest:
             np.fill_diagonal(values, np.inf)
         values.partition(k - 1, axis=1)
         squares = self.two.squares[self.columns[theirs]].max() + self.one.squares[self.rows[mine]]
-        bounds = _rounded_up(values[:, k - 1] + 3 * _slack(self.one) * squares, self.kind)
+        bounds = rounded_up(values[:, k - 1] + 3 * _slack(self.one) * squares, self.kind)
         self.bounds[mine] = np.minimum(self.bounds[mine], np.maximum(bounds, np.finfo(self.kind).tiny))
 
     def _width(self, i: np.ndarray, j: np.ndarray) -> np.ndarray:
-        """Returns how far the upper bound of a squared distance lies above the lower one, at most."""
-        return 3 * _slack(self.one) * (self.one.squares[self.rows[i]] + self.two.squares[self.columns[j]])
+        return bound_width(self.one, self.two, self.rows[i], self.columns[j])
 
     def _lower(self, i: np.ndarray, highs: np.ndarray) -> None:
         """Lowers the bounds of rows by the upper bounds of pairs, sorted by row."""
@@ -305,7 +323,7 @@ class _Closest:
         table.partition(k - 1, axis=1)
         self.highs[touched] = table[:, :k]
         # A distance that equals the bound must pass the strict comparison.
-        limits = np.maximum(_rounded_up(table[:, k - 1], self.kind), np.finfo(self.kind).tiny)
+        limits = np.maximum(rounded_up(table[:, k - 1], self.kind), np.finfo(self.kind).tiny)
         self.bounds[touched] = np.minimum(self.bounds[touched], limits)
 
     def _drop(self) -> None:
@@ -337,7 +355,7 @@ class _Closest:
         at = touched[line[kept]], place[kept]
         self.squares[at], self.indices[at] = squares[order[kept]], indices[order[kept]]
         best = self.squares[touched]
-        limits = _rounded_up(best[:, -1], self.kind)
+        limits = rounded_up(best[:, -1], self.kind)
         limits[best[:, -1] == 0] = -np.inf  # nothing is nearer than a copy
         self.bounds[touched] = np.minimum(self.bounds[touched], limits)
 
@@ -383,13 +401,13 @@ class _Balls:
         self, tile: Tile, place: _Place, squares: np.ndarray, axis: int
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Returns the pairs that may lie in a ball, and whether they do for each k."""
-        largest = _rounded_up(squares[:, -1], place.low.dtype)
+        largest = rounded_up(squares[:, -1], place.low.dtype)
         hits = place.low < (largest[:, None] if axis == 0 else largest)
         found = np.flatnonzero(hits)
         i, j = np.divmod(found, hits.shape[1])
         rows, columns = self.rows.real[i + place.rows.start], self.rows.synthetic[j + place.columns.start]
         below = place.low.ravel()[found].astype(np.float64)
-        above = below + 3 * _slack(tile.one) * (tile.one.squares[rows] + tile.two.squares[columns])
+        above = below + bound_width(tile.one, tile.two, rows, columns)
         limits = squares[i if axis == 0 else j]
         open_ = ((below[:, None] < limits) & (above[:, None] >= limits)).any(axis=1)
         above[open_] = exact_squares(tile.one, tile.two, rows[open_], columns[open_])
