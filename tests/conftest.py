@@ -68,6 +68,8 @@ if not importlib.util.find_spec("torch_fidelity"):
         "import_torchvision.py",
         "random_networks.py",
     ]
+if not importlib.util.find_spec("playwright"):
+    collect_ignore += ["pipeline/browse/test_in_browser.py"]
 
 
 def pytest_unconfigure() -> None:
