@@ -122,14 +122,15 @@ FOLDER:
   SETTING-SEED/texts.csv  what the model wrote of each test image
   texts.csv               all of them, for `score`
 
-After an interruption run the same command again: it continues from the last checkpoint, and with the next image. On
-several GPUs run it by `torchrun --nproc-per-node N scripts/evaluate_images.py reports …`.
+After an interruption run the same command again: it continues from the last checkpoint, or with the next image.
 
 examples:
   python scripts/evaluate_images.py reports path/to/real path/to/release path/to/real-test path/to/results.json \\
       --model llava-hf/llava-1.5-7b-hf --patient-column patientID
   python scripts/evaluate_images.py reports path/to/real path/to/release path/to/real-test path/to/results.json \\
       --model path/to/model --settings real,synthetic --limit 2000 --epochs 1
+  torchrun --nproc-per-node 4 scripts/evaluate_images.py reports path/to/real path/to/release path/to/real-test \\
+      path/to/results.json --model path/to/model
 """
 SCORE = """
 TEXTS_CSV has the columns reference and text; filename, setting, seed and patient where they are known. Texts of several
@@ -336,8 +337,9 @@ def _add_report(commands: Any) -> None:
     add = add_command(commands, report, REPORT).add_argument
     add("results_json", metavar="RESULTS_JSON", nargs="+", type=Path, help="results; several become columns of a table")
     add("--html", required=True, type=output_file, metavar="PAGE", help="file for the page")
-    add("--real", metavar="SOURCE", help="source of the real images, if it has moved since they were embedded")
+    add("--real", metavar="SOURCE", help="source of the real images of fidelity, if it has moved")
     add("--synthetic", metavar="SOURCE", help="source of the synthetic images, if it has moved")
+    add("--train", metavar="SOURCE", help="source of the training images, if it has moved")
     add("--no-images", dest="images", action="store_false", help="show no images and no prompts")
     add("--published", action="store_true", help="show the published values beside results of --protocol chexgenbench")
 

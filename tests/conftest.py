@@ -56,15 +56,20 @@ if not importlib.util.find_spec("ray"):
     collect_ignore += ["pipeline/evaluate/test_results_in_browser.py"]
     collect_ignore += ["pipeline/evaluate/test_utility.py", "pipeline/evaluate/test_utility_references.py"]
     collect_ignore += ["pipeline/generate/test_pipelines.py", "tiny_pipelines.py"]
-    collect_ignore += ["pipeline/quality/test_heavy.py", "tiny_vlm.py"]
+    collect_ignore += ["pipeline/quality/test_heavy.py", "tiny_vlm.py", "tiny_vlms.py"]
 if not importlib.util.find_spec("f1chexbert"):
     collect_ignore += ["pipeline/evaluate/test_text_models.py", "tiny_scorers.py"]
 if not importlib.util.find_spec("torch_fidelity"):
     collect_ignore += [
+        "pipeline/evaluate/test_backbone.py",
         "pipeline/evaluate/test_vision_encoders.py",
         "pipeline/evaluate/test_reid.py",
+        "evaluate_with_torchvision.py",
+        "import_torchvision.py",
         "random_networks.py",
     ]
+if not importlib.util.find_spec("playwright"):
+    collect_ignore += ["pipeline/browse/test_in_browser.py"]
 
 
 def pytest_unconfigure() -> None:

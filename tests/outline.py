@@ -2,7 +2,7 @@
 
 import html.parser
 
-VOID = {"img", "meta"}  # elements without an end tag
+VOID = {"img", "input", "meta"}  # elements without an end tag
 
 
 class Outline(html.parser.HTMLParser):

@@ -1,5 +1,6 @@
 """Each command of the two READMEs, as it stands, in a fresh clone with what they tell to install and nothing else."""
 
+import io
 import os
 import re
 import shutil
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import PIL.Image
+import PIL.ImageOps
 import pytest
 
 from conftest import FIXTURE, ROOT, contents, convert, to_csv, to_files
@@ -19,7 +21,7 @@ from servers.local_hub import Hub
 # Run by other means: `.ci/run` runs the tests; the environment `heavy` has torch and Ray; `datasets3` runs scripts.
 ELSEWHERE = re.compile(
     r"pytest|tox|hf auth login|install torch|--model sana|--lora|--transformers|--engine ray|"
-    r"evaluate_images\.py (embed|utility)|benchmark\.py|import torch|pre-commit|trust_remote_code"
+    r"evaluate_images\.py (embed|reports|score|utility)|benchmark\.py|import torch|pre-commit|trust_remote_code"
 )
 
 
@@ -58,6 +60,13 @@ def clone(tmp_path: Path, images: dict[str, bytes], table: list[dict[str, str]])
         (tmp_path / f"clone/{name}.py").write_text(code, encoding="utf-8")
     for features in ("path/to/features", "path/to/real-features"):
         embed(tmp_path / "clone", "path/to/release", features)
+    others = {}  # training images: none of them may be among the held-out ones
+    for name, data in images.items():
+        file = io.BytesIO()
+        PIL.ImageOps.mirror(PIL.Image.open(io.BytesIO(data))).save(file, "PNG")
+        others[name] = file.getvalue()
+    to_files(tmp_path / "others", {**others, "metadata.csv": to_csv(table)})
+    embed(tmp_path / "clone", str(tmp_path / "others"), "path/to/train-features")
     for number, row in enumerate(table):  # as in MIMIC-CXR-JPG; the last rows have no image
         row["path"] = f"files/p10/p1{number}/s5/{number}.jpg"
         image = to_jpeg(PIL.Image.linear_gradient("L").resize((50, 60)))

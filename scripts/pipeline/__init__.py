@@ -11,6 +11,7 @@ The ground floor, modules that every step may use:
     rows           plan and read the rows of a SOURCE or PARQUET REPO
     columns        further columns of its metadata, such as patientID
     parquet_source names of the files of a PARQUET REPO; plan and read its rows
+    parquet_pages  single values of a Parquet file, by its page index
     shards         cut rows into files; write only the files that are missing or out of date
     folder         an output folder and its manifest of fingerprints and checksums
     source_writer  rows to metadata.csv and images-*.zip
@@ -34,6 +35,7 @@ and one package for each step:
     parquet        SOURCE to a Parquet dataset repository: convert, verify, card, croissant.json, publish
     quality        judge each image with a vision-language model, report and apply the answers
     evaluate       features of images, and metrics of synthetic images against real ones from them
+    browse         a page that shows the images of any source, with filters
     benchmark      the methods that `benchmark.py` compares
 
 A package of a step imports the ground floor and never another step; the ground floor imports no step.

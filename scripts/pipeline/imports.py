@@ -26,15 +26,19 @@ INSTALL = {
 }
 
 
-def check_installed(*packages: str) -> None:
+def check_installed(*packages: str, needed_by: str = "this model") -> None:
     """Checks that optional packages are installed, without importing them.
+
+    Args:
+        packages: Names of their modules.
+        needed_by: What needs them, for the message.
 
     Raises:
         MissingPackageError: One is not.
     """
     for package in packages:
         if not importlib.util.find_spec(package):
-            raise MissingPackageError(_missing(package))
+            raise MissingPackageError(_missing(package, needed_by))
 
 
 def find_module(name: str, option: str = "--callable") -> Path | None:
@@ -121,8 +125,8 @@ def _no_exit(what: str) -> Iterator[None]:
         raise StepError(f"{what} ended the program ({describe_error(error, with_place=True)})") from error
 
 
-def _missing(package: str) -> str:
-    return f"this model needs the Python module {package}: pip install {INSTALL.get(package, package)}"
+def _missing(package: str, needed_by: str = "this model") -> str:
+    return f"{needed_by} needs the Python module {package}: pip install {INSTALL.get(package, package)}"
 
 
 def _add_working_directory() -> None:

@@ -20,6 +20,7 @@ from pipeline.rows import to_rgb
 
 TEMPLATE, STYLE = (Path(__file__).with_name(f"page.{suffix}") for suffix in ("html", "css"))
 PIXELS = 320  # of an image on the page
+MAX_SORTABLE = 12  # columns of a `board`: each has a line in `page.css`
 
 
 class Picture(NamedTuple):
@@ -36,6 +37,20 @@ class Picture(NamedTuple):
     image: PIL.Image.Image | str
     alt: str
     texts: Mapping[str, str]
+
+
+class BoardRow(NamedTuple):
+    """A row of a `board`.
+
+    Attributes:
+        head: Plain text.
+        cells: Plain texts.
+        is_muted: Whether it stands behind the others.
+    """
+
+    head: str
+    cells: Sequence[str]
+    is_muted: bool = False
 
 
 def render_page(title: str, parts: Iterable[str], style: str = "") -> str:
@@ -68,6 +83,11 @@ def heading(text: str, note: str = "") -> str:
 def subheading(text: str, note: str = "") -> str:
     """Returns a heading below `heading`, of plain text, with a muted note beside it."""
     return f'<h3>{html.escape(text)} <span class="muted">{html.escape(note)}</span></h3>'
+
+
+def small_heading(text: str) -> str:
+    """Returns a heading below `subheading`, of plain text."""
+    return f"<h4>{html.escape(text)}</h4>"
 
 
 def bullets(texts: Sequence[str]) -> str:
@@ -108,11 +128,52 @@ def table(name: str, head: Sequence[str], lines: Mapping[str, Sequence[tuple[str
     columns = "".join(f'<th scope="col">{html.escape(column)}</th>' for column in head)
     rows = []
     for first, cells in lines.items():
-        filled = "".join(f'<td style="--share:{share:.0%}">{html.escape(text)}</td>' for text, share in cells)
+        filled = "".join(
+            f'<td style="--share:{share:.0%}">{html.escape(text)}</td>' if share else f"<td>{html.escape(text)}</td>"
+            for text, share in cells
+        )
         rows.append(f'<tr><th scope="row">{html.escape(first)}</th>{filled}</tr>')
     return (
         f'<div class="scroll" tabindex="0"><table aria-label="{html.escape(name, quote=True)}">'
         f"<thead><tr>{columns}</tr></thead>\n<tbody>{''.join(rows)}</tbody></table></div>"
+    )
+
+
+def board(
+    name: str, legend: str, heads: Sequence[tuple[str, str]], rows: Sequence[BoardRow], orders: Sequence[Sequence[int]]
+) -> str:
+    """Returns a table that sorts its rows without a script; a browser that cannot do it shows the first order.
+
+    Args:
+        name: For screen readers.
+        legend: Plain text before the choice of a column.
+        heads: Plain texts of each column but the first: its head, and a note below.
+        rows: The rows.
+        orders: For each column the place of each row where the table is sorted by it. At most 12 columns sort.
+    """
+    title = html.escape(name, quote=True)
+    sortable = range(min(len(heads), MAX_SORTABLE))
+    choices = "".join(
+        f'<input type="radio" name="order" id="order{at}"{" checked" * (at == 0)}>'
+        f'<label for="order{at}">{html.escape(heads[at][0])}</label>'
+        for at in sortable
+    )
+    columns = "".join(
+        f'<th scope="col" role="columnheader">{html.escape(head)} <small>{html.escape(note)}</small></th>'
+        for head, note in heads
+    )
+    lines = {}
+    for number, (head, cells, is_muted) in enumerate(rows):
+        filled = "".join(f'<td role="cell">{html.escape(cell)}</td>' for cell in cells)
+        places = ";".join(f"--o{at}:{orders[at][number]}" for at in sortable)
+        kind = ' class="muted"' if is_muted else ""
+        first = f'<th scope="row" role="rowheader">{html.escape(head)}</th>'
+        lines[orders[0][number]] = f'<tr role="row"{kind} style="{places}">{first}{filled}</tr>'
+    return (
+        f'<div class="board" role="group" aria-label="{title}"><span>{html.escape(legend)}</span>{choices}'
+        f'<div class="scroll" tabindex="0"><table role="table" aria-label="{title}" style="--columns:{len(heads)}">'
+        f'<thead role="rowgroup"><tr role="row"><th role="columnheader"></th>{columns}</tr></thead>'
+        f'<tbody role="rowgroup">{"".join(lines[place] for place in sorted(lines))}</tbody></table></div></div>'
     )
 
 

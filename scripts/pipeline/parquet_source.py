@@ -7,6 +7,7 @@ A folder is read only if it is whole and has the columns of the loading script; 
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import os
 import re
@@ -22,6 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import StepError, listing, one_line
+from pipeline.parquet_pages import Chunk, PageFile, read_chunks
 from pipeline.source_json import address_in, filesystem_of
 from synthchex_75k import (
     BROKEN_LINK,
@@ -52,6 +54,7 @@ TEXT_COLUMNS = ["filename", "prompt"]
 MAX_GROUP_BYTES = 300_000_000  # of the images in a row group; the dataset viewer takes no more either, we write 64 MiB
 ROWS_IN_MEMORY = 16  # images that are decoded at once
 LOCAL_BUFFER, REMOTE_BUFFER = 1 << 20, 16 << 20  # bytes of one read of a file, and of one request to a server
+MAX_SKIPPED = 4 << 20  # bytes of images before a wanted one that are read too; beyond that the page index is used
 REQUESTS = 8  # files that are planned at once, where each takes several requests
 NOT_MENTIONED = 1000  # for null in an array of raw labels
 CELL_TYPES: tuple[Callable[[pa.DataType], bool], ...] = (pa.types.is_string, pa.types.is_large_string)
@@ -170,7 +173,8 @@ def plan_parquet(source: str) -> list[ParquetRow]:
 def read_parquet_rows(rows: Iterable[ParquetRow], uncertainty: str = "keep") -> Iterator[dict[str, Any]]:
     """Reads rows of `plan_parquet`, each when it is iterated over.
 
-    Rows in their order read a row group once; a row before the last one reads its row group from the start again.
+    Rows in their order read a row group once. A row elsewhere is read by the page index, a page of about 1 MB. Where
+    that cannot be used, its row group is read from the start.
 
     Args:
         rows: Rows, any of them.
@@ -403,19 +407,47 @@ def _read_images(rows: list[ParquetRow]) -> Generator[bytes]:
         size = REMOTE_BUFFER if "://" in address else LOCAL_BUFFER
         # Without `pre_buffer=False`, a row group would be read at once.
         parquet = pq.ParquetFile(handle, buffer_size=size, pre_buffer=False, **options)
-        group, number, images = -1, 0, iter(())  # the next image is that of this row
+        pages = None
+        group, number, images = -1, 0, iter(())  # the next image of the pass over a row group is that of this row
         for row in rows:
+            skipped = row.number - (number if row.group == group else 0)
+            if not 0 <= skipped * row.mean_size <= MAX_SKIPPED:
+                pages = pages or PageFile(_reader_of(handle), _image_chunks(row.path, row.versions))
+                if (found := pages.read_value(row.group, row.number)) is not None:
+                    yield _checked(found, row)
+                    continue
             if row.group != group or row.number < number:
                 group, number, images = row.group, 0, _images_of(parquet, row.group)
             with _damage(row.where):
-                found = next(itertools.islice(images, row.number - number, None), None)
-                image: bytes = (found and found.as_py()) or b""
+                value = next(itertools.islice(images, row.number - number, None), None)
+                image: bytes = (value and value.as_py()) or b""
             number = row.number + 1
-            if not 0 < len(image) <= MAX_IMAGE_BYTES:
-                problem = f"image over {MAX_IMAGE_BYTES >> 20} MiB" if image else "no image"
-                raise SourceError(f"{row.where}: {problem}; convert the SOURCE again")
-            check_image(image, row)
-            yield image
+            yield _checked(image, row)
+
+
+def _checked(image: bytes, row: ParquetRow) -> bytes:
+    """Returns an image that is a whole file."""
+    if not 0 < len(image) <= MAX_IMAGE_BYTES:
+        problem = f"image over {MAX_IMAGE_BYTES >> 20} MiB" if image else "no image"
+        raise SourceError(f"{row.where}: {problem}; convert the SOURCE again")
+    check_image(image, row)
+    return image
+
+
+@functools.lru_cache(64)
+def _image_chunks(address: str, versions: tuple) -> list[Chunk]:
+    """Returns where the page indexes of the images are, of one version of a file."""
+    with _open(address) as (handle, _):
+        size = handle.size if "://" in address else handle.size()
+        return read_chunks(_reader_of(handle), size, ("image", "bytes"))
+
+
+def _reader_of(handle: Any) -> Callable[[int, int], bytes]:
+    def read(offset: int, length: int) -> bytes:
+        handle.seek(offset)
+        return bytes(handle.read(length))
+
+    return read
 
 
 def _images_of(parquet: pq.ParquetFile, group: int) -> Iterator[Any]:

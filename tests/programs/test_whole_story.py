@@ -87,7 +87,7 @@ def test_from_prompts_to_a_published_and_evaluated_dataset(tmp_path: Path, hub: 
     values = {metric.metric: metric for metric in results.fidelity.metrics}
     assert (values["fd"].n_real, values["fd"].n_synthetic) == (ROWS, ROWS)
     # Noise is far from radiographs: farther than these are from one another.
-    assert values["fd"].floor and values["fd"].ci_low > values["fd"].floor.value  # type: ignore[operator]
+    assert values["kid"].floor and values["kid"].ci_low > values["kid"].floor.value  # type: ignore[operator]
     for section in (results.privacy, results.utility):
         measured = [metric for metric in section.metrics if metric.value is not None]
         assert measured

@@ -22,6 +22,7 @@ backbone               classifiers fine-tuned on the images of a setting: networ
 training               fine-tunes a network with accelerate; resumes
 decoded                images decoded once, at the size that a network takes
 reports                models that write reports, trained on real and synthetic images
+report_runs            its training runs: a folder for each, with adapters and texts
 report_model           image-text-to-text models of transformers: prompts, batches, decoding, LoRA
 report_training        fine-tunes one with the Trainer of transformers; resumes
 report_texts           TEXTS_CSV: what a model wrote beside what a radiologist wrote
@@ -38,11 +39,18 @@ results_section        its other sections
 results_parts          what the sections share
 results_table          results as tables for a terminal
 report                 results as one page
-meanings               what each metric tells
+page_compared          on the page: what was compared
+page_leaderboard       a row for each of the results, a column for each of a few metrics
+page_tables            all results side by side, and every number
+page_fidelity          section `fidelity`
+page_privacy           section `privacy`
+page_sections          what sections other than `fidelity` share: cards and charts of labels
+meanings               what each metric of `fidelity` tells
 paired_meanings        the same of the metrics of pairs
 report_meanings        the same of scores of reports
+glossary               what each metric of all sections tells
 side_by_side           several results: what may share a table, which values differ
-charts                 values with intervals and floors, as inline SVG
+charts                 values with intervals and what they compare with, as inline SVG
 pictures               the images that decide metrics, from their sources
 published              the published values of CheXGenBench
 """

@@ -327,13 +327,12 @@ def _resolve_precision(torch: Any, precision: str) -> str:
 def _weights_file(checkpoint: Checkpoint, hub_filename: str | None) -> Path:
     """Returns the file of weights; from the Hub, it is downloaded."""
     names = (*([hub_filename] if hub_filename else []), *WEIGHTS)
-    found = checkpoint.fetch(*names)
-    if found.is_file():
-        return found
-    path = next((found / name for name in names if (found / name).is_file()), None)
-    if path is None:
-        raise StepError(f"--weights {checkpoint.name}: none of the files {', '.join(names)} in it")
-    return path
+    for name in names:
+        found = checkpoint.fetch(name)
+        path = found if found.is_file() else found / name
+        if path.is_file():
+            return path
+    raise StepError(f"--weights {checkpoint.name}: none of the files {', '.join(names)} in it")
 
 
 def _check_validation(split: Split, targets: np.ndarray) -> None:

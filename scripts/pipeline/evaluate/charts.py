@@ -12,11 +12,28 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 SERIES = 6  # colours of `report.css`
+STYLES = 4  # of ticks
 STEPS = (1.0, 2.0, 2.5, 5.0, 10.0)  # between ticks, times a power of ten
 INTERVALS = 4  # at most, between ticks
 SMALLEST = 1e-300  # smaller numbers are drawn as 0
 NARROWEST = 1e-4  # range of an axis, as a share of the largest number on it
 RADIUS = 4.5  # of a dot: pixels
+
+
+class Mark(NamedTuple):
+    """What the value of a line is compared with: a tick, and a band around it.
+
+    Attributes:
+        value: Where the tick is.
+        low: Where the band starts; None for no band.
+        high: Where it ends; None for no band.
+        text: Plain text that names it; empty if the notes of the line do.
+    """
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+    text: str = ""
 
 
 class Line(NamedTuple):
@@ -28,10 +45,10 @@ class Line(NamedTuple):
         value: Where the dot is.
         low: Lower end of the interval; None if unknown.
         high: Upper end of the interval; None if unknown.
-        floor: Where the tick is; None for no tick.
-        spread: Half the width of the band around the tick; None for no band.
+        marks: What the value is compared with.
         series: Which colour; the colours repeat. None: that of texts.
         is_baseline: Whether it is something to compare with: a hollow dot.
+        caution: Plain text that stands out below the name.
     """
 
     name: str
@@ -39,10 +56,22 @@ class Line(NamedTuple):
     value: float
     low: float | None = None
     high: float | None = None
-    floor: float | None = None
-    spread: float | None = None
+    marks: Sequence[Mark] = ()
     series: int | None = 0
     is_baseline: bool = False
+    caution: str = ""
+
+
+class Group(NamedTuple):
+    """Lines below a head.
+
+    Attributes:
+        head: Plain text; empty for none.
+        lines: The lines.
+    """
+
+    head: str
+    lines: Sequence[Line]
 
 
 class Axis(NamedTuple):
@@ -66,43 +95,58 @@ class Axis(NamedTuple):
         return min(1.0, max(0.0, share))
 
 
-def chart(
-    name: str, groups: Sequence[tuple[str, Sequence[Line]]], include: Sequence[float] = (), wide: bool = False
-) -> str:
+def chart(name: str, groups: Sequence[Group], include: Sequence[float] = (), wide: bool = False) -> str:
     """Returns a chart.
+
+    A note or mark that all lines have is named once, above them; one that all lines of a group have, in its head.
 
     Args:
         name: For screen readers.
-        groups: Lines, which share an axis, in groups with a head; a group of one line without head has none.
+        groups: Lines, which share an axis.
         include: Values that the axis includes, such as the bounds of the metric.
         wide: Whether names and values stand beside the lines on a wide screen; they stand above the lines otherwise.
     """
     lines = [line for _, members in groups for line in members]
     axis = axis_of([number for line in lines for number in _numbers(line)], include)
-    items = [f'<li class="axis">{_axis_svg(axis)}</li>']
+    texts = dict.fromkeys(mark.text for line in lines for mark in line.marks)
+    drawn = _Drawn(axis, {text: number for number, text in enumerate(texts)})
+    everywhere = _common(lines)
+    above = "".join(map(drawn.note, everywhere))
+    items = [f'<li class="shared">{above}</li>' if above else "", f'<li class="axis">{_axis_svg(axis)}</li>']
     for head, members in groups:
-        items += [f'<li class="group">{html.escape(head)}</li>'] if head else []
-        items += [_item(line, axis, head) for line in members]
+        here = [note for note in _common(members) if note not in everywhere] if head else []
+        if head:
+            items.append(f'<li class="group">{html.escape(head)}{"".join(map(drawn.note, here))}</li>')
+        items += [drawn.item(line, head, {*everywhere, *here}) for line in members]
     kind = "chart wide" if wide else "chart"
-    return f'<ol class="{kind}" aria-label="{html.escape(name, quote=True)}">{"".join(items)}</ol>'
+    style = f"--steps:{len(axis.ticks) - 1}"  # of the grid, which is a background
+    return f'<ol class="{kind}" style="{style}" aria-label="{html.escape(name, quote=True)}">{"".join(items)}</ol>'
 
 
-def legend() -> str:
-    """Returns what the marks of a chart mean."""
-    axis = Axis(1.0, 0.0, 1.0, [])
+def legend(floors: bool = True, references: bool = False) -> str:
+    """Returns what the marks of a chart mean.
+
+    Args:
+        floors: Whether charts have floors.
+        references: Whether they have values to compare with.
+    """
+    drawn = _Drawn(Axis(1.0, 0.0, 1.0, []), {"": 0})
+    baseline = "the same on real images, or with shuffled prompts" if floors else ""
+    compared = "what it is compared with" if references else ""
     marks = {
         "value": Line("", (), 0.5),
         "its 95 % interval": Line("", (), 0.5, 0.05, 0.95),
-        "the same on real images, or with shuffled prompts": Line("", (), 0.5, 0.05, 0.95, is_baseline=True),
-        "floor: the same metric between two halves of the real set, ± its standard deviation over splits": Line(
-            "", "", math.nan, floor=0.5, spread=0.3
-        ),
+        ", ".join(text for text in (baseline, compared) if text): Line("", (), 0.5, 0.05, 0.95, is_baseline=True),
     }
+    if floors:
+        text = "floor: the same metric between two halves of the real set, ± its standard deviation over splits"
+        marks[text] = Line("", "", math.nan, marks=[Mark(0.5, 0.2, 0.8)])
+    if references:
+        marks["a fixed value to compare with, such as chance"] = Line("", "", math.nan, marks=[Mark(0.5)])
     items = []
     for text, line in marks.items():
         kind = "plain baseline" if line.is_baseline else "s0"
-        drawn = f'<svg class="{kind}" aria-hidden="true">{_marks(line, axis)}</svg>'
-        items.append(f"<li>{drawn}{html.escape(text)}</li>")
+        items.append(f'<li><svg class="{kind}" aria-hidden="true">{drawn.marks(line)}</svg>{html.escape(text)}</li>')
     return f'<ul class="legend">{"".join(items)}</ul>'
 
 
@@ -165,45 +209,71 @@ def interval_width(low: float | None, high: float | None) -> float | None:
 
 
 def _numbers(line: Line) -> list[float]:
-    floor = [] if line.floor is None else [line.floor - (line.spread or 0), line.floor + (line.spread or 0)]
-    return [number for number in (line.value, line.low, line.high, *floor) if number is not None]
+    marked = [number for mark in line.marks for number in mark[:3]]
+    return [number for number in (line.value, line.low, line.high, *marked) if number is not None]
 
 
-def _item(line: Line, axis: Axis, head: str) -> str:
-    value = format_number(line.value, interval_width(line.low, line.high))
-    interval = format_interval(line.low, line.high)
-    label = ", ".join(text for text in (head, line.name, value, interval, *line.notes) if text)
-    colour = "plain" if line.series is None else f"s{line.series % SERIES}"
-    kind = f"{colour}{' baseline' * line.is_baseline}"
-    return (
-        f'<li class="line"><span class="name">{html.escape(line.name)}{"".join(map(_small, line.notes))}</span>'
-        f'<svg class="{kind}" role="img" aria-label="{html.escape(label, quote=True)}">'
-        f"{_grid(axis)}{_marks(line, axis)}</svg>"
-        f'<span class="value">{value}{_small(interval)}</span></li>'
-    )
+def _common(lines: Sequence[Line]) -> list[str | Mark]:
+    """Returns the notes and named marks that all of several lines have; baselines have their own."""
+    notes = [_notes(line) for line in lines if not line.is_baseline]
+    return [note for note in notes[0] if all(note in others for others in notes)] if len(notes) > 1 else []
+
+
+def _notes(line: Line) -> list[str | Mark]:
+    return [*(note for note in line.notes if note), *(mark for mark in line.marks if mark.text)]
+
+
+class _Drawn:
+    """Draws lines on one axis; marks of one name look alike."""
+
+    def __init__(self, axis: Axis, styles: dict[str, int]) -> None:
+        self._axis = axis
+        self._styles = styles
+
+    def item(self, line: Line, head: str, named: set[str | Mark]) -> str:
+        value = format_number(line.value, interval_width(line.low, line.high))
+        interval = format_interval(line.low, line.high)
+        notes = _notes(line)
+        spoken = (note.text if isinstance(note, Mark) else note for note in notes)
+        label = ", ".join(text for text in (head, line.name, value, interval, *spoken, line.caution) if text)
+        colour = "plain" if line.series is None else f"s{line.series % SERIES}"
+        kind = f"{colour}{' baseline' * line.is_baseline}"
+        below = "".join(self.note(note) for note in notes if note not in named)
+        caution = f'<small class="caution">{html.escape(line.caution)}</small>' if line.caution else ""
+        return (
+            f'<li class="line"><span class="name">{html.escape(line.name)}{below}{caution}</span>'
+            f'<svg class="{kind}" role="img" aria-label="{html.escape(label, quote=True)}">'
+            f"{self.marks(line)}</svg>"
+            f'<span class="value">{value}{_small(interval)}</span></li>'
+        )
+
+    def note(self, note: str | Mark) -> str:
+        if isinstance(note, str):
+            return _small(note)
+        tick = _vertical(self._kind(note), 0.5)
+        return f'<small><svg class="key" aria-hidden="true">{tick}</svg> {html.escape(note.text)}</small>'
+
+    def marks(self, line: Line) -> str:
+        axis, marks = self._axis, []
+        for mark in line.marks:
+            if mark.low is not None and mark.high is not None and mark.low < mark.high:
+                low, high = axis.position(mark.low), axis.position(mark.high)
+                marks.append(f'<rect class="spread" x="{low:.2%}" width="{high - low:.2%}" y="15%" height="70%"/>')
+            marks.append(_vertical(self._kind(mark), axis.position(mark.value)))
+        if line.low is not None and line.high is not None:
+            low, high = axis.position(line.low), axis.position(line.high)
+            marks.append(f'<line class="interval" x1="{low:.2%}" x2="{high:.2%}" y1="50%" y2="50%"/>')
+        if math.isfinite(line.value):
+            marks.append(f'<circle cx="{axis.position(line.value):.2%}" cy="50%" r="{RADIUS}"/>')
+        return "".join(marks)
+
+    def _kind(self, mark: Mark) -> str:
+        style = self._styles[mark.text] % STYLES
+        return f"floor m{style}" if style else "floor"
 
 
 def _small(text: str) -> str:
     return f"<small>{html.escape(text)}</small>" if text else ""
-
-
-def _marks(line: Line, axis: Axis) -> str:
-    marks = []
-    if line.floor is not None:
-        if line.spread:
-            low, high = (axis.position(line.floor + sign * line.spread) for sign in (-1, 1))
-            marks.append(f'<rect class="spread" x="{low:.2%}" width="{high - low:.2%}" y="15%" height="70%"/>')
-        marks.append(_vertical("floor", axis.position(line.floor)))
-    if line.low is not None and line.high is not None:
-        low, high = axis.position(line.low), axis.position(line.high)
-        marks.append(f'<line class="interval" x1="{low:.2%}" x2="{high:.2%}" y1="50%" y2="50%"/>')
-    if math.isfinite(line.value):
-        marks.append(f'<circle cx="{axis.position(line.value):.2%}" cy="50%" r="{RADIUS}"/>')
-    return "".join(marks)
-
-
-def _grid(axis: Axis) -> str:
-    return "".join(_vertical("grid", axis.position(tick * axis.unit)) for tick in axis.ticks)
 
 
 def _vertical(kind: str, at: float) -> str:

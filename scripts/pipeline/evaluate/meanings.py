@@ -1,11 +1,10 @@
-"""What each metric of `results.json` tells, for people who read a page or a table."""
+"""What each metric of section `fidelity` tells, for people who read a page or a table."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
 LOWER, HIGHER = "lower is better", "higher is better"
-BASELINES = {"_real": "on real images", "_shuffled": "shuffled prompts", "_shuffled_real": "real, shuffled prompts"}
 
 
 class Meaning(NamedTuple):
@@ -130,22 +129,3 @@ MEANINGS = {
         depends_on_n=False,
     ),
 }
-
-
-def meaning_of(metric: str) -> Meaning:
-    """Returns what a metric tells; of an unknown one, its name alone."""
-    return MEANINGS.get(metric, Meaning(metric, "", ""))
-
-
-def split_baseline(metric: str) -> tuple[str, str]:
-    """Splits the name of a metric into that of the metric it belongs to, and what kind of baseline it is.
-
-    Example:
-        >>> split_baseline("label_auroc_real"), split_baseline("fd")
-        (('label_auroc', 'on real images'), ('fd', ''))
-    """
-    for suffix, kind in sorted(BASELINES.items(), key=lambda item: -len(item[0])):
-        base = metric.removesuffix(suffix)
-        if base in MEANINGS and base != metric:
-            return base, kind
-    return metric, ""

@@ -1,16 +1,19 @@
-"""The images that decide metrics, synthetic beside nearest real one: read from their sources, checked by CRC-32."""
+"""The images that decide metrics, synthetic ones beside real ones: read from their sources, checked by CRC-32."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 import PIL.Image
 
 from pipeline import page
-from pipeline.errors import StepError, counted, one_line
+from pipeline.errors import StepError, one_line
 from pipeline.evaluate.charts import format_number
+from pipeline.evaluate.glossary import GLOSSARY
 from pipeline.evaluate.results_fidelity import ImageResult, NearestImage
-from pipeline.evaluate.side_by_side import Column
+from pipeline.evaluate.results_section import ImagePair, PairedImage
+from pipeline.evaluate.side_by_side import FIDELITY, NAMES, Column, sections_shown
 from pipeline.rows import AnyRow, decode, plan_any, read
 from synthchex_75k import SourceError
 
@@ -26,9 +29,18 @@ LISTS = {
         "These images are the farthest from their nearest real one, as the encoder sees both.",
     ),
 }
+CLOSEST = "closest_"  # with the name of a metric: a list of pairs
+PAIR_LISTS = {
+    "nearest": ("Nearest to a training image", "Distance"),
+    "nearest_relative": ("Nearest to a training image, by held-out images", "Distance, divided by that to held-out"),
+    "below_threshold": ("As near to a training image as 1 in 1,000 held-out images", "Distance"),
+}
+HEADS = {"synthetic": "Synthetic", "real": "Nearest real", "train": "Training image"}
 MAX_PAIRS = 48  # on a page, so that it stays below 5 MB
 PIXELS = 224  # of an image
 MAX_PROMPT = 600  # characters
+_Image = ImageResult | NearestImage | PairedImage
+_List = TypeVar("_List")
 CHANGED, NOT_FOUND = "Image changed since it was embedded", "Not found in the source"
 
 
@@ -40,7 +52,7 @@ class Album:
 
         Args:
             source: The SOURCE.
-            side: `"real"` or `"synthetic"`.
+            side: `"real"`, `"train"` or `"synthetic"`.
         """
         self.problem = ""
         self._rows: dict[str, AnyRow] = {}
@@ -49,9 +61,8 @@ class Album:
             self._rows = {row.filename: row for row in plan_any(source, "skip")}
         except (SourceError, StepError, OSError, ValueError) as error:  # ValueError: an address with NUL is no path
             reason = one_line(error).rstrip(".")
-            self.problem = (
-                f"The {side} images cannot be shown: {reason}. If the source has moved, name it with --{side}."
-            )
+            moved = f"If the source has moved, name it with --{side}."
+            self.problem = f"The {NAMES.get(side, side)} images cannot be shown: {reason}. {moved}"
 
     def image(self, filename: str, crc32: int) -> PIL.Image.Image | str:
         """Returns an image, or a text that says why it is not shown.
@@ -72,85 +83,152 @@ class Album:
 
 
 class Pictures:
-    """The section of the page, and how many real images it shows."""
+    """The images of the page, and how many real ones it shows."""
 
-    def __init__(self, columns: Sequence[Column], real: str | None = None, synthetic: str | None = None) -> None:
+    def __init__(self, columns: Sequence[Column], **named: str | None) -> None:
         """Finds the sources.
 
         Args:
             columns: The results.
-            real: Source of the real images. Default: as each of the results names it.
-            synthetic: The same of the synthetic images.
+            named: By side (`real`, `train`, `synthetic`) a source of its images. Default: as each of the results names
+                it.
 
         Raises:
             StepError: One source is named, and the results have several.
         """
         self._columns = columns
-        self._named = {"real": real, "synthetic": synthetic}
+        self._named = named
         self._albums: dict[tuple[str, str], Album] = {}
         self.real_shown = 0
-        for side, named in self._named.items():
-            sources = {column.sides[side].source for column in columns}
-            if named and len(sources) > 1:
+        sections = sections_shown(columns)
+        self._share = MAX_PAIRS // (2 if FIDELITY in sections and any(map(self._lists, sections)) else 1)
+        for side, source in named.items():
+            sides = [found for column in columns for name in sections if (found := column.sides(name).get(side))]
+            sources = {found.source for found in sides}
+            if source and len(sources) > 1:
                 raise StepError(
                     f"--{side} names one source, but the results have {len(sources)}: make a page for each of them"
                 )
 
-    def parts(self) -> list[str]:
-        """Returns the section, as HTML."""
+    def of_fidelity(self) -> list[str]:
+        """Returns the images that decide fidelity, as HTML."""
         lists = [
             (column, encoder, name, found)
             for column in self._columns
-            for encoder, by_name in column.fidelity.images.items()
+            if column.results.fidelity
+            for encoder, by_name in column.results.fidelity.images.items()
             for name in LISTS
             if (found := getattr(by_name, name))
         ]
-        shown, figures = max(1, MAX_PAIRS // max(1, len(lists))), []
-        for column, encoder, name, images in lists[:MAX_PAIRS]:
+        figures = []
+        shown, lists, more = self._chosen(lists)
+        for column, encoder, name, images in lists:
             title, value, about = LISTS[name]
-            where = f"{column.head}, {encoder}" if column.letter else encoder
             figures += [
-                page.subheading(title, f"{where}; {min(shown, len(images))} of {len(images)}"),
+                page.subheading(title, f"{_where(column, encoder)}; {min(shown, len(images))} of {len(images)}"),
                 page.paragraph(about, muted=True),
-                page.strip([self._pair(column, image, value) for image in images[:shown]]),
+                page.strip([self._near(column, image, value) for image in images[:shown]]),
             ]
-        if len(lists) > MAX_PAIRS:
-            figures.append(page.paragraph(f"{len(lists) - MAX_PAIRS} more lists of images are not shown.", muted=True))
-        about_real = (
-            f"This page contains {counted(self.real_shown, 'real image')} and their prompts: share it only as their "
-            "license allows."
-        )
         return [
             page.heading("Images", "synthetic beside the nearest real one"),
             page.paragraph("None are listed in the results.") if not lists else "",
-            page.block([page.paragraph(about_real)], "warning") if self.real_shown else "",
-            *(
-                page.block([page.paragraph(album.problem)], "warning")
-                for album in self._albums.values()
-                if album.problem
-            ),
+            *self._problems(FIDELITY),
             *figures,
+            *more,
         ]
 
-    def _pair(self, column: Column, image: ImageResult, value: str) -> str:
-        synthetic = self._picture(column, "synthetic", image, {value: format_number(image.value)})
+    def of_section(self, section: str) -> list[str]:
+        """Returns the closest pairs of a section, as HTML; nothing if there are none.
+
+        Args:
+            section: Its name.
+        """
+        figures = []
+        shown, lists, more = self._chosen(self._lists(section))
+        for column, method, name, pairs in lists:
+            title, value = _list_title(name)
+            note = f"{_where(column, method)}; {min(shown, len(pairs))} of {len(pairs)}"
+            strip = page.strip([self._closest(column, section, pair, value) for pair in pairs[:shown]])
+            figures += [page.subheading(title, note), strip]
+        about = (
+            "Judge for yourself: is one the copy of the other, or do they only look alike as radiographs of one view "
+            "do? The distances tell how unusual a pair is, not what it shows."
+        )
+        head = [page.heading("Closest pairs", "synthetic beside the training image"), page.paragraph(about, muted=True)]
+        return [*head, *self._problems(section), *figures, *more] if lists else []
+
+    def _lists(self, section: str) -> list[tuple[Column, str, str, list[ImagePair]]]:
+        return [
+            (column, method, name, pairs)
+            for column in self._columns
+            if (found := column.section(section))
+            for method, lists in found.pairs.items()
+            for name, pairs in lists.items()
+            if pairs
+        ]
+
+    def _chosen(self, lists: list[_List]) -> tuple[int, list[_List], list[str]]:
+        """Returns how many pairs of each list are shown, the lists that are shown, and a note on the others."""
+        left_out = len(lists) - self._share
+        more = [page.paragraph(f"{left_out} more lists of images are not shown.", muted=True)] if left_out > 0 else []
+        return max(1, self._share // max(1, len(lists))), lists[: self._share], more
+
+    def _problems(self, section: str) -> list[str]:
+        """Returns which sources of a section cannot be read."""
+        sides = dict.fromkeys(
+            (self._source(column, section, side), side)
+            for column in self._columns
+            for side in column.sides(section)
+            if (self._source(column, section, side), side) in self._albums
+        )
+        problems = [self._albums[key].problem for key in sides]
+        return [page.block([page.paragraph(problem)], "warning") for problem in problems if problem]
+
+    def _near(self, column: Column, image: ImageResult, value: str) -> str:
+        texts = {value: format_number(image.value)}
+        synthetic = self._picture(column, FIDELITY, "synthetic", image, texts)
         nearest = image.nearest_real
         if nearest is None:
             return page.pair(synthetic, page.Picture("Nearest real", "None is recorded", "", {}), PIXELS)
-        real = self._picture(column, "real", nearest, {"Distance": format_number(nearest.distance)})
-        self.real_shown += not isinstance(real.image, str)
+        real = self._picture(column, FIDELITY, "real", nearest, {"Distance": format_number(nearest.distance)})
         return page.pair(synthetic, real, PIXELS)
 
+    def _closest(self, column: Column, section: str, pair: ImagePair, value: str) -> str:
+        texts = {value: pair.value, **pair.about}
+        numbers = {name: format_number(number) for name, number in texts.items()}
+        synthetic = self._picture(column, section, "synthetic", pair.synthetic, numbers)
+        return page.pair(synthetic, self._picture(column, section, "train", pair.train, {}), PIXELS)
+
     def _picture(
-        self, column: Column, side: str, image: ImageResult | NearestImage, texts: dict[str, str]
+        self, column: Column, section: str, side: str, image: _Image, texts: Mapping[str, str]
     ) -> page.Picture:
-        source = self._named[side] or column.sides[side].source
+        source = self._source(column, section, side)
         if (source, side) not in self._albums:
             self._albums[source, side] = Album(source, side)
         shown = self._albums[source, side].image(image.filename, image.crc32)
+        self.real_shown += side != "synthetic" and not isinstance(shown, str)
         prompt = image.prompt
         if len(prompt) > MAX_PROMPT:
             prompt = f"{prompt[:MAX_PROMPT]} … ({len(prompt):,} characters)"
-        head = "Nearest real" if side == "real" else "Synthetic"
         texts = {**texts, "Prompt": prompt, "File": image.filename}
-        return page.Picture(head, shown, f"{side.capitalize()} image of the prompt: {prompt}", texts)
+        alt = f"{NAMES.get(side, side).capitalize()} image of the prompt: {prompt}"
+        return page.Picture(HEADS[side], shown, alt, texts)
+
+    def _source(self, column: Column, section: str, side: str) -> str:
+        named = self._named.get(side)
+        if named:
+            return named
+        found = column.sides(section).get(side)
+        return found.source if found else ""
+
+
+def _where(column: Column, method: str) -> str:
+    return f"{column.head}, {method}" if column.letter else method
+
+
+def _list_title(name: str) -> tuple[str, str]:
+    """Returns the title of a list of pairs, and what its values are called."""
+    metric = name.removeprefix(CLOSEST)
+    if name.startswith(CLOSEST) and metric in GLOSSARY:
+        return f"Closest by {GLOSSARY[metric].title[:1].lower()}{GLOSSARY[metric].title[1:]}", GLOSSARY[metric].title
+    return PAIR_LISTS.get(name, (name.replace("_", " ").capitalize(), "Distance"))

@@ -13,7 +13,8 @@ from pipeline.evaluate.encoders.encoder import FEATURE, LOGITS, TEXT
 from pipeline.evaluate.encoders.xrv import PATHOLOGIES, XRV_LABELS
 from pipeline.evaluate.features import Features
 from pipeline.evaluate.frd import RADIOMICS, log_estimate, scaled_radiomics
-from pipeline.evaluate.meanings import LOWER, meaning_of
+from pipeline.evaluate.glossary import meaning_of
+from pipeline.evaluate.meanings import LOWER
 from pipeline.evaluate.metrics.alignment import alignment, retrieval, shuffled_alignment
 from pipeline.evaluate.metrics.auroc import label_auroc
 from pipeline.evaluate.metrics.combined import PairStatistics, pair_statistics

@@ -11,27 +11,41 @@ PUBLISHED = Path(__file__).with_name("published.json")
 
 
 class Published(NamedTuple):
-    """The published tables: of all images, and FD of each label.
+    """The published tables: of all images, FD of each label, and privacy.
 
     Attributes:
         encoders: The encoder of each metric.
         warnings: What a reader must know of them, in sentences.
+        privacy_warnings: What a reader must know of the published values of privacy.
         models: The models. In the table of labels some rows are scrambled: their values are those of other labels.
     """
 
     encoders: dict[str, str]
     warnings: list[str]
+    privacy_warnings: list[str]
     models: list[dict[str, Any]]
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the models, as heads."""
+        return [f"{model['name']}, published" for model in self.models]
 
     def heads(self, encoder: str) -> list[str]:
         """Returns the heads of the columns of `overall`; none for an encoder of which nothing was published."""
-        used = encoder in self.encoders.values()
-        return [f"{model['name']}, published" for model in self.models if used]
+        return self.names if encoder in self.encoders.values() else []
 
     def overall(self, metric: str, encoder: str) -> list[str]:
         """Returns a metric of all images for each of `heads`; empty texts for a metric that was not published."""
         in_table = self.encoders.get(metric) == encoder
         return [f"{model['overall'][metric]:.3f}" if in_table else "" for model in self.models if self.heads(encoder)]
+
+    def privacy(self, metric: str) -> list[str]:
+        """Returns a metric of privacy for each of `names`.
+
+        Args:
+            metric: `reid_score` or `latent_distance`.
+        """
+        return [f"{model['privacy'][metric]:.3f}" for model in self.models]
 
     def heads_of_labels(self) -> list[str]:
         """Returns the heads of the columns of `fd_of_label`."""
@@ -60,4 +74,5 @@ class Published(NamedTuple):
 def read_published() -> Published:
     """Reads the published values."""
     found = json.loads(PUBLISHED.read_text(encoding="utf-8"))
-    return Published(found["encoders"], [f"Source: {found['source']}.", *found["warnings"]], found["models"])
+    warnings, of_privacy = ([f"Source: {found['source']}.", *found[name]] for name in ("warnings", "privacy_warnings"))
+    return Published(found["encoders"], warnings, of_privacy, found["models"])

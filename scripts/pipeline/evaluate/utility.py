@@ -112,9 +112,9 @@ def utility(
         "horizontal_flips": horizontal_flips,
         "precision": precision,
     }
+    trained = _backbone(backbone, checkpoints or results_json.with_suffix(".utility"), training)
     if probe is not None:
         check_installed("sklearn")
-    trained = _backbone(backbone, checkpoints or results_json.with_suffix(".utility"), training)
     sources = {"train": real_train, "synthetic": synthetic, "test": real_test}
     sides = {
         name: plan_examples(

@@ -1,5 +1,6 @@
 """`--backbone`: real networks of timm, of small sizes, trained on images in which labels can be seen."""
 
+import importlib
 import json
 import os
 import pickle
@@ -17,15 +18,16 @@ import pytest
 import torch
 
 import import_torchvision  # noqa: F401 - before what needs it
-from conftest import ROOT, to_zip
+from conftest import ROOT, contents, to_zip
 from pipeline.errors import StepError
 from pipeline.evaluate.backbone import Backbone
 from pipeline.evaluate.settings import SETTINGS, Example, Split, plan_examples, splits
 from pipeline.evaluate.training import Recipe, batch_of, macro_auroc
 from planted import PATIENTS, PIXELS, SHOWN, write_planted
+from servers.local_hub import MAIN, Hub
 from synthchex_75k import LABELS, SourceError
 
-timm: Any = pytest.importorskip("timm")
+timm: Any = importlib.import_module("timm")
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300), pytest.mark.filterwarnings("ignore::UserWarning")]
 torch.set_num_threads(1)
 
@@ -169,6 +171,25 @@ def test_weights_are_those_of_a_file(chosen: list[Split], tmp_path: Path, kind: 
     assert len(loaded.describe()["weights"]["weights_sha256"]) == 64
     outputs = [one.scores(chosen[0]).test[:, LEARNT] for one in (drawn, loaded)]
     assert not np.allclose(outputs[0], outputs[1])
+
+
+def test_weights_on_the_hub_are_pinned_to_their_commit(hub: Hub, tmp_path: Path) -> None:
+    network = timm.create_model("test_resnet")
+    timm.models.save_for_hf(network, tmp_path / "saved", safe_serialization="both")
+    files = contents(tmp_path / "saved")
+    assert {"model.safetensors", "pytorch_model.bin"} <= {*files}
+    commit = hub.create("timm/test_resnet.r160_in1k", files=files).refs[MAIN]
+    described = Backbone("test_resnet", tmp_path / "work").describe()
+    assert described["weights"] == {"name": "timm/test_resnet.r160_in1k", "revision": commit}
+    assert hub.asked(r"GET .*safetensors$") and not hub.asked(r"GET .*bin$")
+
+
+def test_weights_that_the_hub_does_not_have_are_an_error_that_tells_what_to_do(hub: Hub, tmp_path: Path) -> None:
+    with pytest.raises(StepError, match=r"timm/test_resnet\.r160_in1k.*name a file or folder, or --weights random"):
+        Backbone("test_resnet", tmp_path / "work")
+    hub.create("timm/test_resnet.r160_in1k", files={"README.md": b"# Nothing"})
+    with pytest.raises(StepError, match=r"none of the files model\.safetensors, pytorch_model\.bin"):
+        Backbone("test_resnet", tmp_path / "work")
 
 
 def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:

@@ -18,7 +18,8 @@ from invented_results import MEASURED, metric, results, write_results
 from outline import Outline
 from pipeline.errors import StepError
 from pipeline.evaluate import results_fidelity as schema
-from pipeline.evaluate.meanings import MEANINGS, split_baseline
+from pipeline.evaluate.glossary import split_baseline
+from pipeline.evaluate.meanings import MEANINGS
 from pipeline.evaluate.published import read_published
 from pipeline.evaluate.report import report
 from pipeline.rows import decode, to_rgb
@@ -235,7 +236,7 @@ def test_two_results_are_two_columns(show: Show) -> None:
     worse = results(metrics=[metric("fd", "rad-dino", None, 60.0)])
     worse["synthetic"]["name"] = "sd-v1-4"
     page = show(better, worse)
-    (table,) = re.findall(r'<table aria-label="Metrics of rad-dino">.*?</table>', page, re.DOTALL)
+    (table,) = re.findall(r'<table aria-label="Fidelity, rad-dino">.*?</table>', page, re.DOTALL)
     assert re.findall(r'<th scope="col">([^<]*)', table) == ["", "A: sana-e20", "B: sd-v1-4"]
     cells = re.findall(r"<td[^>]*>([^<]*)", table)
     assert cells == [
@@ -253,7 +254,7 @@ def test_one_result_has_no_table_of_columns(show: Show) -> None:
 def test_other_real_images_are_stated(show: Show) -> None:
     other = results()
     other["real"]["rows"] = 100
-    assert "The real images differ" in text_of(show(results(), other))
+    assert "the real images differ" in text_of(show(results(), other))
 
 
 def test_mixed_protocols_are_refused(show: Show, tmp_path: Path) -> None:
@@ -272,7 +273,7 @@ def test_published_values_have_their_warning(show: Show) -> None:
     assert "have no intervals" in text and "SD V1-5 and SD V2 are scrambled" in text
     overall, labels = (
         re.findall(rf'<table aria-label="{name}">.*?</table>', page, re.DOTALL)
-        for name in ("Metrics of rad-dino", "FD by label, beside the published values")
+        for name in ("Fidelity, rad-dino", "FD by label, beside the published values")
     )
     heads = re.findall(r'<th scope="col">([^<]*)', overall[0])
     assert heads[:3] == ["", "sana-e20", "SD V1-4, published"]

@@ -7,10 +7,10 @@ import pytest
 
 from invented_results import metric, results, write_results
 from pipeline.errors import StepError
-from pipeline.evaluate.side_by_side import Column, best_of, cautions, differing_from, labels_of, read_side_by_side
+from pipeline.evaluate.side_by_side import Column, Key, best_of, cautions, differing_from, labels_of, read_side_by_side
 from synthchex_75k import LABELS
 
-FD = ("fd", "rad-dino", None)
+FD = Key("fd", "rad-dino")
 
 
 def columns(folder: Path, *found: dict[str, Any]) -> list[Column]:
@@ -31,7 +31,7 @@ def test_intervals_that_do_not_overlap_differ(tmp_path: Path) -> None:
 
 def test_higher_is_better_for_coverage(tmp_path: Path) -> None:
     found = columns(tmp_path, *with_fd(0.5, 0.6, name="coverage"))
-    assert best_of(found, ("coverage", "rad-dino", None)) == 1
+    assert best_of(found, Key("coverage", "rad-dino")) == 1
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,7 @@ def test_higher_is_better_for_coverage(tmp_path: Path) -> None:
 )
 def test_none_is_best(values: tuple[float, ...], changes: dict[str, Any], tmp_path: Path) -> None:
     found = columns(tmp_path, *with_fd(*values, **changes))
-    assert best_of(found, (changes.get("name", "fd"), "rad-dino", None)) is None
+    assert best_of(found, Key(changes.get("name", "fd"), "rad-dino")) is None
     assert changes or differing_from(found, FD) == [[] for _ in values]
 
 
@@ -59,8 +59,8 @@ def test_other_sizes_are_compared_only_by_metrics_that_do_not_depend_on_them(tmp
         found = with_fd(50, 60, name=name)
         found[1]["metrics"][0]["n_synthetic"] = found[1]["synthetic"]["rows"] = 1000
         read = columns(tmp_path, *found)
-        assert differing_from(read, (name, "rad-dino", None)) == expected
-        assert ["numbers of images differ" in text for text in cautions(read)] == [True]
+        assert differing_from(read, Key(name, "rad-dino")) == expected
+        assert ["numbers of synthetic images differ" in text for text in cautions(read)] == [True]
 
 
 def test_other_real_images_are_stated_and_not_compared(tmp_path: Path) -> None:
@@ -68,7 +68,10 @@ def test_other_real_images_are_stated_and_not_compared(tmp_path: Path) -> None:
     two["real"]["source"] = "/data/others"
     found = columns(tmp_path, one, two)
     (text,) = cautions(found)
-    assert text.startswith("The real images differ (A: 2,461 images of ") and "B: 2,461 images of /data/others" in text
+    assert (
+        text.startswith("Fidelity: the real images differ (A: 2,461 images of ")
+        and "B: 2,461 images of /data/others" in text
+    )
     assert differing_from(found, FD) == [[], []]
 
 
@@ -77,7 +80,7 @@ def test_other_fingerprints_are_stated_and_not_compared(tmp_path: Path) -> None:
     two["synthetic"]["encoders"]["rad-dino"]["fingerprint"] = "other"
     found = columns(tmp_path, one, two)
     (text,) = cautions(found)
-    assert text.startswith("rad-dino: the features of A and B have different fingerprints")
+    assert text.startswith("Fidelity, rad-dino: the features of A and B have different fingerprints")
     assert differing_from(found, FD) == [[], []]
 
 

@@ -2,16 +2,13 @@
 
 import math
 from collections import Counter
-from inspect import signature
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.evaluate.backbone import Backbone
 from pipeline.evaluate.training import Recipe, batch_of, macro_auroc
-from pipeline.evaluate.utility import utility
 
 
 @settings(deadline=None, max_examples=60)
@@ -51,10 +48,3 @@ def test_the_macro_auroc_is_the_mean_share_of_pairs_in_order(seed: int) -> None:
         shares += [np.mean(pairs)] if pairs else []
     found = macro_auroc(scores, targets)
     assert found == pytest.approx(np.mean(shares)) if shares else math.isnan(found)
-
-
-def test_the_command_has_the_defaults_of_the_network() -> None:
-    of_command = signature(utility).parameters
-    for name, parameter in signature(Backbone).parameters.items():
-        if parameter.default is not parameter.empty:
-            assert of_command[name].default == parameter.default, name

@@ -16,7 +16,7 @@ CELLS = 10
 FEWEST = 20  # synthetic and held-out rows of a cell that counts
 ROWS_PER_CELL = 100  # held-out rows for each cell, on average at least
 COMPONENTS = 64
-STEPS = 100  # of k-means, at most
+STARTS, STEPS = 5, 100  # of k-means; steps at most
 
 
 def copying_test(
@@ -118,7 +118,7 @@ def _projected(features: np.ndarray, centre: np.ndarray, axes: np.ndarray) -> np
 
 
 def k_means(features: np.ndarray, count: int, seed: int = 0) -> np.ndarray:
-    """Returns the centres that Lloyd's algorithm finds from those of k-means++.
+    """Returns the centres that Lloyd's algorithm finds from the best of a few starts of k-means++.
 
     Args:
         features: Of shape (n, d), in float64.
@@ -130,13 +130,7 @@ def k_means(features: np.ndarray, count: int, seed: int = 0) -> np.ndarray:
         [0.5, 11.0]
     """
     rng = np.random.default_rng(seed)
-    centres = features[[rng.integers(len(features))]]
-    squares = np.square(features - centres[0]).sum(axis=1)
-    while len(centres) < count:
-        total = squares.sum()
-        chosen = rng.choice(len(features), p=squares / total if total else None)
-        centres = np.concatenate([centres, features[[chosen]]])
-        squares = np.minimum(squares, np.square(features - features[chosen]).sum(axis=1))
+    centres = min((_first_centres(features, count, rng) for _ in range(STARTS)), key=lambda start: start[1])[0]
     for _ in range(STEPS):
         cells = _nearest_centre(features, centres)
         sizes = np.bincount(cells, minlength=count)
@@ -146,6 +140,18 @@ def k_means(features: np.ndarray, count: int, seed: int = 0) -> np.ndarray:
             break
         centres = moved
     return centres
+
+
+def _first_centres(features: np.ndarray, count: int, rng: np.random.Generator) -> tuple[np.ndarray, float]:
+    """Returns rows that k-means++ draws, and the sum of the squared distances to the nearest of them."""
+    centres = features[[rng.integers(len(features))]]
+    squares = np.square(features - centres[0]).sum(axis=1)
+    while len(centres) < count:
+        total = squares.sum()
+        chosen = rng.choice(len(features), p=squares / total if total else None)
+        centres = np.concatenate([centres, features[[chosen]]])
+        squares = np.minimum(squares, np.square(features - features[chosen]).sum(axis=1))
+    return centres, float(squares.sum())
 
 
 def _nearest_centre(features: np.ndarray, centres: np.ndarray) -> np.ndarray:

@@ -1,0 +1,48 @@
+"""The command line of browse_images.py, up to where Gradio starts."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import browse_images
+from browsing import write_answers
+from conftest import FIXTURE, ROOT
+from pipeline.errors import StepError
+from pipeline.rows import plan_any
+
+PROGRAM = [sys.executable, str(ROOT / "scripts" / "browse_images.py")]
+
+
+def test_a_name_on_the_hub_is_its_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert browse_images.address_of("USER/NAME") == "hf://datasets/USER/NAME"
+    assert browse_images.address_of("hf://datasets/USER/NAME@v1") == "hf://datasets/USER/NAME@v1"
+    assert browse_images.address_of("path/to/release") == "path/to/release"
+    (tmp_path / "USER/NAME").mkdir(parents=True)
+    assert browse_images.address_of("USER/NAME") == "USER/NAME"
+
+
+def test_without_gradio_an_error_says_what_to_install(tmp_path: Path) -> None:
+    blocked = "import sys; sys.modules['gradio'] = None; import runpy; sys.argv = sys.argv[1:]; "
+    run = [sys.executable, "-c", blocked + "runpy.run_path(sys.argv[0], run_name='__main__')", PROGRAM[1], "nothing"]
+    done = subprocess.run(run, capture_output=True, text=True, cwd=ROOT / "scripts")
+    assert done.returncode == 1
+    assert done.stderr == "error: browse_images.py needs the Python module gradio: pip install gradio\n"
+
+
+@pytest.mark.parametrize("option", ["--labels", "--results"])
+def test_a_missing_file_is_an_error_before_the_source_is_read(option: str) -> None:
+    with pytest.raises(SystemExit) as caught:
+        browse_images.main(["nothing", option, "missing.csv"])
+    assert caught.value.code == 2
+
+
+def test_answers_of_another_source_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = plan_any(str(FIXTURE))
+    path = write_answers(tmp_path / "labels.csv", ["a.png", "b.png", "c.png"])
+    with pytest.raises(StepError, match="of another source: none of its 2 images is here"):
+        browse_images.report_strangers("--labels", path, {*browse_images.read_answers(path)}, rows)
+    browse_images.report_strangers("--labels", path, {"a.png", rows[0].filename}, rows)
+    assert capsys.readouterr().out == f"{path}: 1 image of it are not in the source, and not shown\n"
