@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pipeline.browse.filters import STATES, Filter, from_query, to_query
-from pipeline.browse.images import Damage, PageImage, image_files, large_picture, thumbnails
+from pipeline.browse.images import Damage, ShownImage, image_files, large_picture, thumbnails
 from pipeline.browse.index import ClosestImage, Index
 from pipeline.browse.parts import Detail, GalleryTile, detail_view, label_counts, status_line, tile_list
 from pipeline.rows import AnyRow
@@ -113,7 +113,7 @@ class Gallery:
         picture = large_picture(file, row)
         crc32 = None if isinstance(file, Damage) else file.crc32
         texts, nearest = self._evaluated(row.filename, crc32)
-        about = {"File": f"{row.where}; {picture.about}" if isinstance(picture, PageImage) else row.where}
+        about = {"File": f"{row.where}; {picture.about}" if isinstance(picture, ShownImage) else row.where}
         numbers = self.numbers(wanted)
         found = np.flatnonzero(numbers == number)
         place = int(found[0]) if len(found) else None
@@ -176,7 +176,7 @@ class Gallery:
 
     def _evaluated(
         self, filename: str, crc32: int | None
-    ) -> tuple[dict[str, str], list[tuple[str, PageImage | Damage | None, Mapping[str, str]]]]:
+    ) -> tuple[dict[str, str], list[tuple[str, ShownImage | Damage | None, Mapping[str, str]]]]:
         """Returns what evaluations say of an image, and its closest other images, each once."""
         texts: dict[str, str] = {}
         nearest: dict[tuple[str, str], ClosestImage] = {}
@@ -193,7 +193,7 @@ class Gallery:
                 nearest.setdefault((listed.nearest.kind, listed.nearest.filename), listed.nearest)
         return texts, [self._nearest(found) for found in nearest.values()]
 
-    def _nearest(self, found: ClosestImage) -> tuple[str, PageImage | Damage | None, Mapping[str, str]]:
+    def _nearest(self, found: ClosestImage) -> tuple[str, ShownImage | Damage | None, Mapping[str, str]]:
         head = f"Closest {found.kind} image"
         texts = {"File name": found.filename, **found.about}
         if not self._others:

@@ -34,7 +34,7 @@ class File(NamedTuple):
     crc32: int
 
 
-class PageImage(NamedTuple):
+class ShownImage(NamedTuple):
     """An image for a page: a `data:` address, and what it is in plain text."""
 
     address: str
@@ -60,14 +60,14 @@ def image_files(rows: Sequence[AnyRow]) -> list[File | Damage]:
     return [found[place] for place in range(len(rows))]
 
 
-def thumbnails(rows: Sequence[AnyRow]) -> list[PageImage | Damage]:
+def thumbnails(rows: Sequence[AnyRow]) -> list[ShownImage | Damage]:
     """Returns small pictures, in the order of the rows."""
     files = image_files(rows)
     with ThreadPoolExecutor(min(4, available_cpus())) as threads:
         return [*threads.map(_thumbnail, files, rows)]
 
 
-def large_picture(file: File | Damage, row: AnyRow) -> PageImage | Damage:
+def large_picture(file: File | Damage, row: AnyRow) -> ShownImage | Damage:
     """Returns an image as it is, or a JPEG of at most `LARGE` pixels where its file has more than `MAX_UNCHANGED`."""
     if isinstance(file, Damage):
         return file
@@ -78,8 +78,8 @@ def large_picture(file: File | Damage, row: AnyRow) -> PageImage | Damage:
     kind = image.format or ("PNG" if file.content.startswith(b"\x89PNG") else "JPEG")
     about = f"{kind}, {image.width} x {image.height} pixels, mode {image.mode}, {len(file.content):,} bytes"
     if len(file.content) <= MAX_UNCHANGED:
-        return PageImage(_address(file.content, kind), about)
-    return PageImage(_small(image, LARGE, 92), f"{about}; shown as a smaller JPEG")
+        return ShownImage(_address(file.content, kind), about)
+    return ShownImage(_small(image, LARGE, 92), f"{about}; shown as a smaller JPEG")
 
 
 def _read_in_order(rows: list[AnyRow]) -> list[File | Damage]:
@@ -93,14 +93,14 @@ def _read_in_order(rows: list[AnyRow]) -> list[File | Damage]:
     return found
 
 
-def _thumbnail(file: File | Damage, row: AnyRow) -> PageImage | Damage:
+def _thumbnail(file: File | Damage, row: AnyRow) -> ShownImage | Damage:
     if isinstance(file, Damage):
         return file
     try:
         image = decode(file.content, row.where)
     except SourceError as error:
         return Damage(one_line(error))
-    return PageImage(_small(image, THUMBNAIL, 80), "")
+    return ShownImage(_small(image, THUMBNAIL, 80), "")
 
 
 def _small(image: PIL.Image.Image, pixels: int, quality: int) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from pipeline.browse.filters import STATES
-from pipeline.browse.images import Damage, PageImage
+from pipeline.browse.images import Damage, ShownImage
 from pipeline.page import table, terms
 
 MAX_ALT = 200  # characters of a prompt that a screen reader reads out of a tile
@@ -25,7 +25,7 @@ class GalleryTile(NamedTuple):
     """
 
     number: int
-    picture: PageImage | Damage
+    picture: ShownImage | Damage
     filename: str
     prompt: str
     marks: Sequence[str]
@@ -44,10 +44,10 @@ class Detail(NamedTuple):
         after: Number of the row after it; None: it is the last.
     """
 
-    picture: PageImage | Damage
+    picture: ShownImage | Damage
     filename: str
     texts: Mapping[str, str]
-    nearest: Sequence[tuple[str, PageImage | Damage | None, Mapping[str, str]]]
+    nearest: Sequence[tuple[str, ShownImage | Damage | None, Mapping[str, str]]]
     place: str
     before: int | None
     after: int | None
@@ -120,7 +120,7 @@ def _tile(tile: GalleryTile) -> str:
     )
 
 
-def _picture(picture: PageImage | Damage, alt: str) -> str:
+def _picture(picture: ShownImage | Damage, alt: str) -> str:
     if isinstance(picture, Damage):
         return f'<span class="damaged"><strong>Damaged image</strong> {html.escape(picture.reason)}</span>'
     return f'<img src="{html.escape(picture.address, quote=True)}" alt="{html.escape(alt, quote=True)}">'

@@ -10,13 +10,14 @@ import pytest
 
 import browse_images
 from browsing import DAMAGED, HOSTILE, MARKUP, PATIENT, Html, hostile_source, write_answers, write_lists
-from conftest import FIXTURE, convert, one_zip
+from conftest import FIXTURE, contents, convert, one_zip
 from pipeline.browse.filters import Filter, to_query
 from pipeline.browse.gallery import Gallery
 from pipeline.browse.index import Index
 from pipeline.columns import read_columns
 from pipeline.evaluate.results import read_results
 from pipeline.rows import plan_any
+from servers.local_hub import Hub
 from synthchex_75k import LABELS, Row
 
 SAFE_TAGS = {
@@ -51,7 +52,7 @@ def hostile(tmp_path: Path, images: dict[str, bytes], table: list[dict[str, str]
     return Gallery(Index(rows, answers, patients, lists), {row.filename: row for row in rows})
 
 
-def gallery_of(source: Path) -> Gallery:
+def gallery_of(source: Path | str) -> Gallery:
     return Gallery(Index(plan_any(str(source))))
 
 
@@ -219,3 +220,16 @@ def test_a_large_file_is_sent_as_a_small_one(source: Callable[..., Path], images
     (picture,) = (attributes["src"] or "" for tag, attributes in detail.tags if tag == "img")
     assert picture.startswith("data:image/jpeg;base64,")
     assert "2400 x 2000 pixels" in detail.text
+
+
+@pytest.mark.parametrize("form", ["source", "parquet"])
+def test_a_dataset_on_the_hub(form: str, tmp_path: Path, hub: Hub) -> None:
+    folder = FIXTURE
+    if form == "parquet":
+        folder = tmp_path / "parquet"
+        assert convert(FIXTURE, folder) == 0
+    files = {name: data for name, data in contents(folder).items() if not name.startswith(".")}
+    hub.create("alice/chex", files=files)
+    view = gallery_of(browse_images.address_of("alice/chex")).view("label=Edema:positive")
+    here = gallery_of(FIXTURE).view("label=Edema:positive")
+    assert (view.tiles, view.counts) == (here.tiles, here.counts)

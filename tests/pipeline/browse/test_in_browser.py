@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import re
 import subprocess
 import sys
@@ -27,15 +28,30 @@ LUMINANCE = """() => {
   return (red + green + blue) / 765;
 }"""
 
+WATCHED = """
+import runpy, sys
+sys.addaudithook(lambda event, found: print("connects to", found[1]) if event == "socket.connect" else None)
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
 Open = Callable[..., Page]
 
 
 class Served:
-    """A running browse_images.py."""
+    """A running browse_images.py, which prints a line if it connects to anything.
 
-    def __init__(self, arguments: list[str]) -> None:
-        command = [sys.executable, "-u", str(ROOT / "scripts" / "browse_images.py"), *arguments, "--port", "0"]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    Args:
+        arguments: Of the command line.
+        variables: Of the environment.
+    """
+
+    def __init__(self, arguments: list[str], variables: dict[str, str] | None = None) -> None:
+        command = [sys.executable, "-u", "-c", WATCHED, str(ROOT / "scripts" / "browse_images.py"), *arguments]
+        environment = {**os.environ, **(variables or {}), "PYTHONPATH": str(ROOT / "scripts")}
+        self.process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+        )
         self.output = ""
         assert self.process.stdout
         for line in self.process.stdout:
@@ -50,6 +66,7 @@ class Served:
         self.process.terminate()
         output = self.output + self.process.communicate(timeout=30)[0]
         assert self.process.returncode == 143, output
+        assert "Traceback" not in output and "connects to" not in output, output
         return output
 
 
@@ -72,9 +89,9 @@ def served(tmp_path_factory: pytest.TempPathFactory, images: dict[str, bytes]) -
     answers = write_answers(folder / "labels.csv", names)
     results = write_lists(folder / "results.json", source)
     options = ["--labels", answers, "--results", results, "--real", source, "--patient-column", "patientID"]
-    program = Served([str(source), *map(str, options)])
+    program = Served([str(source), *map(str, options), "--port", "0"])
     yield program
-    assert "Traceback" not in program.end()
+    program.end()
 
 
 @pytest.fixture
@@ -116,8 +133,14 @@ def shown(page: Page) -> list[int]:
     return [int(button.get_attribute("data-open") or "") for button in page.locator(".tiles button").all()]
 
 
-def query_of(page: Page) -> list[tuple[str, str]]:
-    return urllib.parse.parse_qsl(urllib.parse.urlsplit(page.url).query)
+def expect_query(page: Page, wanted: list[tuple[str, str]]) -> None:
+    """Waits until the address has a query."""
+    for _ in range(50):
+        found = urllib.parse.parse_qsl(urllib.parse.urlsplit(page.url).query)
+        if found == wanted:
+            return
+        page.wait_for_timeout(100)
+    assert found == wanted
 
 
 def choose(page: Page, control: str, text: str) -> None:
@@ -146,7 +169,7 @@ def test_clicks_on_labels(open_page: Open, table: list[dict[str, str]]) -> None:
     page.locator("#match").get_by_text("any").click()
     expect(page.locator(".tiles button")).to_have_count(len(edema) + 1)
     wanted = [("label", "Edema:positive"), ("label", "Pneumonia:uncertain"), ("match", "any")]
-    assert query_of(page) == wanted
+    expect_query(page, wanted)
     other = open_page(urllib.parse.urlsplit(page.url).query)
     expect(other.locator(".tiles button")).to_have_count(len(edema) + 1)
     assert shown(other) == shown(page)
@@ -154,7 +177,7 @@ def test_clicks_on_labels(open_page: Open, table: list[dict[str, str]]) -> None:
     other.locator("#clear").click()
     expect(other.locator(".tiles button")).to_have_count(12)
     expect(other.locator("#labels")).not_to_contain_text("Edema: positive")
-    assert query_of(other) == []
+    expect_query(other, [])
 
 
 def test_words_and_back(open_page: Open, table: list[dict[str, str]]) -> None:
@@ -162,7 +185,7 @@ def test_words_and_back(open_page: Open, table: list[dict[str, str]]) -> None:
     page.locator("#words textarea, #words input").fill("PACEMAKER")
     page.keyboard.press("Enter")
     expect(page.locator(".tiles button")).to_have_count(1)
-    assert query_of(page) == [("words", "PACEMAKER")]
+    expect_query(page, [("words", "PACEMAKER")])
     with page.expect_download() as download:
         page.locator(".status a").click()
     name = next(row["filename"] for row in table if "Pacemaker" in row["prompt"])
@@ -179,7 +202,7 @@ def test_an_image_large(open_page: Open, images: dict[str, bytes]) -> None:
     for text in (HOSTILE, f"judge {MARKUP}", "High Quality", PATIENT, "Closest training image", "1 of 12"):
         expect(dialog).to_contain_text(text)
     assert dialog.locator(".large img").evaluate("image => image.naturalWidth") == 512
-    assert query_of(page) == [("image", hostile_name(next(iter(images))))]
+    expect_query(page, [("image", hostile_name(next(iter(images))))])
     page.keyboard.press("ArrowRight")
     expect(dialog).to_contain_text("2 of 12")
     other = open_page(urllib.parse.urlsplit(page.url).query)
@@ -188,7 +211,7 @@ def test_an_image_large(open_page: Open, images: dict[str, bytes]) -> None:
     expect(dialog).to_contain_text("1 of 12")
     page.keyboard.press("Escape")
     expect(page.get_by_role("dialog")).to_have_count(0)
-    assert query_of(page) == []
+    expect_query(page, [])
 
 
 def test_the_keyboard_alone(open_page: Open) -> None:
@@ -272,14 +295,14 @@ def test_pages_of_a_converted_folder(browser: Browser, tmp_path: Path, images: d
     (folder / "m.csv").write_bytes(to_csv(rows))
     (folder / "dataset.json").write_text('{"name": "A", "authors": ["B"], "license": "mit"}', encoding="utf-8")
     assert convert(folder, tmp_path / "parquet") == 0
-    program = Served([str(tmp_path / "parquet")])
+    program = Served([str(tmp_path / "parquet"), "--port", "0"])
     page = browser.new_page()
     page.goto(program.url)
     expect(page.locator(".tiles button")).to_have_count(48, timeout=30_000)
     expect(page.locator("#before")).to_be_disabled()
     page.locator("#after-below").click()
     expect(page.locator(".tiles button").first).to_contain_text("Number 048")
-    assert query_of(page) == [("page", "2")]
+    expect_query(page, [("page", "2")])
     page.locator("#page input").fill("3")
     page.keyboard.press("Enter")
     expect(page.locator(".tiles button")).to_have_count(4)
@@ -288,9 +311,9 @@ def test_pages_of_a_converted_folder(browser: Browser, tmp_path: Path, images: d
     expect(page.get_by_role("dialog")).to_contain_text("97 of 100")
     page.keyboard.press("ArrowLeft")
     expect(page.get_by_role("dialog")).to_contain_text("96 of 100")
-    assert query_of(page) == [("page", "2"), ("image", "095.png")]
+    expect_query(page, [("page", "2"), ("image", "095.png")])
     page.close()
-    assert "Traceback" not in program.end()
+    program.end()
 
 
 def test_other_hosts_and_uploads_are_refused(served: Served) -> None:
@@ -302,3 +325,20 @@ def test_other_hosts_and_uploads_are_refused(served: Served) -> None:
     assert "fonts.googleapis.com" not in page and "cdnjs" not in page
     sent = httpx.post(f"{served.url}gradio_api/upload", files={"files": ("a.txt", b"x" * 1000)})
     assert sent.status_code == 413
+
+
+def test_arguments_of_a_space() -> None:
+    program = Served([], {"BROWSE_ARGUMENTS": f"'{FIXTURE}' --port 0 --host 0.0.0.0", "SPACE_ID": "alice/chex"})
+    address = program.url.replace("0.0.0.0", "127.0.0.1")
+    assert httpx.get(address, headers={"Host": "alice-chex.hf.space"}).status_code == 200
+    assert len(httpx.get(f"{address}files.csv").text.splitlines()) == 13
+    program.end()
+
+
+def test_a_port_in_use_is_an_error(served: Served) -> None:
+    port = urllib.parse.urlsplit(served.url).port
+    command = [sys.executable, str(ROOT / "scripts" / "browse_images.py"), str(FIXTURE), "--port", str(port)]
+    run = subprocess.run(command, capture_output=True, text=True)
+    assert run.returncode == 1
+    assert run.stderr.startswith(f"error: --host 127.0.0.1 --port {port}: ")
+    assert run.stderr.count("\n") == 1
