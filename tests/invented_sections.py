@@ -90,12 +90,9 @@ def privacy(images: dict[str, bytes] | None = None, shift: float = 0.0, **change
             **paired,
         ),
     ]
-    found = section(
-        metrics,
-        pairs={"rad-dino": {"nearest_relative": pairs_of(images), "closest_latent_distance": pairs_of(images)[:3]}}
-        if images
-        else {},
-    )
+    pairs = pairs_of(images) if images else []
+    lists = {"nearest_relative": pairs, "closest_latent_distance": pairs[:3]}
+    found = section(metrics, pairs={"rad-dino": lists} if images else {})
     found["sides"]["heldout"] = side("mimic-test", 2461, 293)
     return {**found, **changes}
 

@@ -69,10 +69,9 @@ def metric_card(columns: Sequence[Column], keys: Sequence[Key], metric: str, kin
     parts += _charted(columns, keys, metric)
     difference = f"{metric}{DIFFERENCE}"
     if any(key.metric == difference and key.label is None for key in keys):
-        parts += [
-            page.small_heading("Difference to real, on the same test images"),
-            *_charted(columns, keys, difference),
-        ]
+        about = meaning_of(difference)
+        parts.append(page.small_heading(", ".join(text for text in (about.title, about.better) if text)))
+        parts += [page.paragraph(about.sentence, muted=True), *_charted(columns, keys, difference)]
     return page.block(parts, kind)
 
 
@@ -192,13 +191,15 @@ def _label_chart(columns: Sequence[Column], keys: Sequence[Key], metric: str) ->
     for label in dict.fromkeys(key.label or "" for key in labelled):
         shown = shown_of(columns, [key for key in labelled if key.label == label])
         count += len(shown)
+        reasons: dict[str, list[str]] = {}
         for one in shown:
             who = f"{label} {one.who}".strip()
             if one.found.value is None:
-                reason = f"{refusal(one.found)}; {sizes_text(one.found)}"
-                missing.setdefault(reason, []).append(who if len(shown) > 1 else label)
+                reasons.setdefault(f"{refusal(one.found)}; {sizes_text(one.found)}", []).append(who)
             for note in one.found.notes if one.found.value is not None else ():
                 notes.setdefault(note, []).append(who)
+        for reason, whose in reasons.items():
+            missing.setdefault(reason, []).extend([label] if len(whose) == len(shown) else whose)
         there = [one for one in shown if one.found.value is not None]
         if there:
             groups.append(Group(label, [_line(one, {}, one.who if len(columns) > 1 else "") for one in there]))
