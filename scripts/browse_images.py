@@ -27,9 +27,9 @@ from pipeline.browse.index import Answer, ClosestImage, ImageList, Index, Listed
 from pipeline.cli import add_on_mismatch, exit_code, input_file, make_parser, start
 from pipeline.columns import read_columns
 from pipeline.errors import StepError, counted
-from pipeline.evaluate.results import Results, read_results
-from pipeline.evaluate.results_fidelity import Fidelity
-from pipeline.evaluate.results_section import Section
+from pipeline.evaluate.results.results import Results, read_results
+from pipeline.evaluate.results.results_fidelity import Fidelity
+from pipeline.evaluate.results.results_section import Section
 from pipeline.hub import check_repo_id
 from pipeline.progress import write_line
 from pipeline.quality.labels_csv import read_labels

@@ -32,19 +32,19 @@ from pipeline.cli import (
     start,
 )
 from pipeline.engine import ENGINES
-from pipeline.evaluate.backbone import PRECISIONS, RANDOM
-from pipeline.evaluate.embed import embed
+from pipeline.evaluate.embedding.embed import embed
 from pipeline.evaluate.encoders.registry import ENCODERS
-from pipeline.evaluate.fidelity import fidelity
-from pipeline.evaluate.pairing import PAIRED_BY
-from pipeline.evaluate.privacy import privacy
-from pipeline.evaluate.report import report
-from pipeline.evaluate.report_scores import score
-from pipeline.evaluate.reports import reports
-from pipeline.evaluate.results_fidelity import PROTOCOLS
+from pipeline.evaluate.fidelity.fidelity import fidelity
+from pipeline.evaluate.page.report import report
+from pipeline.evaluate.privacy.pairing import PAIRED_BY
+from pipeline.evaluate.privacy.privacy import privacy
+from pipeline.evaluate.reports.report_scores import score
+from pipeline.evaluate.reports.reports import reports
+from pipeline.evaluate.results.results_fidelity import PROTOCOLS
 from pipeline.evaluate.run import AUTOMATIC, run
 from pipeline.evaluate.settings import SETTINGS
-from pipeline.evaluate.utility import utility
+from pipeline.evaluate.utility.backbone import PRECISIONS, RANDOM
+from pipeline.evaluate.utility.utility import utility
 from synthchex_75k import LABELS
 
 ENCODER_LINES = "\n".join(f"  {name:10} {about}" for name, about in ENCODERS.items())

@@ -1,4 +1,4 @@
-"""Invented results of an evaluation, in the schema of `pipeline/evaluate/results.py`."""
+"""Invented results of an evaluation, in the schema of `pipeline/evaluate/results/results.py`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Invented sections `privacy`, `utility` and `reports`, in the schema of `pipeline/evaluate/results_section.py`."""
+"""Invented sections `privacy`, `utility` and `reports`, in the schema of `results_section`."""
 
 from __future__ import annotations
 

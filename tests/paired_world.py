@@ -14,8 +14,8 @@ import PIL.Image
 from comparing import features_of
 from conftest import to_csv, to_files
 from pipeline.evaluate.features import Features
-from pipeline.evaluate.paired_images import PairedSources, open_paired_sources
-from pipeline.evaluate.results_section import Measured
+from pipeline.evaluate.privacy.paired_images import PairedSources, open_paired_sources
+from pipeline.evaluate.results.results_section import Measured
 from synthchex_75k import LABELS
 
 PATIENTS, OF_EACH = 40, 2

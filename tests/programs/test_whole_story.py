@@ -16,7 +16,7 @@ import tiny_encoders
 import tiny_pipelines
 import tiny_vlm
 from conftest import ROOT, to_csv, to_files
-from pipeline.evaluate.results import read_results
+from pipeline.evaluate.results.results import read_results
 from servers.local_hub import Hub
 from synthchex_75k import LABELS
 

@@ -139,7 +139,7 @@ def _torchmetrics(module: str, name: str, rows: int, width: int, **options: Any)
 def all_metrics(rows: int, width: int) -> Cost:
     """All metrics of features, with intervals and floors, overall and for 14 labels."""
     features = importlib.import_module("pipeline.evaluate.features")
-    compare = importlib.import_module("pipeline.evaluate.fidelity").compare
+    compare = importlib.import_module("pipeline.evaluate.fidelity.fidelity").compare
     sides = []
     for seed in range(2):
         rng = np.random.default_rng(seed + 2)

@@ -10,7 +10,7 @@ import numpy as np
 from pipeline.errors import StepError, counted, listing
 from pipeline.evaluate.encoders.encoder import FEATURE, LOGITS, TEXT
 from pipeline.evaluate.features import EncodedWith, Features
-from pipeline.evaluate.frd import RADIOMICS
+from pipeline.evaluate.fidelity.frd import RADIOMICS
 from pipeline.evaluate.metrics.features import row_blocks
 from pipeline.evaluate.metrics.floor import random_halves, random_order
 from pipeline.evaluate.metrics.frechet import MIN_ROWS

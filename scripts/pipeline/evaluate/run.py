@@ -9,17 +9,17 @@ from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
 from pipeline.errors import MissingPackageError, StepError, describe_error, one_line
-from pipeline.evaluate.embed import embed
+from pipeline.evaluate.embedding.embed import embed
 from pipeline.evaluate.encoders.registry import resolve_encoder
 from pipeline.evaluate.features import FEATURES_JSON
-from pipeline.evaluate.fidelity import fidelity
-from pipeline.evaluate.pairing import training_stems
-from pipeline.evaluate.privacy import privacy
-from pipeline.evaluate.report import report
-from pipeline.evaluate.reports import reports
-from pipeline.evaluate.results import Results, check_results_path, read_results
+from pipeline.evaluate.fidelity.fidelity import fidelity
+from pipeline.evaluate.page.report import report
+from pipeline.evaluate.privacy.pairing import training_stems
+from pipeline.evaluate.privacy.privacy import privacy
+from pipeline.evaluate.reports.reports import reports
+from pipeline.evaluate.results.results import Results, check_results_path, read_results
 from pipeline.evaluate.settings import SETTINGS, plan_examples, splits
-from pipeline.evaluate.utility import utility
+from pipeline.evaluate.utility.utility import utility
 from pipeline.files import atomic_write, sha256_of
 from pipeline.folder import local_source
 from pipeline.lock import FolderLock

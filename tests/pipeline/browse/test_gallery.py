@@ -15,7 +15,7 @@ from pipeline.browse.filters import Filter, to_query
 from pipeline.browse.gallery import Gallery
 from pipeline.browse.index import Index
 from pipeline.columns import read_columns
-from pipeline.evaluate.results import read_results
+from pipeline.evaluate.results.results import read_results
 from pipeline.rows import plan_any
 from servers.local_hub import Hub
 from synthchex_75k import LABELS, Row

@@ -20,9 +20,9 @@ import torch
 import import_torchvision  # noqa: F401 - before what needs it
 from conftest import ROOT, contents, to_zip
 from pipeline.errors import StepError
-from pipeline.evaluate.backbone import Backbone
 from pipeline.evaluate.settings import SETTINGS, Example, Split, plan_examples, splits
-from pipeline.evaluate.training import Recipe, batch_of, macro_auroc
+from pipeline.evaluate.utility.backbone import Backbone
+from pipeline.evaluate.utility.training import Recipe, batch_of, macro_auroc
 from planted import PATIENTS, PIXELS, SHOWN, write_planted
 from servers.local_hub import MAIN, Hub
 from synthchex_75k import LABELS, SourceError

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 import evaluate_images
-from pipeline.evaluate.backbone import Backbone
-from pipeline.evaluate.utility import utility
+from pipeline.evaluate.utility.backbone import Backbone
+from pipeline.evaluate.utility.utility import utility
 
 
 def error_of(tmp_path: Path, capsys: pytest.CaptureFixture[str], *options: str) -> str:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from outline import Outline
-from pipeline.evaluate.charts import Group, Line, Mark, axis_of, chart, format_interval, format_number, legend
+from pipeline.evaluate.page.charts import Group, Line, Mark, axis_of, chart, format_interval, format_number, legend
 
 numbers = st.floats(allow_nan=False, allow_infinity=False)
 maybe = st.none() | numbers

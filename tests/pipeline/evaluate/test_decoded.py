@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from conftest import convert, to_csv, to_zip
 from pipeline.errors import StepError
-from pipeline.evaluate.decoded import DecodedImages
+from pipeline.evaluate.utility.decoded import DecodedImages
 from pipeline.rows import AnyRow, plan_any
 from synthchex_75k import LABELS, SourceError
 

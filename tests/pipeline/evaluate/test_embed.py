@@ -37,7 +37,7 @@ Run = Callable[..., tuple[int, str, str]]
 @pytest.fixture(autouse=True)
 def small_files(monkeypatch: pytest.MonkeyPatch) -> None:
     """The twelve images of the fixture lie in three files."""
-    monkeypatch.setattr("pipeline.evaluate.output.ROWS_PER_FILE", 4)
+    monkeypatch.setattr("pipeline.evaluate.embedding.output.ROWS_PER_FILE", 4)
 
 
 @pytest.fixture
@@ -160,7 +160,7 @@ def test_each_image_is_decoded_once_for_all_encoders(run: Run, tmp_path: Path, m
         decoded.append(where)
         return rows.decode(image, where)
 
-    monkeypatch.setattr("pipeline.evaluate.encoding.decode", decode)
+    monkeypatch.setattr("pipeline.evaluate.embedding.encoding.decode", decode)
     assert embedded(run("--encoder", "embedding:edges")) == 12
     assert len(decoded) == len({*decoded}) == 12
     assert features(tmp_path / "out", "embedding-edges").outputs["feature"].shape == (12, 12)

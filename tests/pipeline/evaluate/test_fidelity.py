@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from comparing import features_of, normal, write_store
 from pipeline.errors import StepError
 from pipeline.evaluate.features import Features
-from pipeline.evaluate.fidelity import compare, fidelity
+from pipeline.evaluate.fidelity.fidelity import compare, fidelity
 from pipeline.evaluate.metrics.frechet import fd, fd_value
-from pipeline.evaluate.results import read_results
-from pipeline.evaluate.results_fidelity import Fidelity, MetricResult
+from pipeline.evaluate.results.results import read_results
+from pipeline.evaluate.results.results_fidelity import Fidelity, MetricResult
 from synthchex_75k import LABELS
 
 OF_FEATURES = ["fd", "kid", "kid_subsets", "cmmd", "precision", "recall", "density", "coverage", "vendi"]

@@ -17,10 +17,10 @@ from conftest import convert
 from paired_world import PATIENTS, N, by_name, encoded, reference, side, world, write_side
 from pipeline.errors import StepError
 from pipeline.evaluate.features import Features
-from pipeline.evaluate.paired import SHOWN, paired_metrics
-from pipeline.evaluate.paired_images import open_paired_sources
-from pipeline.evaluate.paired_meanings import MEANINGS
-from pipeline.evaluate.pairing import pair_images, plan_pairs
+from pipeline.evaluate.privacy.paired import SHOWN, paired_metrics
+from pipeline.evaluate.privacy.paired_images import open_paired_sources
+from pipeline.evaluate.privacy.paired_meanings import MEANINGS
+from pipeline.evaluate.privacy.pairing import pair_images, plan_pairs
 from synthchex_75k import SourceError
 
 

@@ -11,7 +11,7 @@ from comparing import features_of, normal, write_store
 from evaluate_images import main
 from pipeline.evaluate.features import Features
 from pipeline.evaluate.meanings import Meaning
-from pipeline.evaluate.privacy_meanings import MEANINGS
+from pipeline.evaluate.privacy.privacy_meanings import MEANINGS
 
 OF_HELDOUT = [
     "nearer_to_training",

@@ -74,7 +74,7 @@ def test_the_version_to_install_is_the_oldest_that_is_taken() -> None:
 
 
 def test_pathologies_are_named_without_torch() -> None:
-    code = "import sys, pipeline.evaluate.protocol_sound, pipeline.evaluate.encoders.registry\n"
+    code = "import sys, pipeline.evaluate.fidelity.protocol_sound, pipeline.evaluate.encoders.registry\n"
     code += "print({'torch', 'transformers', 'torchvision', 'skimage', 'scipy'} & {*sys.modules})"
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT / "scripts", capture_output=True, text=True)
     assert (run.stdout, run.stderr) == ("set()\n", "")

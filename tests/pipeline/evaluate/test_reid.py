@@ -19,14 +19,14 @@ from hypothesis import strategies as st
 from conftest import ROOT
 from paired_world import by_name, draw, reference, world
 from pipeline.errors import StepError
-from pipeline.evaluate import encoding
+from pipeline.evaluate.embedding import encoding
 from pipeline.evaluate.encoders.encoder import FEATURE, EncoderModel
 from pipeline.evaluate.encoders.weights import UnfitError
 from pipeline.evaluate.metrics.pixels import reid_score
-from pipeline.evaluate.paired import paired_metrics
-from pipeline.evaluate.paired_images import open_paired_sources
-from pipeline.evaluate.paired_meanings import MEANINGS
-from pipeline.evaluate.reid import resolve_reid, siamese_parts
+from pipeline.evaluate.privacy.paired import paired_metrics
+from pipeline.evaluate.privacy.paired_images import open_paired_sources
+from pipeline.evaluate.privacy.paired_meanings import MEANINGS
+from pipeline.evaluate.privacy.reid import resolve_reid, siamese_parts
 from pipeline.machine import OutOfMemoryError
 from random_networks import Siamese, torchvision
 from servers.local_hub import Hub
@@ -254,7 +254,7 @@ def test_a_missing_package_is_the_first_error(package: str) -> None:
 import importlib.util, sys
 find = importlib.util.find_spec
 importlib.util.find_spec = lambda name, *rest: None if name == {package!r} else find(name, *rest)
-from pipeline.evaluate.paired_images import open_paired_sources
+from pipeline.evaluate.privacy.paired_images import open_paired_sources
 try:
     open_paired_sources("no/source", "no/source", "no.pth")
 except Exception as error:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from conftest import to_files
 from pipeline.errors import StepError
-from pipeline.evaluate.report_texts import ReportText, read_texts, runs_of, write_texts
+from pipeline.evaluate.reports.report_texts import ReportText, read_texts, runs_of, write_texts
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=30)
 NAME = TEXT.filter(str.strip)

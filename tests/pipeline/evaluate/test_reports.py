@@ -21,9 +21,9 @@ import tiny_vlms
 from conftest import ROOT, contents, to_files
 from evaluate_images import main
 from pipeline.checkpoint import Checkpoint
-from pipeline.evaluate.report_model import IGNORED, LoraOptions, ReportModel
-from pipeline.evaluate.results import read_results
-from pipeline.evaluate.results_section import Section
+from pipeline.evaluate.reports.report_model import IGNORED, LoraOptions, ReportModel
+from pipeline.evaluate.results.results import read_results
+from pipeline.evaluate.results.results_section import Section
 from reporting import make_sources
 
 pytestmark = pytest.mark.slow

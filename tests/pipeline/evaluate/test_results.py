@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from pipeline.errors import StepError
 from pipeline.evaluate.metrics.floor import Floor
-from pipeline.evaluate.results import Results, check_results_path, read_results, update_results
-from pipeline.evaluate.results_fidelity import EncoderImages, Fidelity, ImageResult, MetricResult, NearestImage
-from pipeline.evaluate.results_parts import DamagedError, EncoderResult, SideResult
-from pipeline.evaluate.results_section import ImagePair, Measured, PairedImage, Reference, Section
+from pipeline.evaluate.results.results import Results, check_results_path, read_results, update_results
+from pipeline.evaluate.results.results_fidelity import EncoderImages, Fidelity, ImageResult, MetricResult, NearestImage
+from pipeline.evaluate.results.results_parts import DamagedError, EncoderResult, SideResult
+from pipeline.evaluate.results.results_section import ImagePair, Measured, PairedImage, Reference, Section
 
 FLOOR = Floor(0.5, None, 300, 1)
 METRIC = MetricResult("fd", "clip", "Edema", 1.5, 0.1, 1.3, 1.7, 60, 60, FLOOR, "sound", ("one", "Zwölf"))

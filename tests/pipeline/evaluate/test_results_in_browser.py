@@ -7,7 +7,7 @@ import pytest
 from browser import find_browser, look
 from invented_results import all_metrics, metric, results, write_results
 from invented_sections import privacy, reports, utility
-from pipeline.evaluate.report import report
+from pipeline.evaluate.page.report import report
 
 pytestmark = pytest.mark.slow
 

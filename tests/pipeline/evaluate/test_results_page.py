@@ -17,11 +17,11 @@ from conftest import FIXTURE, Source, loose, to_csv
 from invented_results import MEASURED, metric, results, write_results
 from outline import Outline
 from pipeline.errors import StepError
-from pipeline.evaluate import results_fidelity as schema
-from pipeline.evaluate.glossary import split_baseline
 from pipeline.evaluate.meanings import MEANINGS
-from pipeline.evaluate.published import read_published
-from pipeline.evaluate.report import report
+from pipeline.evaluate.page.glossary import split_baseline
+from pipeline.evaluate.page.published import read_published
+from pipeline.evaluate.page.report import report
+from pipeline.evaluate.results import results_fidelity as schema
 from pipeline.rows import decode, to_rgb
 from synthchex_75k import LABELS
 

@@ -13,10 +13,10 @@ from invented_results import all_metrics, metric, results, write_results
 from invented_sections import SETTINGS, measured, pairs_of, privacy, reference, reports, section, side, utility
 from outline import Outline
 from pipeline.errors import StepError
-from pipeline.evaluate.glossary import GLOSSARY, meaning_of
-from pipeline.evaluate.page_sections import FEW
-from pipeline.evaluate.published import read_published
-from pipeline.evaluate.report import report
+from pipeline.evaluate.page.glossary import GLOSSARY, meaning_of
+from pipeline.evaluate.page.page_sections import FEW
+from pipeline.evaluate.page.published import read_published
+from pipeline.evaluate.page.report import report
 from synthchex_75k import LABELS
 
 MARKUP = "<script>alert(1)</script> & \"x\" onerror='y'"

@@ -4,8 +4,8 @@ import re
 from typing import Any
 
 from invented_sections import SETTINGS, measured, privacy, reference, section, utility
-from pipeline.evaluate.results_section import section_in
-from pipeline.evaluate.results_table import section_table
+from pipeline.evaluate.results.results_section import section_in
+from pipeline.evaluate.results.results_table import section_table
 from synthchex_75k import LABELS
 
 

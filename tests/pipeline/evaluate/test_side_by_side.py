@@ -7,7 +7,15 @@ import pytest
 
 from invented_results import metric, results, write_results
 from pipeline.errors import StepError
-from pipeline.evaluate.side_by_side import Column, Key, best_of, cautions, differing_from, labels_of, read_side_by_side
+from pipeline.evaluate.page.side_by_side import (
+    Column,
+    Key,
+    best_of,
+    cautions,
+    differing_from,
+    labels_of,
+    read_side_by_side,
+)
 from synthchex_75k import LABELS
 
 FD = Key("fd", "rad-dino")

@@ -9,9 +9,9 @@ import pytest
 
 from evaluate_images import main
 from pipeline.evaluate.metrics.text_scores import finding_scores, finding_statistics
-from pipeline.evaluate.report_texts import ReportText, write_texts
-from pipeline.evaluate.results import read_results
-from pipeline.evaluate.text_models import RADGRAPH, annotate, label_findings
+from pipeline.evaluate.reports.report_texts import ReportText, write_texts
+from pipeline.evaluate.reports.text_models import RADGRAPH, annotate, label_findings
+from pipeline.evaluate.results.results import read_results
 from synthchex_75k import LABELS
 
 pytestmark = pytest.mark.slow

@@ -20,10 +20,10 @@ from pipeline.evaluate.metrics.text_scores import (
     mean_score,
     rouge_statistics,
 )
-from pipeline.evaluate.report_scores import measure_texts
-from pipeline.evaluate.report_texts import ReportText, runs_of, write_texts
-from pipeline.evaluate.results import read_results
-from pipeline.evaluate.results_section import Measured, Section
+from pipeline.evaluate.reports.report_scores import measure_texts
+from pipeline.evaluate.reports.report_texts import ReportText, runs_of, write_texts
+from pipeline.evaluate.results.results import read_results
+from pipeline.evaluate.results.results_section import Measured, Section
 from synthchex_75k import LABELS
 
 pytestmark = pytest.mark.slow

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.evaluate.training import Recipe, batch_of, macro_auroc
+from pipeline.evaluate.utility.training import Recipe, batch_of, macro_auroc
 
 
 @settings(deadline=None, max_examples=60)

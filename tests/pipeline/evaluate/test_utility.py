@@ -12,12 +12,12 @@ import pytest
 
 import evaluate_images
 from comparing import features_of, write_store
-from pipeline.evaluate.classifier import Scores
 from pipeline.evaluate.metrics.auroc import auroc_placements
-from pipeline.evaluate.probe import STRENGTHS, Probe
-from pipeline.evaluate.results import read_results
-from pipeline.evaluate.results_section import Measured, Section
+from pipeline.evaluate.results.results import read_results
+from pipeline.evaluate.results.results_section import Measured, Section
 from pipeline.evaluate.settings import SETTINGS, Split
+from pipeline.evaluate.utility.classifier import Scores
+from pipeline.evaluate.utility.probe import STRENGTHS, Probe
 from planting import PLANTED, WIDTH, Planted, drawn_targets, signal, write_source
 from splitting import example
 from synthchex_75k import LABELS

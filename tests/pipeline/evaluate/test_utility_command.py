@@ -11,16 +11,16 @@ import pytest
 import evaluate_images
 from comparing import write_store
 from pipeline.errors import StepError
-from pipeline.evaluate.classifier import Classifier, Scores
 from pipeline.evaluate.features import Features, fingerprint_of
 from pipeline.evaluate.metrics.classification import DIFFERENCE, METRICS
-from pipeline.evaluate.probe import find_features
-from pipeline.evaluate.results import read_results, update_results
-from pipeline.evaluate.results_section import Measured, Section
-from pipeline.evaluate.results_table import section_table
+from pipeline.evaluate.results.results import read_results, update_results
+from pipeline.evaluate.results.results_section import Measured, Section
+from pipeline.evaluate.results.results_table import section_table
 from pipeline.evaluate.settings import Example, Split, plan_examples, splits
-from pipeline.evaluate.utility import train_and_score
-from pipeline.evaluate.utility_meanings import MEANINGS
+from pipeline.evaluate.utility.classifier import Classifier, Scores
+from pipeline.evaluate.utility.probe import find_features
+from pipeline.evaluate.utility.utility import train_and_score
+from pipeline.evaluate.utility.utility_meanings import MEANINGS
 from planting import PLANTED, Planted, drawn_targets, signal, write_source
 from splitting import example
 from synthchex_75k import LABELS

@@ -14,7 +14,7 @@ from pipeline.evaluate.metrics.text_scores import (
     shuffled_order,
     with_ones,
 )
-from pipeline.evaluate.report_meanings import MEANINGS
+from pipeline.evaluate.reports.report_meanings import MEANINGS
 from synthchex_75k import LABELS
 
 
