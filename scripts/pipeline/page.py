@@ -85,9 +85,9 @@ def subheading(text: str, note: str = "") -> str:
     return f'<h3>{html.escape(text)} <span class="muted">{html.escape(note)}</span></h3>'
 
 
-def small_heading(text: str) -> str:
-    """Returns a heading below `subheading`, of plain text."""
-    return f"<h4>{html.escape(text)}</h4>"
+def small_heading(text: str, note: str = "") -> str:
+    """Returns a heading below `subheading`, of plain text, with a muted note beside it."""
+    return f'<h4>{html.escape(text)} <span class="muted">{html.escape(note)}</span></h4>'
 
 
 def bullets(texts: Sequence[str]) -> str:

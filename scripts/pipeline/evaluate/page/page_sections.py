@@ -70,7 +70,7 @@ def metric_card(columns: Sequence[Column], keys: Sequence[Key], metric: str, kin
     difference = f"{metric}{DIFFERENCE}"
     if any(key.metric == difference and key.label is None for key in keys):
         about = meaning_of(difference)
-        parts.append(page.small_heading(", ".join(text for text in (about.title, about.better) if text)))
+        parts.append(page.small_heading(about.title, about.better))
         parts += [page.paragraph(about.sentence, muted=True), *_charted(columns, keys, difference)]
     return page.block(parts, kind)
 

@@ -133,7 +133,7 @@ def sizes_short(found: Value) -> str:
 def sizes_text(found: Value) -> str:
     """Returns the sample sizes, with what they count."""
     sizes = [
-        f"{count:,} {of.replace('_', ' ')}"
+        f"{count:,} {NAMES.get(of, of).replace('_', ' ')}"
         for of, count in sizes_of(found).items()
         if count or isinstance(found, Measured)
     ]
