@@ -56,7 +56,7 @@ if not importlib.util.find_spec("ray"):
     collect_ignore += ["pipeline/evaluate/test_results_in_browser.py"]
     collect_ignore += ["pipeline/evaluate/test_utility.py", "pipeline/evaluate/test_utility_references.py"]
     collect_ignore += ["pipeline/generate/test_pipelines.py", "tiny_pipelines.py"]
-    collect_ignore += ["pipeline/quality/test_heavy.py", "tiny_vlm.py"]
+    collect_ignore += ["pipeline/quality/test_heavy.py", "tiny_vlm.py", "tiny_vlms.py"]
 if not importlib.util.find_spec("f1chexbert"):
     collect_ignore += ["pipeline/evaluate/test_text_models.py", "tiny_scorers.py"]
 if not importlib.util.find_spec("torch_fidelity"):

@@ -112,7 +112,8 @@ def lists_of(images: dict[str, bytes]) -> dict[str, list[dict[str, Any]]]:
     return {"adds_most_to_fd": pairs, "least_like_real": pairs[::-1]}
 
 
-def write_results(path: Path, found: dict[str, Any]) -> Path:
-    """Writes a RESULTS_JSON of one section."""
-    path.write_text(json.dumps({"format": 2, "fidelity": found}), encoding="utf-8")
+def write_results(path: Path, found: dict[str, Any] | None = None, **sections: Any) -> Path:
+    """Writes a RESULTS_JSON of the section `fidelity` and others."""
+    sections = {**({"fidelity": found} if found else {}), **sections}
+    path.write_text(json.dumps({"format": 2, **sections}), encoding="utf-8")
     return path

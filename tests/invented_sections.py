@@ -76,14 +76,23 @@ def privacy(images: dict[str, bytes] | None = None, shift: float = 0.0, **change
     metrics = [
         measured("nearer_to_training", 0.512 + shift, 0.0036, references=[without], notes=["Wilson interval"]),
         measured(
-            "near_duplicates", 0.0021 + shift / 10, 0.0003, references=[reference("held-out images", 0.001, 0.0008)]
+            "below_threshold", 0.0021 + shift / 10, 0.0003, references=[reference("held-out images", 0.001, 0.0008)]
         ),
-        measured("copy_ratio", 0.004, 0.001, references=[reference("held-out images", 0.003, 0.002)]),
-        measured("ct", None, notes=["fewer than 20 held-out images in each cell: C_T is not defined"]),
-        measured("mia_auroc", 0.53 + shift, 0.02, references=[reference("chance", 0.5)]),
-        measured("reid_mean", 0.551, 0.01, method="reid", **paired),
+        measured("distance_ratio", 0.004, 0.001, references=[reference("held-out images", 0.003, 0.002)]),
+        measured("copying_test", None, notes=["fewer than 20 held-out images in each cell: C_T is not defined"]),
+        measured("membership_auroc", 0.53 + shift, 0.02, references=[reference("chance", 0.5)]),
+        measured(
+            "reid_score",
+            0.551,
+            0.01,
+            method="reid",
+            references=[reference("same patient", 0.9, 0.02), reference("different patients", 0.35, 0.01)],
+            **paired,
+        ),
     ]
-    found = section(metrics, pairs={"rad-dino": {"nearest": pairs_of(images)}} if images else {})
+    pairs = pairs_of(images) if images else []
+    lists = {"nearest_relative": pairs, "closest_latent_distance": pairs[:3]}
+    found = section(metrics, pairs={"rad-dino": lists} if images else {})
     found["sides"]["heldout"] = side("mimic-test", 2461, 293)
     return {**found, **changes}
 
@@ -120,7 +129,7 @@ def utility(shift: float = 0.0, **changes: Any) -> dict[str, Any]:
                 value_here = value + noise + SHIFT[setting] + (0 if setting == "real" else shift)
                 metrics.append(measured(name, value_here, half, references=references, **there))
                 if setting != "real":
-                    zero = [reference("real", 0.0)]
+                    zero = [reference("no difference", 0.0)]
                     difference = SHIFT[setting] + shift
                     metrics.append(measured(f"{name}_difference", difference, half / 2, references=zero, **there))
     sides = {"train": side("mimic-train", 20000, 14485), "synthetic": side("sana-e20", 20000)}
@@ -134,10 +143,10 @@ def reports(**changes: Any) -> dict[str, Any]:
         for setting in SETTINGS[:2]:
             there: dict[str, Any] = {"setting": setting, "method": "tiny/model", "n": {"test": 2461, "patients": 293}}
             metrics.append(measured(name, value + 20 * SHIFT[setting], 0.6, **there))
-        zero = [reference("real", 0.0)]
+        zero = [reference("no difference", 0.0)]
         metrics.append(measured(f"{name}_difference", 20 * SHIFT["synthetic"], 0.4, references=zero, **there))
     metrics.append(
-        measured("radgraph_f1", None, method="tiny/model", setting="real", notes=["radgraph is not installed"])
+        measured("f1_radgraph", None, method="tiny/model", setting="real", notes=["radgraph is not installed"])
     )
     sides = {"train": side("mimic-train", 20000, 14485), "synthetic": side("sana-e20", 20000)}
     return {**section(metrics, sides={**sides, "test": side("mimic-test", 2461, 293)}), **changes}

@@ -138,6 +138,11 @@ def test_relative_links_and_images_exist(page: Path) -> None:
     assert missing == []
 
 
+def own_options(text: str) -> set[str]:
+    """Returns the options that a text names, but for those of uv, pip and torchrun."""
+    return {*re.findall(r"(?<![\w-])--[a-z][\w-]*", re.sub(r"(uv run|pip install|torchrun) --[\w-]+", "", text))}
+
+
 def options_of(program: str) -> set[str]:
     """Returns the options of a program and its subcommands, from their `--help`; of the benchmark from its source."""
     if program == "benchmark.py":  # which needs packages of its own
@@ -149,16 +154,16 @@ def options_of(program: str) -> set[str]:
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         shown = subprocess.run(run, env=environment, capture_output=True, text=True, check=True).stdout
         text = shown.partition("\nexamples:")[0]
-        found |= {*re.findall(r"(?<![\w-])--[a-z][\w-]*", text)}
+        found |= own_options(text)
     return found - {"--help"}
 
 
 def options_in(title: str) -> set[str]:
-    """Returns the options that a section of the manual names, but for those of uv, pip and torchrun."""
+    """Returns the options that a section of the manual names."""
     text = MANUAL.read_text(encoding="utf-8")
     section = re.search(rf"^## {re.escape(title)}\n(.*?)(?=^## |\Z)", text, re.DOTALL | re.MULTILINE)
     assert section, f"{MANUAL} has no section {title}"
-    return {*re.findall(r"(?<![\w-])--[a-z][\w-]*", re.sub(r"(uv run|pip install|torchrun) --[\w-]+", "", section[1]))}
+    return own_options(section[1])
 
 
 @pytest.mark.parametrize("program", PROGRAMS)

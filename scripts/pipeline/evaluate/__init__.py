@@ -22,6 +22,7 @@ backbone               classifiers fine-tuned on the images of a setting: networ
 training               fine-tunes a network with accelerate; resumes
 decoded                images decoded once, at the size that a network takes
 reports                models that write reports, trained on real and synthetic images
+report_runs            its training runs: a folder for each, with adapters and texts
 report_model           image-text-to-text models of transformers: prompts, batches, decoding, LoRA
 report_training        fine-tunes one with the Trainer of transformers; resumes
 report_texts           TEXTS_CSV: what a model wrote beside what a radiologist wrote

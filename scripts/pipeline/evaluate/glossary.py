@@ -2,28 +2,47 @@
 
 from __future__ import annotations
 
-from pipeline.evaluate.meanings import MEANINGS, Meaning
-from pipeline.evaluate.paired_meanings import MEANINGS as PAIRED_MEANINGS
+from pipeline.evaluate import meanings, paired_meanings, privacy_meanings, report_meanings, utility_meanings
+from pipeline.evaluate.meanings import HIGHER, LOWER, Meaning
+from pipeline.evaluate.metrics.classification import DIFFERENCE
 
-GLOSSARY: dict[str, Meaning] = {**MEANINGS, **PAIRED_MEANINGS}
+GLOSSARY: dict[str, Meaning] = {
+    **meanings.MEANINGS,
+    **privacy_meanings.MEANINGS,
+    **paired_meanings.MEANINGS,
+    **utility_meanings.MEANINGS,
+    **report_meanings.MEANINGS,
+}
 BASELINES = {"_real": "on real images", "_shuffled": "shuffled prompts", "_shuffled_real": "real, shuffled prompts"}
-DIFFERENCE = "_difference"
 
 
 def meaning_of(metric: str) -> Meaning:
     """Returns what a metric tells; of an unknown one, its name alone.
 
     Example:
-        >>> meaning_of("novel_score").title, meaning_of("kid_difference").title
-        ('novel_score', 'KID (kernel distance): difference to real')
+        >>> meaning_of("novel_score").title, meaning_of("auroc_difference").title
+        ('novel_score', 'AUROC of a classifier, less that of real images')
     """
     if metric in GLOSSARY:
         return GLOSSARY[metric]
     base = metric.removesuffix(DIFFERENCE)
     if base != metric and base in GLOSSARY:
         usual = GLOSSARY[base]
-        return Meaning(f"{usual.title}: difference to real", usual.better, usual.sentence, (0,), usual.depends_on_n)
+        return Meaning(
+            f"{usual.title}, less that of real images", usual.better, usual.sentence, (0,), usual.depends_on_n
+        )
     return Meaning(metric, "", "")
+
+
+def direction_of(metric: str) -> str:
+    """Returns `LOWER` or `HIGHER`, which of a difference is that of its metric; nothing for a metric without one.
+
+    Example:
+        >>> direction_of("fd"), direction_of("f1_difference"), direction_of("vendi")
+        ('lower is better', 'higher is better', '')
+    """
+    found = {meaning_of(name).better for name in (metric, metric.removesuffix(DIFFERENCE))}
+    return next((better for better in (LOWER, HIGHER) if better in found), "")
 
 
 def split_baseline(metric: str) -> tuple[str, str]:

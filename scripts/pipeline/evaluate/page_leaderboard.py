@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from pipeline import page
 from pipeline.evaluate.charts import format_interval, format_number, interval_width
-from pipeline.evaluate.glossary import meaning_of
-from pipeline.evaluate.meanings import HIGHER, LOWER
+from pipeline.evaluate.glossary import direction_of, meaning_of
+from pipeline.evaluate.meanings import HIGHER
 from pipeline.evaluate.page_tables import rank_texts
 from pipeline.evaluate.published import Published
 from pipeline.evaluate.results_section import Measured
@@ -90,11 +90,11 @@ def _title(key: Key) -> str:
 
 def _note(key: Key, columns: Sequence[Column]) -> str:
     """Returns what else belongs to the head of a column."""
-    better = meaning_of(key.metric).better
+    better = direction_of(key.metric)
     found = next(value for column in columns if (value := column.value(key)))
     reference = _fixed(found)
     compared = f"{reference[0]}: {reference[1]:g}" if reference else ""
-    return "; ".join(text for text in (key.method, better if better in (LOWER, HIGHER) else "", compared) if text)
+    return "; ".join(text for text in (key.method, better, compared) if text)
 
 
 def _cell(columns: Sequence[Column], column: Column, key: Key, rank: str) -> str:
@@ -133,6 +133,6 @@ def _published(models: Published, key: Key) -> list[str]:
 
 def _order(values: Sequence[float | None], key: Key) -> list[int]:
     """Returns the place of each row: the best first, without a direction the lowest; rows without a value last."""
-    sign = -1 if meaning_of(key.metric).better == HIGHER else 1
+    sign = -1 if direction_of(key.metric) == HIGHER else 1
     order = sorted(range(len(values)), key=lambda row: math.inf if (value := values[row]) is None else sign * value)
     return [order.index(row) for row in range(len(values))]

@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 from pipeline import page
 from pipeline.evaluate.charts import SERIES, Group, Line, Mark, chart, format_number
-from pipeline.evaluate.glossary import DIFFERENCE, meaning_of
+from pipeline.evaluate.glossary import meaning_of
+from pipeline.evaluate.metrics.classification import DIFFERENCE
 from pipeline.evaluate.page_tables import label_table, noted, reference_text, refusal, sizes_text
 from pipeline.evaluate.results_section import Measured, Reference
 from pipeline.evaluate.side_by_side import Column, Key, keys_of
@@ -68,10 +69,9 @@ def metric_card(columns: Sequence[Column], keys: Sequence[Key], metric: str, kin
     parts += _charted(columns, keys, metric)
     difference = f"{metric}{DIFFERENCE}"
     if any(key.metric == difference and key.label is None for key in keys):
-        parts += [
-            page.small_heading("Difference to real, on the same test images"),
-            *_charted(columns, keys, difference),
-        ]
+        about = meaning_of(difference)
+        parts.append(page.small_heading(", ".join(text for text in (about.title, about.better) if text)))
+        parts += [page.paragraph(about.sentence, muted=True), *_charted(columns, keys, difference)]
     return page.block(parts, kind)
 
 
@@ -191,13 +191,15 @@ def _label_chart(columns: Sequence[Column], keys: Sequence[Key], metric: str) ->
     for label in dict.fromkeys(key.label or "" for key in labelled):
         shown = shown_of(columns, [key for key in labelled if key.label == label])
         count += len(shown)
+        reasons: dict[str, list[str]] = {}
         for one in shown:
             who = f"{label} {one.who}".strip()
             if one.found.value is None:
-                reason = f"{refusal(one.found)}; {sizes_text(one.found)}"
-                missing.setdefault(reason, []).append(who if len(shown) > 1 else label)
+                reasons.setdefault(f"{refusal(one.found)}; {sizes_text(one.found)}", []).append(who)
             for note in one.found.notes if one.found.value is not None else ():
                 notes.setdefault(note, []).append(who)
+        for reason, whose in reasons.items():
+            missing.setdefault(reason, []).extend([label] if len(whose) == len(shown) else whose)
         there = [one for one in shown if one.found.value is not None]
         if there:
             groups.append(Group(label, [_line(one, {}, one.who if len(columns) > 1 else "") for one in there]))
@@ -220,7 +222,7 @@ def percent(value: float, low: float | None, high: float | None) -> str:
 
     Example:
         >>> percent(0.512, 0.508, 0.516)
-        '51.2 % (50.8 to 51.6 %)'
+        '51.20 % (50.80 to 51.60 %)'
     """
     if low is None or high is None:
         return f"{format_number(100 * value)} %"

@@ -32,7 +32,8 @@ LISTS = {
 CLOSEST = "closest_"  # with the name of a metric: a list of pairs
 PAIR_LISTS = {
     "nearest": ("Nearest to a training image", "Distance"),
-    "below_threshold": ("Nearer than held-out images are", "Distance"),
+    "nearest_relative": ("Nearest to a training image, by held-out images", "Distance, divided by that to held-out"),
+    "below_threshold": ("As near to a training image as 1 in 1,000 held-out images", "Distance"),
 }
 HEADS = {"synthetic": "Synthetic", "real": "Nearest real", "train": "Training image"}
 MAX_PAIRS = 48  # on a page, so that it stays below 5 MB
@@ -228,6 +229,6 @@ def _where(column: Column, method: str) -> str:
 def _list_title(name: str) -> tuple[str, str]:
     """Returns the title of a list of pairs, and what its values are called."""
     metric = name.removeprefix(CLOSEST)
-    if metric in GLOSSARY:
+    if name.startswith(CLOSEST) and metric in GLOSSARY:
         return f"Closest by {GLOSSARY[metric].title[:1].lower()}{GLOSSARY[metric].title[1:]}", GLOSSARY[metric].title
     return PAIR_LISTS.get(name, (name.replace("_", " ").capitalize(), "Distance"))

@@ -65,19 +65,4 @@ def _of_sets() -> dict[str, Meaning]:
     return found
 
 
-def _differences(scores: dict[str, Meaning]) -> dict[str, Meaning]:
-    return {
-        f"{name}_difference": Meaning(
-            f"{meaning.title}, difference to real",
-            "above 0 is better than real images",
-            f"{meaning.title} of this setting less that of setting real, for the same test images: an interval that "
-            "holds 0 shows no difference.",
-            (0,),
-            depends_on_n=False,
-        )
-        for name, meaning in scores.items()
-    }
-
-
 MEANINGS = {**_SCORES, **_of_sets()}
-MEANINGS |= _differences(MEANINGS)

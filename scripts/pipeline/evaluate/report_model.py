@@ -34,6 +34,12 @@ class LoraOptions(NamedTuple):
     target_modules: tuple[str, ...] = (LANGUAGE_MODEL,)
 
 
+def compute_type() -> str:
+    """Returns the name of the type that a model computes in on this machine."""
+    torch = import_optional("torch")
+    return "bfloat16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "float32"
+
+
 class ReportModel:
     """A model with its processor, on a GPU if there is one; there in bfloat16 if the GPU can, else in float32.
 
@@ -57,8 +63,8 @@ class ReportModel:
         self._torch: Any = torch
         self._transformers: Any = transformers
         self._instruction, self._max_tokens, self._name = instruction, max_tokens, checkpoint.name
+        self.dtype = compute_type()
         on_gpu = torch.cuda.is_available()
-        self.dtype = "bfloat16" if on_gpu and torch.cuda.is_bf16_supported() else "float32"
         self.device = torch.device("cuda", torch.cuda.current_device()) if on_gpu else torch.device("cpu")
         options = {} if checkpoint.is_local else {"revision": checkpoint.revision}
         try:
@@ -81,7 +87,14 @@ class ReportModel:
         if self._tokenizer.pad_token_id is None:
             self._tokenizer.pad_token = self._tokenizer.eos_token
         self._prompt = self._make_prompt()
-        self._ends = self._ends_of_text()
+        # Not the model's own, which may have penalties.
+        self.model.generation_config = transformers.GenerationConfig(
+            do_sample=False,
+            num_beams=1,
+            max_new_tokens=max_tokens,
+            eos_token_id=self._ends_of_text(),
+            pad_token_id=self._tokenizer.pad_token_id,
+        )
         self.model.to(self.device)
 
     def add_adapters(self, lora: LoraOptions, seed: int) -> None:
@@ -167,16 +180,8 @@ class ReportModel:
             name: value.to(self.device, dtype if value.is_floating_point() else value.dtype)
             for name, value in batch.items()
         }
-        config = self._transformers.GenerationConfig(
-            do_sample=False,
-            num_beams=1,
-            max_new_tokens=self._max_tokens,
-            eos_token_id=self._ends,
-            pad_token_id=self._tokenizer.pad_token_id,
-        )
-        self.model.generation_config = config  # the model's own would fill what is not set, such as penalties
         with memory_errors(), self._torch.inference_mode():
-            tokens = self.model.generate(**batch, generation_config=config)
+            tokens = self.model.generate(**batch)
         written = tokens[:, batch["input_ids"].shape[1] :]
         texts = self._tokenizer.batch_decode(written, skip_special_tokens=True)
         return [text.replace("\0", "\N{REPLACEMENT CHARACTER}").strip() for text in texts]  # NUL fits in no CSV

@@ -1,4 +1,4 @@
-"""All of an evaluation: features, fidelity, privacy, utility and the page; what is there already is not done again."""
+"""All of an evaluation: features, fidelity, privacy, utility and the page; what is finished is kept."""
 
 from __future__ import annotations
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pipeline.errors import StepError, counted, listing
-from pipeline.evaluate.glossary import glossary_order, meaning_of, split_baseline
-from pipeline.evaluate.meanings import HIGHER, LOWER
+from pipeline.evaluate.glossary import direction_of, glossary_order, meaning_of, split_baseline
+from pipeline.evaluate.meanings import LOWER
 from pipeline.evaluate.results import Results, different_images, read_results
 from pipeline.evaluate.results_fidelity import MetricResult
 from pipeline.evaluate.results_parts import SideResult
@@ -268,7 +268,7 @@ def ranks_of(columns: Sequence[Column], key: Key) -> list[Rank | None]:
         None for a column without a value or its interval, for one that compares with fewer than half of the others that
         have a value, and for metrics without a direction.
     """
-    better = meaning_of(key.metric).better
+    better = direction_of(key.metric)
     measured = _measured_at(columns, key)
     ranks: list[Rank | None] = []
     for column in columns:
@@ -276,7 +276,7 @@ def ranks_of(columns: Sequence[Column], key: Key) -> list[Rank | None]:
         others = [other for other in measured if other is not column]
         rivals = [other for other in others if are_comparable(column, other, key)]
         has_interval = mine is not None and mine.value is not None and mine.ci_low is not None
-        if better not in (LOWER, HIGHER) or not has_interval or 2 * len(rivals) < len(others):
+        if not better or not has_interval or 2 * len(rivals) < len(others):
             ranks.append(None)
             continue
         different = [other for other in rivals if _differ(column, other, key)]

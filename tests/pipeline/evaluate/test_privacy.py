@@ -228,8 +228,8 @@ def test_options_that_do_not_fit(
 
 
 def test_radiomics_features_alone_are_an_error(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    sides = [features_of(normal(20, 3), encoder="radiomics", name=name) for name in ("real", "made")]
-    assert run(*sides) == 1
+    train, synthetic = (features_of(normal(20, 3), encoder="radiomics", name=name) for name in ("real", "made"))
+    assert run(train, synthetic) == 1
     assert "radiomics" in error(capsys)
 
 

@@ -17,6 +17,7 @@ import pytest
 import torch
 
 import tiny_vlm
+import tiny_vlms
 from conftest import ROOT, contents, to_files
 from evaluate_images import main
 from pipeline.checkpoint import Checkpoint
@@ -269,14 +270,25 @@ def test_only_tokens_of_the_report_have_a_part_in_the_loss(model: Path) -> None:
     assert loaded.too_long(reports) == 1
 
 
-def test_padding_does_not_change_the_loss(model: Path) -> None:
-    loaded, images, reports = load(model), pictures(3), ["no", "a large one", "x"]
+@pytest.mark.parametrize("family", ["llava", *tiny_vlms.FAMILIES])
+def test_padding_changes_neither_loss_nor_text(family: str, model: Path, tmp_path: Path) -> None:
+    if family != "llava":
+        model = tmp_path / family
+        tiny_vlms.FAMILIES[family](model)
+    loaded, reports = load(model), ["no", "a large one", "x"]
+    images = [image.resize(size) for image, size in zip(pictures(3), [(60, 90), (90, 40), (56, 56)])]
+    loaded.add_adapters(LoraOptions(rank=2), 0)
+    loaded.model.eval()
     parts = [loaded.training_batch([image], [report]) for image, report in zip(images, reports)]
     sizes = [int((part["labels"] != IGNORED).sum()) for part in parts]
     with torch.no_grad():
         alone = [float(loaded.model(**part).loss) for part in parts]
         together = float(loaded.model(**loaded.training_batch(images, reports)).loss)
     assert together == pytest.approx(sum(loss * size for loss, size in zip(alone, sizes)) / sum(sizes), rel=1e-5)
+    loaded.model(**loaded.training_batch(images, reports)).loss.backward()
+    adapted = [value.grad for value in loaded.model.parameters() if value.requires_grad]
+    assert any(gradient is not None and gradient.abs().sum() > 0 for gradient in adapted)
+    assert loaded.write(images) == [loaded.write([image])[0] for image in images]
 
 
 def test_texts_do_not_depend_on_the_batch_and_are_the_most_probable(model: Path) -> None:
@@ -290,6 +302,28 @@ def test_texts_do_not_depend_on_the_batch_and_are_the_most_probable(model: Path)
             logits = loaded.model(input_ids=ids, pixel_values=batch["pixel_values"]).logits[0, -1]
         ids = torch.cat([ids, logits.argmax()[None, None]], dim=1)
     assert loaded._tokenizer.decode(ids[0, -12:], skip_special_tokens=True).replace("\0", "�").strip() == together[0]
+
+
+def test_penalties_of_the_model_do_not_change_the_texts(model: Path, tmp_path: Path) -> None:
+    punished = Path(shutil.copytree(model, tmp_path / "punished"))
+    settings = json.loads((punished / "generation_config.json").read_bytes())
+    settings |= {"repetition_penalty": 9.0, "no_repeat_ngram_size": 1, "do_sample": True, "temperature": 9.0}
+    to_files(punished, {"generation_config.json": json.dumps(settings).encode()})
+    written = []
+    for folder in (model, punished):
+        loaded = load(folder)
+        loaded.add_adapters(LoraOptions(rank=2), 0)
+        written.append(loaded.write(pictures(3)))
+    assert written[0] == written[1]
+
+
+def test_a_folder_of_another_program_is_never_removed(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    to_files(tmp_path, {"r.reports/real-0/notes.txt": b"mine"})
+    assert main([*arguments, "--settings", "real", "--overwrite"]) == 1
+    assert "real-0 has no run.json, so it is of another program" in capsys.readouterr().err
+    assert (tmp_path / "r.reports/real-0/notes.txt").read_bytes() == b"mine"
 
 
 def test_adapters_are_on_the_language_model_by_default(model: Path) -> None:

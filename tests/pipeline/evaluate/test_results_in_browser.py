@@ -6,6 +6,7 @@ import pytest
 
 from browser import find_browser, look
 from invented_results import all_metrics, metric, results, write_results
+from invented_sections import privacy, reports, utility
 from pipeline.evaluate.report import report
 
 pytestmark = pytest.mark.slow
@@ -13,7 +14,7 @@ pytestmark = pytest.mark.slow
 # Parts that are wider than the page, or reach beyond it, unless they scroll by themselves.
 PROBE = """
     charts: document.querySelectorAll("ol.chart").length,
-    small: [...document.querySelectorAll("ol.chart svg")].filter(svg => {
+    small: [...document.querySelectorAll("ol.chart svg:not(.key)")].filter(svg => {
       const box = svg.getBoundingClientRect();
       return box.height > 0 && box.width < 150;
     }).length,
@@ -38,3 +39,38 @@ def test_results_in_a_browser(scheme: str, images: dict[str, bytes], tmp_path: P
     assert seen["charts"] > 20
     assert seen["outside"] == []
     assert seen["small"] == 0
+
+
+LONG = "a_name_of_features_without_a_single_space_that_is_longer_than_a_phone_is_wide"
+# The order of the rows of the leaderboard from top to bottom, by the letter, before and after a click on a metric.
+SORTED = """
+    orders: [0, 1, 2].map(at => {
+      document.getElementById("order" + at).click();
+      const rows = [...document.querySelectorAll(".board tbody tr")];
+      const top = row => row.getBoundingClientRect().top;
+      return rows.sort((one, two) => top(one) - top(two)).map(row => row.textContent[0]).join("");
+    }),
+    aligned: [...document.querySelectorAll(".board tbody tr")].every(row =>
+      row.lastChild.getBoundingClientRect().left ===
+      document.querySelector(".board thead tr").lastChild.getBoundingClientRect().left),
+"""
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_all_sections_of_three_results_in_a_browser(scheme: str, images: dict[str, bytes], tmp_path: Path) -> None:
+    paths = []
+    for number, name in enumerate(("sana", "pixart", LONG)):
+        found = privacy(images, shift=0.1 - 0.05 * number)
+        found["options"] = {"name": LONG}
+        fidelity = results(images, metrics=all_metrics(number, 1 - 0.1 * number))
+        fidelity["synthetic"]["name"] = found["sides"]["synthetic"]["name"] = name
+        sections = {"fidelity": fidelity, "privacy": found, "utility": utility(0.1 * number), "reports": reports()}
+        paths.append(write_results(tmp_path / f"{number}.json", **sections))
+    report(paths, html=tmp_path / "r.html")
+    seen = look(find_browser(), tmp_path / "r.html", tmp_path, scheme, PROBE + SORTED)
+    assert seen["images"][0] == seen["images"][1] > 60
+    assert seen["outside"] == []
+    assert seen["small"] == 0
+    assert seen["orders"] == ["CBA", "CBA", "ABC"], "lowest FD, lowest KID, highest coverage first"
+    assert seen["aligned"], "cells stand under their heads"

@@ -34,8 +34,8 @@ def test_value_interval_sizes_references_and_notes() -> None:
 
 
 def test_refused_value_has_its_reason() -> None:
-    text = table(section([measured("ct", None, notes=["too few images"])]))
-    assert row(text, "ct")[1:] == ["-", "-", "75,649 synthetic, 2,461 train, 2,461 heldout", "[1]"]
+    text = table(section([measured("copying_test", None, notes=["too few images"])]))
+    assert row(text, "copying_test")[1:] == ["-", "-", "75,649 synthetic, 2,461 train, 2,461 heldout", "[1]"]
     assert text.endswith("\n[1] too few images")
 
 

@@ -28,6 +28,7 @@ from pipeline.folder import MANIFEST
 from pipeline.parquet.labels import choose_columns, features_of, write_labels
 from pipeline.parquet_source import LABELS_FILE
 from pipeline.rows import plan_any
+from servers.range_server import serve
 from synthchex_75k import LABELS
 
 Table = list[dict[str, str]]
@@ -391,6 +392,22 @@ def test_converted_folder_is_read_as_before(converted: Path, table: Table) -> No
     assert found["prompt"] == [row.prompt for row in rows]
     with pytest.raises(StepError, match="no column nobody"):
         read_columns(str(converted), rows, ["nobody"])
+
+
+def test_columns_of_a_remote_folder(converted: Path, table: Table, hub: Any) -> None:
+    hub.create("alice/chex", files=published(converted))
+    wanted = {row["filename"]: row["view"] for row in with_others(table)}
+    with serve(converted) as server:
+        for address in ("hf://datasets/alice/chex", server.url):
+            rows = plan_any(address)
+            assert read_columns(address, rows, ["view"])["view"] == [wanted[row.filename] for row in rows]
+
+
+def test_labels_of_other_images_are_refused(output: Path) -> None:
+    rewrite(output, lambda table: table.slice(1))
+    rows = plan_any(str(output))
+    with pytest.raises(synthchex_75k.SourceError, match=rf"has no row of .*{rows[0].filename}; convert the SOURCE"):
+        read_columns(str(output), rows, ["view"])
 
 
 # Published

@@ -30,6 +30,7 @@ from pipeline.evaluate.metrics.features import check_groups
 METRICS = ("auroc", "average_precision", "f1")
 DIFFERENCE = "_difference"
 FEW_POSITIVES = 10
+NEARLY_PERFECT = 0.1  # errors of a tenth of a positive patient: a standard error of them tells nothing
 # 97.5 % quantiles of Student's t by 1 / degrees of freedom; it is nearly linear between them.
 INVERSE_DF = (0, 1 / 30, 0.1, 0.2, 1 / 3, 0.5, 1)
 T_QUANTILES = (Z95, 2.0423, 2.2281, 2.5706, 3.1824, 4.3027, 12.7062)
@@ -293,10 +294,14 @@ class _Test:
         se, factor = self._error(found, min(units) - 1)
         sizes, notes = (rows, 0), (*notes, self._method())
         if metric.endswith(DIFFERENCE):
+            if not se:
+                return Estimate(
+                    value, None, None, None, *sizes, (*notes, "the same for all test patients: no interval")
+                )
             estimate = normal_estimate(value, se * factor, *sizes, notes, (-1.0, 1.0))
-        elif 0 < value < 1 and se > 0:
+        elif se > NEARLY_PERFECT / min(units):
             estimate = _logit_estimate(value, se * factor, *sizes, notes)
-        else:
+        else:  # nearly perfect scores: no patient is wrong, so none tells how wrong others may be
             estimate = proportion_estimate(value, se * factor, min(units), *sizes, notes)
         return estimate._replace(se=se)
 
@@ -322,7 +327,15 @@ class _Test:
 
 
 def _logit_estimate(value: float, se: float, n_real: int, n_synthetic: int, notes: tuple[str, ...]) -> Estimate:
-    """Returns an estimate with the interval value ± 1.96 se on the scale of the logit, which lies inside 0 to 1."""
+    """Returns an estimate with the interval value ± 1.96 se on the scale of the logit, which lies inside 0 to 1.
+
+    Args:
+        value: Neither 0 nor 1.
+        se: Its standard error.
+        n_real: Number of real rows.
+        n_synthetic: Number of synthetic rows.
+        notes: Notes of the estimate.
+    """
     centre, half = math.log(value / (1 - value)), Z95 * se / (value * (1 - value))
     low, high = (1 / (1 + math.exp(-min(max(centre + sign * half, -700), 700))) for sign in (-1, 1))
     return Estimate(value, se, low, high, n_real, n_synthetic, notes)

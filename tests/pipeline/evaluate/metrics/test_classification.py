@@ -108,12 +108,13 @@ def test_a_value_is_the_mean_over_seeds_and_a_difference_is_paired() -> None:
     assert difference.estimate.se == pytest.approx(np.sqrt(np.var([-0.25, 0.25], ddof=1) / 2))
 
 
-def test_the_same_scores_have_no_difference_and_no_error_of_it() -> None:
+def test_the_same_scores_have_no_difference_and_no_interval_of_it() -> None:
     targets, test = drawn(100, 3, np.random.default_rng(0))
     found = measured({"real": runs_of(test), "mixed": runs_of(test)}, targets, ["a", "b", "c"])
     for metric in METRICS:
-        one = found[f"{metric}_difference", "mixed", None].estimate
-        assert (one.value, one.se, one.ci_low, one.ci_high) == (0, 0, 0, 0)
+        for label in (None, "a"):
+            one = found[f"{metric}_difference", "mixed", label].estimate
+            assert one[:4] == (0, None, None, None) and "no interval" in one.notes[-1]
 
 
 def test_auroc_is_that_of_label_auroc_with_its_error() -> None:
@@ -204,12 +205,20 @@ def test_few_positives_are_marked_and_one_has_no_interval() -> None:
     assert one.estimate.se is None and one.patients == 96
 
 
-def test_perfect_scores_have_an_interval() -> None:
+@pytest.mark.parametrize("swapped", [False, True])
+def test_perfect_and_nearly_perfect_scores_have_a_wide_interval(swapped: bool) -> None:
     targets = (np.arange(40) < 20).astype(float)[:, None]
-    found = measured({"real": runs_of(targets * 2, targets * 2)}, targets, ["Edema"])
-    for metric in METRICS:
-        one = found[metric, "real", "Edema"].estimate
-        assert one.value == 1 and one.ci_low is not None and 0.7 < one.ci_low < 0.95 and one.ci_high == 1
+    scores = np.arange(40.0)[::-1, None] - 19.5
+    if swapped:
+        scores[[19, 20]] = scores[[20, 19]]  # one pair of 400 is in the wrong order
+    found = measured({"real": runs_of(scores, targets * 2)}, targets, ["Edema"])
+    for metric in ("auroc", "average_precision"):
+        for label in (None, "Edema"):
+            one = found[metric, "real", label].estimate
+            assert one.value is not None and 0.99 < one.value <= 1 and (one.value < 1) == swapped
+            assert (
+                one.ci_low is not None and 0.7 < one.ci_low < 0.95 and one.ci_high is not None and one.ci_high > 0.999
+            )
 
 
 @pytest.mark.parametrize(

@@ -267,7 +267,7 @@ def test_intervals_hold_what_there_is_without_memory(n: int, h: int, m: int, wid
     for distances, cells in found:
         assert distances.heldout is not None
         sides = np.sqrt(distances.heldout.squares), np.sqrt(distances.synthetic.squares)
-        tests.append(copying_test(*sides, *cells, heldout_groups=distances.heldout_groups))
+        tests.append(copying_test(*sides, cells[0], cells[1], distances.heldout_groups))
     assert held(tests, 0) >= 0.88
 
 
