@@ -41,8 +41,15 @@ ENVIRONMENTS = {  # by name: packages that uv installs
     "3.6.0": ["datasets==3.6.0", "pillow"],
     "newest": ["datasets", "pillow", "duckdb"],
 }
-FOR_EVALUATION = ["datasets", "pillow", "prdc"]  # torchmetrics needs torch, which is gigabytes: see --python
+FOR_EVALUATION = [
+    "datasets",
+    "pillow",
+    "prdc",
+    "scikit-learn",
+]  # torchmetrics needs torch, which is gigabytes: see --python
+LIBRARIES = {"prdc": "prdc", "kid": "torchmetrics", "fd": "torchmetrics", "nearest": "scikit-learn"}  # by metric
 SIDE_BY_SIDE = 10_000  # rows a side
+PROBED = 20_000  # real and synthetic images
 WIDTHS = (768, 2048)  # of RAD-DINO, of Inception
 
 
@@ -151,14 +158,14 @@ def figure_table(first: str, second: str, results: dict[str, list[Measurement]],
 def evaluations(work: Path, rows: int, other_python: str | None) -> dict[str, Callable[..., Measurement]]:
     """Returns the metrics, ours and those of other libraries, by name of metric, library and width."""
     python = make_environment(work / "env" / "evaluation", FOR_EVALUATION)
-    pythons = {"prdc": python, "torchmetrics": other_python}
+    pythons = {"prdc": python, "scikit-learn": python, "torchmetrics": other_python}
 
     def method(interpreter: str, function: str, width: int) -> Callable[..., Measurement]:
         return lambda: measure([interpreter, EVALUATION, function, str(rows), str(width)], work / "home")
 
     found = {}
     for width in WIDTHS:
-        for metric, library in {"prdc": "prdc", "kid": "torchmetrics", "fd": "torchmetrics"}.items():
+        for metric, library in LIBRARIES.items():
             found[f"{metric} ours {width}"] = method(python, f"ours_{metric}", width)
             if other := pythons[library]:
                 found[f"{metric} {library} {width}"] = method(other, f"theirs_{metric}", width)
@@ -167,7 +174,12 @@ def evaluations(work: Path, rows: int, other_python: str | None) -> dict[str, Ca
 
 def evaluation_table(results: dict[str, list[Measurement]]) -> Iterator[str]:
     """Yields the lines of the table of metrics."""
-    names = {"prdc": "precision, recall, density, coverage", "kid": "KID, 100 subsets of 1,000", "fd": "FD"}
+    names = {
+        "prdc": "precision, recall, density, coverage",
+        "kid": "KID, 100 subsets of 1,000",
+        "fd": "FD",
+        "nearest": "50 nearest training rows",
+    }
     yield "| metric | width | library | CPU seconds | extra memory | CPU, relative to ours | memory, relative to ours |"
     yield "|---|---|---|---|---|---|---|"
     first = (1.0, 1.0)
@@ -188,15 +200,20 @@ def evaluate(work: Path, rows: int, rounds: int, other_python: str | None) -> No
         print("torchmetrics is left out: name a Python that has torch and torchmetrics with --python\n")
     results = in_turns(evaluations(work, beside, other_python), rounds)
     python = str(work / "env" / "evaluation" / "bin" / "python")
-    run = measure([python, EVALUATION, "all_metrics", str(rows), str(WIDTHS[0])], work / "home")
-    cpu, seconds, extra, memory = json.loads(run.output.splitlines()[-1])
+    wholes = {
+        "all_metrics": (rows, "all metrics of fidelity, overall and for 14 labels, with floors"),
+        "all_privacy": (rows, "all metrics of privacy, with as many training images and at most 5,000 held-out ones"),
+        "all_probes": (min(PROBED, rows), "probes of utility: 4 settings, 3 seeds, 14 labels, as many real images"),
+    }
     print(f"{beside:,} rows a side; medians of {rounds} runs in turns\n")
     print("\n".join(evaluation_table(results)))
-    print(
-        f"\nAll metrics, {rows:,} rows of {WIDTHS[0]} a side, overall and for 14 labels, with floors: "
-        f"{seconds:,.0f} s, {cpu:,.0f} CPU seconds, {memory / 1e6:,.0f} MB at most, "
-        f"{extra / 1e6:,.0f} MB of it beyond the features"
-    )
+    print(f"\n| {WIDTHS[0]} features | synthetic images | seconds | CPU seconds | memory | of it beyond the features |")
+    print("|---|---|---|---|---|---|")
+    for function, (count, about) in wholes.items():
+        run = measure([python, EVALUATION, function, str(count), str(WIDTHS[0])], work / "home")
+        cpu, seconds, extra, memory = json.loads(run.output.splitlines()[-1])
+        sizes = f"{memory / 1e6:,.0f} MB | {extra / 1e6:,.0f} MB"
+        print(f"| {about} | {count:,} | {seconds:,.0f} | {cpu:,.0f} | {sizes} |", flush=True)
 
 
 def main() -> None:

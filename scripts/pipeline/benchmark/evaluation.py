@@ -22,6 +22,7 @@ import numpy as np
 
 SCRIPTS = Path(__file__).resolve().parents[2]
 SUBSETS, SUBSET_SIZE = 100, 1000  # of KID
+HELD_OUT = 5000  # images
 # Share of positives of each label in the authors' file of 20,000 prompts, in the order of LABELS.
 PREVALENCE = (0.184, 0.186, 0.034, 0.109, 0.028, 0.019, 0.026, 0.153, 0.438, 0.206, 0.008, 0.061, 0.047, 0.279)
 
@@ -115,6 +116,20 @@ def theirs_fd(rows: int, width: int) -> Cost:
     return _torchmetrics("fid", "FrechetInceptionDistance", rows, width)
 
 
+def ours_nearest(rows: int, width: int) -> Cost:
+    """The 50 nearest training rows of each synthetic row, and what else privacy needs without held-out rows."""
+    privacy_distances = importlib.import_module("pipeline.evaluate.metrics.distances").privacy_distances
+    x, y = two_sets(rows, width)
+    return cost_of(lambda: privacy_distances(x, y))
+
+
+def theirs_nearest(rows: int, width: int) -> Cost:
+    """The 50 nearest training rows of each synthetic row by scikit-learn."""
+    neighbors = importlib.import_module("sklearn.neighbors").NearestNeighbors(n_neighbors=50, algorithm="brute")
+    x, y = two_sets(rows, width)
+    return cost_of(lambda: neighbors.fit(x).kneighbors(y))
+
+
 def _torchmetrics(module: str, name: str, rows: int, width: int, **options: Any) -> Cost:
     torch: Any = importlib.import_module("torch")
     metric = getattr(importlib.import_module(f"torchmetrics.image.{module}"), name)
@@ -138,19 +153,56 @@ def _torchmetrics(module: str, name: str, rows: int, width: int, **options: Any)
 
 def all_metrics(rows: int, width: int) -> Cost:
     """All metrics of features, with intervals and floors, overall and for 14 labels."""
-    features = importlib.import_module("pipeline.evaluate.features")
     compare = importlib.import_module("pipeline.evaluate.fidelity.fidelity").compare
-    sides = []
-    for seed in range(2):
-        rng = np.random.default_rng(seed + 2)
-        labels = np.where(rng.random((rows, len(PREVALENCE))) < PREVALENCE, 1, np.nan).astype(np.float32)
-        encoder = features.EncodedWith("random", "", {}, {"feature": width}, rows, "", rows, [], [])
-        texts = np.array([f"{i:06}" for i in range(rows)])
-        prompts, patients = texts.astype(object), None if seed else (np.arange(rows) // 2).astype(object)
-        places = np.arange(rows, dtype=np.uint32), np.full((rows, 2), 512)
-        outputs = {"feature": random_features(rows, width, seed)}
-        sides.append(features.Features(encoder, texts, *places, prompts, patients, labels, outputs))
-    return cost_of(lambda: compare([tuple(sides)], ("real", "synthetic")))
+    sides = made_up_features("real", rows, width, 0), made_up_features("synthetic", rows, width, 1)
+    return cost_of(lambda: compare([sides], ("real", "synthetic")))
+
+
+def all_privacy(rows: int, width: int) -> Cost:
+    """All metrics of privacy, with as many training as synthetic images, and 5,000 held-out ones."""
+    metrics = importlib.import_module("pipeline.evaluate.privacy.privacy_metrics")
+    names = ("train", rows), ("synthetic", rows), ("heldout", min(HELD_OUT, rows))
+    sides = metrics.PrivacySides(*(made_up_features(name, count, width, i) for i, (name, count) in enumerate(names)))
+    return cost_of(lambda: metrics.privacy_metrics(sides, 0))
+
+
+def all_probes(rows: int, width: int) -> Cost:
+    """Probes in 4 settings with 3 seeds, 14 labels, as many real as synthetic images and an eighth to test on."""
+    settings = importlib.import_module("pipeline.evaluate.settings")
+    probe = importlib.import_module("pipeline.evaluate.utility.probe").Probe
+    train_and_score = importlib.import_module("pipeline.evaluate.utility.utility").train_and_score
+    row_of = importlib.import_module("synthchex_75k").Row
+    sides = {}
+    for seed, (name, count) in enumerate((("train", rows), ("synthetic", rows), ("test", rows // 8))):
+        sides[name] = made_up_features(name, count, width, seed)
+        shown = np.nan_to_num(sides[name].labels)
+        sides[name].outputs["feature"][:, : shown.shape[1]] += shown  # a signal to learn
+    examples = []
+    for name, found in sides.items():
+        patients = [None] * len(found.filenames) if found.patients is None else found.patients
+        part = []
+        for filename, prompt, patient, raw in zip(found.filenames.tolist(), found.prompts, patients, found.labels):
+            labels = tuple(None if np.isnan(value) else int(value) for value in raw)
+            row = row_of(filename, "", "", 0, None, None, prompt=prompt, labels=labels)
+            side = "synthetic" if name == "synthetic" else "real"
+            part.append(settings.Example(row, side, patient, np.nan_to_num(raw)))
+        examples.append(part)
+    chosen = settings.splits(*examples)
+    return cost_of(lambda: train_and_score(iter([probe(sides)]), 1, chosen))
+
+
+def made_up_features(name: str, rows: int, width: int, seed: int) -> Any:
+    """Returns features of one side, with labels as frequent as the authors' and two images of a patient if real."""
+    features = importlib.import_module("pipeline.evaluate.features")
+    rng = np.random.default_rng(seed + 2)
+    labels = np.where(rng.random((rows, len(PREVALENCE))) < PREVALENCE, 1, np.nan).astype(np.float32)
+    encoder = features.EncodedWith("random", "", {}, {"feature": width}, rows, name, rows, [], [])
+    texts = np.array([f"{name}-{i:06}" for i in range(rows)])
+    patients = None if name == "synthetic" else np.array([f"{name}-{i // 2}" for i in range(rows)], object)
+    crc32 = np.arange(rows, dtype=np.uint32) + np.uint32(seed * rows)
+    outputs = {"feature": random_features(rows, width, seed)}
+    sizes = np.full((rows, 2), 512)
+    return features.Features(encoder, texts, crc32, sizes, texts.astype(object), patients, labels, outputs)
 
 
 if __name__ == "__main__":
