@@ -525,7 +525,7 @@ def test_results_are_written_and_shown(tmp_path: Path, capsys: pytest.CaptureFix
     path = tmp_path / "results.json"
     fidelity(real, synthetic, path)
     results = read(path)
-    assert (results.real.name, results.real.rows, results.real.patients) == ("real", 150, 75)
+    assert (results.real.name, results.real.rows, results.real.patients) == ("image", 150, 75)
     assert results.labels == LABELS and results.seed == 0 and {"python", "numpy"} <= {*results.versions}
     assert results.real.encoders["rad-dino"].about == {"model": "rad-dino"}
     assert "NaN" not in path.read_text() and json.loads(path.read_bytes())["format"] == 2

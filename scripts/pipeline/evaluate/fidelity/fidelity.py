@@ -16,7 +16,7 @@ from pipeline.evaluate.fidelity.protocol_chexgenbench import chexgenbench_metric
 from pipeline.evaluate.fidelity.protocol_sound import sound_metrics
 from pipeline.evaluate.results.results import check_results_path, update_results
 from pipeline.evaluate.results.results_fidelity import PROTOCOLS, EncoderImages, Fidelity
-from pipeline.evaluate.results.results_parts import EncoderResult, SideResult
+from pipeline.evaluate.results.results_parts import EncoderResult, SideResult, source_name
 from pipeline.evaluate.results.results_table import results_table
 from pipeline.machine import versions_of
 from pipeline.progress import notice, write_line
@@ -60,9 +60,8 @@ def fidelity(
             yield one, two
             del one, two  # before the next ones are read
 
-    found = compare(
-        pairs(), (real.resolve().name, synthetic.resolve().name), protocol=protocol, labels=labels, seed=seed
-    )
+    called = [source_name(index[names[0]].source) for index in indexes]
+    found = compare(pairs(), (called[0], called[1]), protocol=protocol, labels=labels, seed=seed)
     update_results(results_json, fidelity=found)
     print(results_table(found))
     print(f"{results_json}: {counted(len(found.metrics), 'value')}")

@@ -20,7 +20,7 @@ from pipeline.evaluate.privacy.paired_images import PairedSources, open_paired_s
 from pipeline.evaluate.privacy.pairing import PAIRED_BY
 from pipeline.evaluate.privacy.privacy_metrics import NOTHING, PrivacySides, privacy_metrics
 from pipeline.evaluate.results.results import check_results_path, update_results
-from pipeline.evaluate.results.results_parts import EncoderResult, SideResult
+from pipeline.evaluate.results.results_parts import EncoderResult, SideResult, source_name
 from pipeline.evaluate.results.results_section import ImagePair, Measured, Reference, Section
 from pipeline.evaluate.results.results_table import section_table
 from pipeline.machine import versions_of
@@ -99,9 +99,7 @@ def privacy(
         del sides, found, side  # before the next ones are read
     created = datetime.now(timezone.utc).isoformat(timespec="seconds")
     versions = {"python": platform.python_version(), **versions_of("numpy")}
-    about = {
-        title: _side(folder, first, known) for title, folder, first, known in zip(NAMES, folders, firsts, encoders)
-    }
+    about = {title: _side(first, known) for title, first, known in zip(NAMES, firsts, encoders)}
     section = Section(created, seed, versions, options, about, metrics, pairs)
     update_results(results_json, privacy=section)
     print(section_table(section))
@@ -218,8 +216,10 @@ def _identical_files(sides: PrivacySides) -> Measured:
     return Measured("identical_files", FILES, None, None, float(len(rows)), None, None, None, sizes, nothing, notes)
 
 
-def _side(folder: Path, features: Features, encoders: dict[str, EncoderResult]) -> SideResult:
+def _side(features: Features, encoders: dict[str, EncoderResult]) -> SideResult:
     patients = None
     if features.patients is not None:
         patients = len({*features.patients.tolist()} - {None})
-    return SideResult(folder.resolve().name, features.encoder.source, len(features.filenames), patients, encoders)
+    return SideResult(
+        source_name(features.encoder.source), features.encoder.source, len(features.filenames), patients, encoders
+    )

@@ -16,7 +16,7 @@ from pipeline.evaluate.reports.report_scores import check_scorers, measure_texts
 from pipeline.evaluate.reports.report_texts import runs_of
 from pipeline.evaluate.reports.report_training import ReportRecipe, losses_of, process_state
 from pipeline.evaluate.results.results import check_results_path
-from pipeline.evaluate.results.results_parts import SideResult
+from pipeline.evaluate.results.results_parts import SideResult, source_name
 from pipeline.evaluate.settings import SETTINGS, Example, Split, plan_examples, split_about, split_cautions, splits
 from pipeline.folder import local_source
 from pipeline.imports import check_installed
@@ -137,7 +137,7 @@ def reports(
     of_runs = runs_of(texts, str(work / TEXTS_CSV))
     scores = measure_texts(of_runs, Path(model).name, _most_frequent(sides["train"]), _notes(planned), seed)
     described = {name: _side(sources[name], sides[name]) for name in ("train", "synthetic")}
-    described["test"] = test_side(_name_of(real_test), local_source(real_test), of_runs[0].texts)
+    described["test"] = test_side(source_name(real_test), local_source(real_test), of_runs[0].texts)
     recorded = {
         **options,
         "limit": limit,
@@ -201,8 +201,4 @@ def _notes(planned: Sequence[Split]) -> dict[str | None, list[str]]:
 def _side(source: str, examples: Sequence[Example]) -> SideResult:
     patients = {one.patient for one in examples}
     known = None if None in patients else len(patients)
-    return SideResult(_name_of(source), local_source(source), len(examples), known, {})
-
-
-def _name_of(source: str) -> str:
-    return source.rstrip("/").rpartition("/")[2]
+    return SideResult(source_name(source), local_source(source), len(examples), known, {})

@@ -1,8 +1,12 @@
 """What the sections of RESULTS_JSON share: SIDE, and reading JSON with checks that name the place of what is wrong.
 
-SIDE    {"name": last part of FEATURES_DIR or of the source, "source": address, "rows": n,
-         "patients": number or null,
-         "encoders": {NAME: {"fingerprint": ..., "about": what decides the features}}}
+A SIDE is an object with these keys:
+
+    name      last part of the source's address
+    source    the address
+    rows      number of images
+    patients  number of patients, or null
+    encoders  by name: fingerprint, and about, what decides the features
 """
 
 from __future__ import annotations
@@ -36,7 +40,7 @@ class SideResult(NamedTuple):
     """One of the two sets of images.
 
     Attributes:
-        name: Last part of FEATURES_DIR.
+        name: Last part of the source.
         source: Address of the source that was embedded.
         rows: Number of images.
         patients: Number of patients; None where they are unknown.
@@ -48,6 +52,16 @@ class SideResult(NamedTuple):
     rows: int
     patients: int | None
     encoders: dict[str, EncoderResult]
+
+
+def source_name(address: str) -> str:
+    """Returns what results call a source: the last part of its address.
+
+    Example:
+        >>> source_name("hf://datasets/raman07/SynthCheX-75K/"), source_name("/data/real/images.zip")
+        ('SynthCheX-75K', 'images.zip')
+    """
+    return address.rstrip("/").rpartition("/")[2]
 
 
 def plain(value: Any) -> Any:

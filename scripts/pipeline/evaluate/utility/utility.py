@@ -14,7 +14,7 @@ from pipeline.cli import defaults_of
 from pipeline.errors import StepError, counted, listing
 from pipeline.evaluate.metrics.classification import DIFFERENCE, Run, Score, classification_scores
 from pipeline.evaluate.results.results import check_results_path, update_results
-from pipeline.evaluate.results.results_parts import EncoderResult, SideResult
+from pipeline.evaluate.results.results_parts import EncoderResult, SideResult, source_name
 from pipeline.evaluate.results.results_section import Measured, Reference, Section
 from pipeline.evaluate.results.results_table import section_table
 from pipeline.evaluate.settings import (
@@ -279,7 +279,7 @@ def _references(score: Score, real: Score | None) -> tuple[Reference, ...]:
 def _side(source: str, examples: Sequence[Example], encoders: dict[str, EncoderResult]) -> SideResult:
     address = local_source(source)
     patients = None if examples[0].patient is None else len({patient_of(one) for one in examples})
-    return SideResult(address.rstrip("/").rpartition("/")[2], address, len(examples), patients, encoders)
+    return SideResult(source_name(address), address, len(examples), patients, encoders)
 
 
 def _encoders(found: ProbeFeatures, side: int) -> dict[str, EncoderResult]:
