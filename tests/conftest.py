@@ -52,6 +52,7 @@ if not importlib.util.find_spec("ray"):
     collect_ignore += ["pipeline/evaluate/metrics/test_references.py", "pipeline/evaluate/test_embed_ray.py"]
     collect_ignore += ["pipeline/evaluate/test_encoders.py", "tiny_encoders.py"]
     collect_ignore += ["pipeline/evaluate/test_pretrained.py", "pretrained.py"]
+    collect_ignore += ["pipeline/evaluate/test_privacy_pretrained.py", "programs/test_whole_story.py"]
     collect_ignore += ["pipeline/evaluate/test_reports.py", "pipeline/evaluate/test_text_scores.py"]
     collect_ignore += ["pipeline/evaluate/test_results_in_browser.py"]
     collect_ignore += ["pipeline/evaluate/test_utility.py", "pipeline/evaluate/test_utility_references.py"]

@@ -78,9 +78,9 @@ def test_16_bits_are_not_clipped() -> None:
 
 
 def test_page_without_figures_is_small() -> None:
-    assert len(page_with("x")) < 5_000
+    assert len(page_with("x")) < 6_000
 
 
 def test_bars_of_a_table() -> None:
     table = page.table("name", ["", "A", "B"], {"row": [("1", 1 / 3), ("2", 0.0)]})
-    assert re.findall(r'<td style="--share:(\d+)%">(\d)</td>', table) == [("33", "1"), ("0", "2")]
+    assert '<td style="--share:33%">1</td><td>2</td>' in table

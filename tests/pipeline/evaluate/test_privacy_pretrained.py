@@ -27,8 +27,14 @@ SIZE, PIXELS = 512, 256  # of a drawing, and of its file
 
 
 def drawn(number: int) -> PIL.Image.Image:
-    labels = dict.fromkeys(random.Random(number).sample(LABELS, 2), "1")
-    return make_fixture.draw(number, labels)
+    """Returns a drawing that is turned, moved and scaled, as patients stand and breathe: no two are in one place."""
+    chance = random.Random(number)
+    image = make_fixture.draw(number, dict.fromkeys(chance.sample(LABELS, 2), "1"))
+    move = chance.uniform(-50, 50), chance.uniform(-50, 50)
+    image = image.rotate(chance.uniform(-10, 10), PIL.Image.Resampling.BILINEAR, translate=move)
+    edge = SIZE / 2 - SIZE / 2 / chance.uniform(0.8, 1.2)
+    extent = edge, edge, SIZE - edge, SIZE - edge
+    return image.transform((SIZE, SIZE), PIL.Image.Transform.EXTENT, extent, PIL.Image.Resampling.BILINEAR)
 
 
 def as_jpeg(image: PIL.Image.Image) -> PIL.Image.Image:
@@ -108,11 +114,12 @@ def test_nothing_planted_is_nothing_found(sections: dict[str, dict[str, Any]]) -
     assert auroc["ci_low"] <= 0.5 <= auroc["ci_high"]
 
 
-@pytest.mark.parametrize("kind", ["exact", "jpeg"])
+@pytest.mark.parametrize("kind", ["exact", "jpeg", "shifted"])
 def test_copies_are_found(kind: str, sections: dict[str, dict[str, Any]]) -> None:
     section = sections[kind]
     assert copies_in(section, "nearest_relative") == COPIES
-    assert copies_in(section, "below_threshold") == COPIES
+    # A shift by less than a pixel of the network's 112 moves features about as far as the threshold allows.
+    assert copies_in(section, "below_threshold") >= (COPIES if kind != "shifted" else 7)
     assert metric(section, "below_threshold")["ci_low"] > metric(section, "below_threshold")["references"][0]["value"]
     headline = metric(section, "nearer_to_training")["value"]
     assert headline > metric(sections["none"], "nearer_to_training")["value"]
@@ -121,7 +128,5 @@ def test_copies_are_found(kind: str, sections: dict[str, dict[str, Any]]) -> Non
     assert metric(section, "identical_files")["value"] == (COPIES if kind == "exact" else 0)
 
 
-@pytest.mark.parametrize("kind", ["shifted", "mirrored"])
-def test_what_this_network_sees_as_another_image(kind: str, sections: dict[str, dict[str, Any]]) -> None:
-    """At 112 pixels it is sensitive to a shift by less than one, and drawings differ little from one another."""
-    assert copies_in(sections[kind], "below_threshold") < COPIES
+def test_mirrored_copies_are_other_images_for_this_network(sections: dict[str, dict[str, Any]]) -> None:
+    assert copies_in(sections["mirrored"], "below_threshold") == 0

@@ -37,6 +37,7 @@ from pipeline.evaluate.results.results_parts import (
     texts_in,
     versions_in,
 )
+from synthchex_75k import LABELS
 
 
 class Reference(NamedTuple):
@@ -142,6 +143,8 @@ def section_in(found: dict[str, Any]) -> Section:
     places = set()
     for i, metric in enumerate(metrics):
         place = metric[:4]
+        if metric.label is not None and metric.label not in LABELS:
+            raise DamagedError(f"metrics[{i}]: unknown label {metric.label!r}")
         if place in places:
             raise DamagedError(f"metrics[{i}]: {metric.metric} is there twice")
         places.add(place)
