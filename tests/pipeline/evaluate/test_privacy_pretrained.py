@@ -30,7 +30,7 @@ def drawn(number: int) -> PIL.Image.Image:
     """Returns a drawing that is turned, moved and scaled, as patients stand and breathe: no two are in one place."""
     chance = random.Random(number)
     image = make_fixture.draw(number, dict.fromkeys(chance.sample(LABELS, 2), "1"))
-    move = chance.uniform(-50, 50), chance.uniform(-50, 50)
+    move = chance.randint(-50, 50), chance.randint(-50, 50)
     image = image.rotate(chance.uniform(-10, 10), PIL.Image.Resampling.BILINEAR, translate=move)
     edge = SIZE / 2 - SIZE / 2 / chance.uniform(0.8, 1.2)
     extent = edge, edge, SIZE - edge, SIZE - edge
