@@ -21,7 +21,7 @@ from servers.local_hub import Hub
 # Run by other means: `.ci/run` runs the tests; the environment `heavy` has torch and Ray; `datasets3` runs scripts.
 ELSEWHERE = re.compile(
     r"pytest|tox|hf auth login|install torch|--model sana|--lora|--transformers|--engine ray|"
-    r"evaluate_images\.py (embed|reports|score|utility)|benchmark\.py|import torch|pre-commit|trust_remote_code"
+    r"evaluate_images\.py (embed|reports|run|score|utility)|browse_images\.py|install "gradio|benchmark\.py|import torch|pre-commit|trust_remote_code"
 )
 
 

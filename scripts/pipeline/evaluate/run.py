@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from pipeline.errors import MissingPackageError, StepError, describe_error, one_line
@@ -13,8 +13,8 @@ from pipeline.evaluate.embedding.embed import embed
 from pipeline.evaluate.encoders.registry import resolve_encoder
 from pipeline.evaluate.features import FEATURES_JSON
 from pipeline.evaluate.fidelity.fidelity import fidelity
+from pipeline.evaluate.names import stem_of, training_stems
 from pipeline.evaluate.page.report import report
-from pipeline.evaluate.privacy.pairing import training_stems
 from pipeline.evaluate.privacy.privacy import privacy
 from pipeline.evaluate.reports.reports import reports
 from pipeline.evaluate.results.results import Results, check_results_path, read_results
@@ -216,7 +216,7 @@ def _check_sources(
         for side, source in sources.items()
     )
     splits(train, made, test, settings, 1, seed)
-    known = {PurePath(one.row.filename).stem for one in train}
+    known = {stem_of(one.row.filename) for one in train}
     named = any(known.intersection(training_stems(one.row.filename)) for one in made)
     return "filename" if named else None
 

@@ -14,16 +14,15 @@ patients are never trained on, and in `mixed` neither are those of patients whos
 from __future__ import annotations
 
 import hashlib
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from pipeline.columns import read_patients
 from pipeline.errors import StepError, counted, listing
+from pipeline.evaluate.names import PREFIX, stem_of, training_stems
 from pipeline.rows import AnyRow, plan_any
 from synthchex_75k import LABELS
 
@@ -32,7 +31,6 @@ REFERENCE = "real"  # the setting that others are compared with
 VALIDATION = 0.1  # of the real training patients
 TARGETS: dict[int | None, float] = {1: 1.0, 0: 0.0, None: 0.0, -1: np.nan}
 POLICY = "labels: not mentioned counts as negative, uncertain is left out, in training and in scoring"
-_SYNTHETIC_NAME = re.compile(r"SyntheticImg_(.+?)(_\d+)?")
 
 
 class Example(NamedTuple):
@@ -276,14 +274,13 @@ def _patients_of_twins(synthetic: Iterable[Example], real: Iterable[Example]) ->
     by_stem: dict[str, set[tuple[str, str]]] = defaultdict(set)
     by_prompt: dict[str, set[tuple[str, str]]] = defaultdict(set)
     for one in real:
-        by_stem[PurePosixPath(one.row.filename).stem].add(patient_of(one))
+        by_stem[stem_of(one.row.filename)].add(patient_of(one))
         by_prompt[_plain(one.row.prompt)].add(patient_of(one))
     found = []
     for one in synthetic:
         patients: set[tuple[str, str]] = set()
-        if match := _SYNTHETIC_NAME.fullmatch(PurePosixPath(one.row.filename).stem):
-            # One of several images of a prompt has a number behind its name.
-            for stem in (match[1], match[1] + (match[2] or "")):
+        if one.row.filename.startswith(PREFIX):  # else equal names, such as numbers, tell nothing
+            for stem in training_stems(one.row.filename):
                 patients |= by_stem.get(stem, set())
         # Many radiographs may share a short prompt: it counts only where the name does not tell which one it was.
         patients = patients or set(by_prompt.get(_plain(one.row.prompt), ()))

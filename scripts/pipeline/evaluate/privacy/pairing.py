@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-import re
 from collections import defaultdict
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -15,11 +13,9 @@ from pipeline.errors import StepError, counted, listing
 from pipeline.evaluate.comparison import patient_groups
 from pipeline.evaluate.features import Features
 from pipeline.evaluate.metrics.calibration import draw_partners
+from pipeline.evaluate.names import PREFIX, stem_of, training_stems
 
 PAIRED_BY = ("filename", "prompt")
-PREFIX = "SyntheticImg_"  # of SynthCheX-75K's file names
-ENDING = re.compile(r"\.(png|jpe?g)$", re.IGNORECASE)
-REPLICATE = re.compile(r"_[1-9][0-9]*$")  # of the second and further images of a prompt, as `generate_images.py` names
 
 REAL_PAIRS = 10_000  # of one patient, and of different ones: at most
 NO_PATIENTS = "patients are unknown (embed with --patient-column): different images stand for different patients"
@@ -83,7 +79,7 @@ def pair_images(train: Features, synthetic: Features, pair: str, seed: int = 0) 
 def _find_by_names(train: Features, synthetic: Features, seed: int) -> tuple[np.ndarray, tuple[str, ...]]:
     by_stem: dict[str, list[int]] = defaultdict(list)
     for row, name in enumerate(train.filenames.tolist()):
-        by_stem[ENDING.sub("", name)].append(row)
+        by_stem[stem_of(name)].append(row)
     found, doubled = np.full(len(synthetic.filenames), -1, np.intp), list[str]()
     for row, name in enumerate(synthetic.filenames.tolist()):
         candidates = [by_stem[stem] for stem in training_stems(name) if stem in by_stem]
@@ -101,21 +97,6 @@ def _find_by_names(train: Features, synthetic: Features, seed: int) -> tuple[np.
     paired = np.flatnonzero(found >= 0)
     others = int((synthetic.prompts[paired] != train.prompts[found[paired]]).sum())
     return found, (f"{counted(others, 'pair')} by name with two different prompts",) if others else ()
-
-
-def training_stems(filename: str) -> Iterator[str]:
-    """Yields the names without ending that the training image of a synthetic one may have, the likeliest first.
-
-    Example:
-        >>> [*training_stems("SyntheticImg_a_1.png")]
-        ['SyntheticImg_a_1', 'a_1', 'SyntheticImg_a', 'a']
-    """
-    stem = ENDING.sub("", filename)
-    for name in dict.fromkeys((stem, stem.removeprefix(PREFIX))):
-        yield name
-    for name in dict.fromkeys((stem, stem.removeprefix(PREFIX))):
-        if REPLICATE.search(name):
-            yield REPLICATE.sub("", name)
 
 
 def _find_by_prompts(train: Features, synthetic: Features, seed: int) -> tuple[np.ndarray, tuple[str, ...]]:
