@@ -20,8 +20,9 @@ from servers.local_hub import Hub
 
 # Run by other means: `.ci/run` runs the tests; the environment `heavy` has torch and Ray; `datasets3` runs scripts.
 ELSEWHERE = re.compile(
-    r"pytest|tox|hf auth login|install torch|--model sana|--lora|--transformers|--engine ray|"
-    r"evaluate_images\.py (embed|reports|run|score|utility)|browse_images\.py|install "gradio|benchmark\.py|import torch|pre-commit|trust_remote_code"
+    r"pytest|tox|hf auth login|install torch|install .gradio|--model sana|--lora|--transformers|--engine ray|"
+    r"evaluate_images\.py (embed|reports|run|score|utility)|browse_images\.py|benchmark\.py|import torch|pre-commit|"
+    r"trust_remote_code"
 )
 
 
