@@ -65,7 +65,7 @@ def values(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]
     for name in SETS:
         sides = [str(folder / f"{side} features") for side in ("real", name)]
         assert main(["fidelity", *sides, str(folder / f"{name}.json"), "--labels", "none"]) == 0
-        metrics = json.loads((folder / f"{name}.json").read_bytes())["metrics"]
+        metrics = json.loads((folder / f"{name}.json").read_bytes())["fidelity"]["metrics"]
         found[name] = {metric["metric"]: metric for metric in metrics}
     return found
 

@@ -79,7 +79,7 @@ def sections(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, An
     train = {f"train-{number}": drawn(number) for number in range(REAL)}
     real = embed(folder / "train", train)
     heldout = embed(folder / "heldout", {f"heldout-{number}": drawn(REAL + number) for number in range(REAL)})
-    others = {f"other-{number}": drawn(2 * REAL + number) for number in range(OTHERS)}
+    others = {f"other-{number}": drawn(3 * REAL + number) for number in range(OTHERS)}
     chosen = [f"train-{number}" for number in range(0, REAL, REAL // COPIES)]
     sets = {"none": others}
     for kind, change in KINDS.items():
