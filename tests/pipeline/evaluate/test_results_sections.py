@@ -99,7 +99,7 @@ def test_texts_are_escaped(show: Show, images: dict[str, bytes]) -> None:
         metrics = [
             measured(text, notes=[text], n={text: 9}, setting=setting, label=label, **there)
             for setting in (None, text)
-            for label in (None, text)
+            for label in (None, "Edema")
         ]
         pairs = pairs_of(images)
         pairs[0]["synthetic"]["prompt"] = pairs[0]["train"]["prompt"] = text
