@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterable
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
-from pipeline.errors import MissingPackageError, StepError, describe_error, one_line
+from pipeline.errors import MissingPackageError, StepError, one_line
 from pipeline.evaluate.embedding.embed import embed
 from pipeline.evaluate.encoders.registry import resolve_encoder
 from pipeline.evaluate.features import FEATURES_JSON
@@ -24,7 +25,8 @@ from pipeline.files import atomic_write, sha256_of
 from pipeline.folder import local_source
 from pipeline.lock import FolderLock
 from pipeline.progress import notice, write_line
-from synthchex_75k import printable
+from pipeline.source_json import parse_object
+from synthchex_75k import SourceError, printable
 
 AUTOMATIC = ("rad-dino", "xrv", "biovil-t")  # of radiographs: features; pathologies; images and texts
 RESULTS, PAGE, STEPS = "results.json", "results.html", ".steps.json"
@@ -104,13 +106,15 @@ def run(
     """
     sources = {"train": real_train, "synthetic": synthetic, "test": real_test}
     patients = {"train": patient_column, "synthetic": None, "test": patient_column}
+    _check_folder(results_dir, sources.values())
     with notice("reading the sources"):
-        pair = _check_sources(sources, patients, settings, seed, on_mismatch)
+        pair = _check_sources(sources, patients, settings, seeds, seed, on_mismatch)
     skipped: list[str] = []
     names = encoder or _usable_encoders(skipped)
     with FolderLock(results_dir):
         results_json = results_dir / RESULTS
         check_results_path(results_json)
+        _done(results_dir)  # an error of it comes before the long work
         folders = {side: results_dir / "features" / side for side in sources}
         for side, source in sources.items():
             write_line(f"== embed: {side}")
@@ -199,8 +203,28 @@ def run(
     print(printable(f"{results_dir}: {RESULTS}, {PAGE}"))
 
 
+def _check_folder(folder: Path, sources: Iterable[str]) -> None:
+    """Checks that results can be written to a folder, and into no source.
+
+    Raises:
+        StepError: It is a file or a source, or a folder has the name of a file of results.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise StepError(f"{folder} is a file; name a folder")
+    if any(os.path.realpath(local_source(source)) == os.path.realpath(folder) for source in sources):
+        raise StepError(f"{folder} is a source as well; name another folder")
+    for path in (folder / PAGE, folder / STEPS):
+        if path.is_dir():
+            raise StepError(f"{path} is a folder; move it, or name another RESULTS_DIR")
+
+
 def _check_sources(
-    sources: dict[str, str], patients: dict[str, str | None], settings: tuple[str, ...], seed: int, on_mismatch: str
+    sources: dict[str, str],
+    patients: dict[str, str | None],
+    settings: tuple[str, ...],
+    seeds: int,
+    seed: int,
+    on_mismatch: str,
 ) -> str | None:
     """Plans all sources and the splits, before the long work.
 
@@ -215,7 +239,7 @@ def _check_sources(
         plan_examples(source, "synthetic" if side == "synthetic" else "real", patients[side], on_mismatch)
         for side, source in sources.items()
     )
-    splits(train, made, test, settings, 1, seed)
+    splits(train, made, test, settings, seeds, seed)
     known = {PurePath(one.row.filename).stem for one in train}
     named = any(known.intersection(training_stems(one.row.filename)) for one in made)
     return "filename" if named else None
@@ -265,9 +289,9 @@ def _done(results_dir: Path) -> dict[str, Any]:
     """
     path = results_dir / STEPS
     try:
-        return dict(json.loads(path.read_bytes())) if path.exists() else {}
-    except ValueError as error:
-        raise StepError(f"{path} is damaged ({describe_error(error)}); delete it, and run again") from error
+        return parse_object(path.read_bytes(), str(path)) if path.exists() else {}
+    except SourceError as error:
+        raise StepError(f"{one_line(error)}: the file is damaged; delete it, and run again") from error
 
 
 def _created(results_dir: Path, name: str) -> str | None:
