@@ -194,12 +194,15 @@ def run(
                 )
             )
         inputs = {"sources": [*map(local_source, sources.values())], "features": _hashes(folders), "code": _code()}
-        for step in steps:
-            _do(step, inputs, results_dir, skipped)
+        current = {step.name for step in steps if _do(step, inputs, results_dir, skipped)}
+        present = read_results(results_json)._asdict() if results_json.exists() else {}
+        older = [name for name, section in present.items() if section and name not in current]
         write_line("== report")
         report([results_json], html=results_dir / PAGE, images=images)
     for reason in skipped:
         print(printable(f"skipped: {reason}"))
+    for name in older:
+        print(printable(f"{name}: of an earlier run, perhaps of other images or options; {RESULTS} and {PAGE} keep it"))
     print(printable(f"{results_dir}: {RESULTS}, {PAGE}"))
 
 
@@ -264,20 +267,25 @@ def _usable_encoders(skipped: list[str]) -> list[str]:
     return usable
 
 
-def _do(step: Step, inputs: dict[str, Any], results_dir: Path, skipped: list[str]) -> None:
-    """Does a step unless its section was computed from the same inputs; a step whose package is missing is skipped."""
+def _do(step: Step, inputs: dict[str, Any], results_dir: Path, skipped: list[str]) -> bool:
+    """Does a step unless its section was computed from the same inputs; a step whose package is missing is skipped.
+
+    Returns:
+        Whether the section is that of these inputs.
+    """
     key = hashlib.sha256(json.dumps({**inputs, **step.options}, sort_keys=True).encode()).hexdigest()
     if _done(results_dir).get(step.name) == [key, _created(results_dir, step.name)]:
         write_line(f"== {step.name}: done before")
-        return
+        return True
     write_line(f"== {step.name}")
     try:
         step.run()
     except MissingPackageError as error:
         skipped.append(f"{step.name}: {one_line(error)}")
-        return
+        return False
     done = {**_done(results_dir), step.name: [key, _created(results_dir, step.name)]}
     atomic_write(results_dir / STEPS, json.dumps(done, indent=1).encode() + b"\n")
+    return True
 
 
 def _done(results_dir: Path) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from evaluate_images import main
+from pipeline.evaluate.results.results import read_results, update_results
 from planted import PATIENTS, write_planted
 
 Run = Callable[..., int]
@@ -74,3 +75,16 @@ def test_done_before(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str
         told = capsys.readouterr()
         assert (told.out + told.err).count("done before") >= times
     assert {*json.loads((results / ".steps.json").read_text())} >= {"fidelity", "privacy"}
+
+
+def test_a_section_that_this_run_did_not_compute_is_named(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = tmp_path / "results"
+    assert run(results) == 0
+    assert "of an earlier run" not in capsys.readouterr().out
+    path = results / "results.json"
+    update_results(path, reports=read_results(path).privacy)
+    assert run(results) == 0
+    told = capsys.readouterr().out.splitlines()
+    assert [line.partition(",")[0] for line in told if "of an earlier run" in line] == ["reports: of an earlier run"]
