@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pipeline.errors import MissingPackageError, StepError, describe_error, one_line
+from pipeline.errors import MissingPackageError, StepError, one_line
 from pipeline.evaluate.embedding.embed import embed
 from pipeline.evaluate.encoders.registry import resolve_encoder
 from pipeline.evaluate.features import FEATURES_JSON
@@ -24,7 +25,8 @@ from pipeline.files import atomic_write, sha256_of
 from pipeline.folder import local_source
 from pipeline.lock import FolderLock
 from pipeline.progress import notice, write_line
-from synthchex_75k import printable
+from pipeline.source_json import parse_object
+from synthchex_75k import SourceError, printable
 
 AUTOMATIC = ("rad-dino", "xrv", "biovil-t")  # of radiographs: features; pathologies; images and texts
 RESULTS, PAGE, STEPS = "results.json", "results.html", ".steps.json"
@@ -104,13 +106,15 @@ def run(
     """
     sources = {"train": real_train, "synthetic": synthetic, "test": real_test}
     patients = {"train": patient_column, "synthetic": None, "test": patient_column}
+    _check_folder(results_dir, sources.values())
     with notice("reading the sources"):
-        pair = _check_sources(sources, patients, settings, seed, on_mismatch)
+        pair = _check_sources(sources, patients, settings, seeds, seed, on_mismatch)
     skipped: list[str] = []
     names = encoder or _usable_encoders(skipped)
     with FolderLock(results_dir):
         results_json = results_dir / RESULTS
         check_results_path(results_json)
+        _done(results_dir)  # an error of it comes before the long work
         folders = {side: results_dir / "features" / side for side in sources}
         for side, source in sources.items():
             write_line(f"== embed: {side}")
@@ -190,17 +194,40 @@ def run(
                 )
             )
         inputs = {"sources": [*map(local_source, sources.values())], "features": _hashes(folders), "code": _code()}
-        for step in steps:
-            _do(step, inputs, results_dir, skipped)
+        current = {step.name for step in steps if _do(step, inputs, results_dir, skipped)}
+        present = read_results(results_json)._asdict() if results_json.exists() else {}
+        older = [name for name, section in present.items() if section and name not in current]
         write_line("== report")
         report([results_json], html=results_dir / PAGE, images=images)
     for reason in skipped:
         print(printable(f"skipped: {reason}"))
+    for name in older:
+        print(printable(f"{name}: of an earlier run, perhaps of other images or options; {RESULTS} and {PAGE} keep it"))
     print(printable(f"{results_dir}: {RESULTS}, {PAGE}"))
 
 
+def _check_folder(folder: Path, sources: Iterable[str]) -> None:
+    """Checks that results can be written to a folder, and into no source.
+
+    Raises:
+        StepError: It is a file or a source, or a folder has the name of a file of results.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise StepError(f"{folder} is a file; name a folder")
+    if any(os.path.realpath(local_source(source)) == os.path.realpath(folder) for source in sources):
+        raise StepError(f"{folder} is a source as well; name another folder")
+    for path in (folder / PAGE, folder / STEPS):
+        if path.is_dir():
+            raise StepError(f"{path} is a folder; move it, or name another RESULTS_DIR")
+
+
 def _check_sources(
-    sources: dict[str, str], patients: dict[str, str | None], settings: tuple[str, ...], seed: int, on_mismatch: str
+    sources: dict[str, str],
+    patients: dict[str, str | None],
+    settings: tuple[str, ...],
+    seeds: int,
+    seed: int,
+    on_mismatch: str,
 ) -> str | None:
     """Plans all sources and the splits, before the long work.
 
@@ -215,7 +242,7 @@ def _check_sources(
         plan_examples(source, "synthetic" if side == "synthetic" else "real", patients[side], on_mismatch)
         for side, source in sources.items()
     )
-    splits(train, made, test, settings, 1, seed)
+    splits(train, made, test, settings, seeds, seed)
     known = {stem_of(one.row.filename) for one in train}
     named = any(known.intersection(training_stems(one.row.filename)) for one in made)
     return "filename" if named else None
@@ -240,20 +267,25 @@ def _usable_encoders(skipped: list[str]) -> list[str]:
     return usable
 
 
-def _do(step: Step, inputs: dict[str, Any], results_dir: Path, skipped: list[str]) -> None:
-    """Does a step unless its section was computed from the same inputs; a step whose package is missing is skipped."""
+def _do(step: Step, inputs: dict[str, Any], results_dir: Path, skipped: list[str]) -> bool:
+    """Does a step unless its section was computed from the same inputs; a step whose package is missing is skipped.
+
+    Returns:
+        Whether the section is that of these inputs.
+    """
     key = hashlib.sha256(json.dumps({**inputs, **step.options}, sort_keys=True).encode()).hexdigest()
     if _done(results_dir).get(step.name) == [key, _created(results_dir, step.name)]:
         write_line(f"== {step.name}: done before")
-        return
+        return True
     write_line(f"== {step.name}")
     try:
         step.run()
     except MissingPackageError as error:
         skipped.append(f"{step.name}: {one_line(error)}")
-        return
+        return False
     done = {**_done(results_dir), step.name: [key, _created(results_dir, step.name)]}
     atomic_write(results_dir / STEPS, json.dumps(done, indent=1).encode() + b"\n")
+    return True
 
 
 def _done(results_dir: Path) -> dict[str, Any]:
@@ -265,9 +297,9 @@ def _done(results_dir: Path) -> dict[str, Any]:
     """
     path = results_dir / STEPS
     try:
-        return dict(json.loads(path.read_bytes())) if path.exists() else {}
-    except ValueError as error:
-        raise StepError(f"{path} is damaged ({describe_error(error)}); delete it, and run again") from error
+        return parse_object(path.read_bytes(), str(path)) if path.exists() else {}
+    except SourceError as error:
+        raise StepError(f"{one_line(error)}: the file is damaged; delete it, and run again") from error
 
 
 def _created(results_dir: Path, name: str) -> str | None:
