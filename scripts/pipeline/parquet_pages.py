@@ -20,7 +20,7 @@ Read = Callable[[int, int], bytes]  # bytes of a file: offset, length
 MAX_FOOTER, MAX_INDEX, MAX_PAGE = 256 << 20, 16 << 20, 512 << 20  # bytes
 MAX_DEPTH = 16  # of structures in one another
 BOOLS, INTS, DOUBLE, BINARY, LISTS, STRUCT = (1, 2), (3, 4, 5, 6), 7, 8, (9, 10), 12
-DAMAGE = (IndexError, KeyError, ValueError, TypeError, RecursionError, StopIteration)
+DAMAGE = (IndexError, KeyError, ValueError, TypeError, OverflowError, RecursionError, StopIteration)
 
 
 class Chunk(NamedTuple):
@@ -30,6 +30,8 @@ class Chunk(NamedTuple):
     length: int  # of the page index: bytes
     rows: int
     is_plain: bool  # uncompressed
+    start: int  # of its first page
+    end: int  # of its last page
 
 
 class _Page(NamedTuple):
@@ -74,7 +76,13 @@ class PageFile:
         index = _Compact(self._read(chunk.offset, chunk.length)).struct()
         starts = [*(place[3] for place in index[1]), chunk.rows]
         pages = [_Page(place[1], place[2], range(*rows)) for place, rows in zip(index[1], itertools.pairwise(starts))]
-        if starts != sorted(starts) or starts[0] != 0 or max(page.size for page in pages) > MAX_PAGE:
+        if starts != sorted(starts) or starts[0] != 0:
+            raise ValueError("no usable page index")
+        # An index of other pages, such as another column's, would give other values.
+        ends = [chunk.start, *(page.offset + page.size for page in pages)]
+        if ends[:-1] != [page.offset for page in pages] or ends[-1] != chunk.end:
+            raise ValueError("the pages are not those of the column")
+        if not all(0 < page.size <= MAX_PAGE for page in pages):
             raise ValueError("no usable page index")
         return pages
 
@@ -102,10 +110,17 @@ def read_chunks(read: Read, size: int, column: tuple[str, ...]) -> list[Chunk]:
                 continue
             for _ in range(reader.list_head()[0]):
                 place, chunk = _chunk_of_group(reader, path, place)
-                chunks.append(Chunk(chunk.get(4), chunk.get(5, 0), chunk[3][5], chunk[3][4] == 0))
-        return chunks
+                chunks.append(_read_chunk(chunk))
+        places = [(one.start, one.end) for one in chunks]
+        places += [(one.offset, one.offset + one.length) for one in chunks if one.offset is not None]
+        return chunks if all(0 <= start < end <= size for start, end in places) else []
     except DAMAGE:
         return []
+
+
+def _read_chunk(chunk: dict[int, Any]) -> Chunk:
+    about = chunk[3]
+    return Chunk(chunk.get(4), chunk.get(5, 0), about[5], about[4] == 0, about[9], about[9] + about[7])
 
 
 def _chunk_of_group(reader: _Compact, path: list[bytes], place: int | None) -> tuple[int, dict[int, Any]]:

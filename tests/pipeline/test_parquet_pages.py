@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import convert, files_of, padded
-from pipeline.parquet_pages import PageFile, read_chunks
+from pipeline.parquet_pages import Chunk, PageFile, Read, read_chunks
 from pipeline.parquet_source import plan_parquet, read_parquet_rows
 
 USUAL = {"compression": "none", "use_dictionary": False, "write_page_index": True, "write_page_checksum": True}
@@ -81,6 +81,70 @@ def test_a_damaged_file_gives_no_other_value(data: st.DataObject) -> None:
     file = opened(cut)
     for number in range(6):
         assert file.read_value(number // 3, number % 3) in (None, values[number])
+
+
+HUGE = b"\xfe" + b"\xff" * 8 + b"\x7f"  # more than any file system seeks to, as a varint
+MINUS_ONE = b"\x01"
+
+
+@pytest.mark.parametrize("place", [(b"\x08", HUGE, b"\x00"), (b"\x08", b"\x14", HUGE), (MINUS_ONE, b"\x14", b"\x00")])
+@pytest.mark.parametrize("size", [b"\x28", MINUS_ONE, HUGE])
+def test_a_page_index_that_leads_out_of_the_file(
+    place: tuple[bytes, bytes, bytes], size: bytes, tmp_path: Path
+) -> None:
+    offset, _, row = place
+    first = b"\x16" + offset + b"\x15" + size + b"\x16\x00\x00"
+    second = b"\x16" + place[1] + b"\x15" + size + b"\x16" + row + b"\x00"
+    index = b"\x19\x2c" + first + second + b"\x00"
+    path = tmp_path / "x.parquet"
+    path.write_bytes(b"PAR1" + bytes(60) + index)
+    with pa.OSFile(str(path)) as handle:
+        file = PageFile(reader_of(handle), [Chunk(64, len(index), 2**64, True, 4, 44)])
+        assert [file.read_value(0, row) for row in (0, 1, 2**63, 2**64)] == [None] * 4
+
+
+def test_a_chunk_that_leads_out_of_the_file(tmp_path: Path) -> None:
+    data = written([b"one", b"two"], 2)
+    path = tmp_path / "x.parquet"
+    (chunk,) = read_chunks(lambda offset, length: data[offset : offset + length], len(data), ("image", "bytes"))
+    assert chunk.offset
+    before = _varint(chunk.offset << 1)
+    assert data.count(before) == 1
+    for after in (_varint(chunk.offset << 1 | 1), _varint(len(data) << 1)):
+        path.write_bytes(data.replace(before, after))
+        with pa.OSFile(str(path)) as handle:
+            found = read_chunks(reader_of(handle), len(data), ("image", "bytes"))
+            assert PageFile(reader_of(handle), found).read_value(0, 1) is None
+
+
+def test_the_page_index_of_another_column_is_not_used() -> None:
+    data = written([b"one", b"two"], 2)
+    groups = pq.read_metadata(io.BytesIO(data)).row_group(0)
+    assert [groups.column(number).has_offset_index for number in (1, 2)] == [True, True]
+
+    def read(offset: int, length: int) -> bytes:
+        return data[offset : offset + length]
+
+    (images,), (paths,) = (read_chunks(read, len(data), ("image", name)) for name in ("bytes", "path"))
+    assert PageFile(read, [paths]).read_value(0, 0) == b"x"
+    assert PageFile(read, [images._replace(offset=paths.offset, length=paths.length)]).read_value(0, 0) is None
+
+
+def _varint(number: int) -> bytes:
+    head = b""
+    while number > 127:
+        head, number = head + bytes([number & 127 | 128]), number >> 7
+    return head + bytes([number])
+
+
+def reader_of(handle: Any) -> Read:
+    """Returns a reader of a true file, which refuses places that a slice of bytes allows."""
+
+    def read(offset: int, length: int) -> bytes:
+        handle.seek(offset)
+        return bytes(handle.read(length))
+
+    return read
 
 
 def test_rows_in_any_order_and_few_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -248,6 +248,7 @@ def _compare_labels(
     try:
         with _open(path) as handle, pq.ParquetFile(handle, page_checksum_verification=True) as parquet:
             table, num_bytes = parquet.read(use_threads=False), measure_memory(parquet)
+            table.validate(full=True)  # as for texts that are not UTF-8
     except UNREADABLE as error:
         yield Difference(f"{LABELS_FILE}: cannot be read: {one_line(error)}")
         return None

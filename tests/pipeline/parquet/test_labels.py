@@ -345,6 +345,15 @@ def test_damaged_file_is_found(output: Path, verify: Any) -> None:
     assert any(line.startswith(f"{LABELS_FILE}: cannot be read: ") for line in verify(output))
 
 
+def test_text_that_is_not_utf8_is_found(output: Path, verify: Any) -> None:
+    def spoil(table: pa.Table) -> pa.Table:
+        texts = pa.array([b"\xff", *(text.encode() for text in table["prompt"].to_pylist()[1:])], pa.binary())
+        return table.set_column(1, table.schema.field(1), texts.view(pa.string()))
+
+    rewrite(output, spoil)
+    assert any(line.startswith(f"{LABELS_FILE}: cannot be read: ") and "UTF8" in line for line in verify(output))
+
+
 def test_repository_of_an_older_version_is_told_to_be_converted_again(output: Path, wide: Path, capsys: Any) -> None:
     shutil.rmtree(output / "labels")
     (output / MANIFEST).unlink()  # as in a downloaded repository

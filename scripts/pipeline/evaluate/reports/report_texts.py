@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import itertools
+import re
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,6 +17,8 @@ from pipeline.table import csv_bytes
 
 NEEDED = ("reference", "text")
 OPTIONAL_COLUMNS = ("filename", "setting", "seed", "patient")
+MAX_TEXT = 20_000  # characters of a text: ROUGE-L needs memory and time by the product of two lengths
+SEED = re.compile(r"[0-9]{1,18}")
 
 
 class ReportText(NamedTuple):
@@ -97,8 +100,11 @@ def _parse(path: Path, line: int, header: list[str], places: dict[str, int], row
     if empty := [name for name, cell in cells.items() if name != "text" and not cell.strip()]:
         raise StepError(f"{where}: {', '.join(empty)} is empty")
     seed = cells.get("seed", "0")
-    if not (seed.isascii() and seed.isdigit()):
-        raise StepError(f"{where}: the seed {seed[:40]!r} is no number")
+    if not SEED.fullmatch(seed):
+        raise StepError(f"{where}: the seed {seed[:40]!r} is no number of at most 18 digits")
+    if long := [name for name in NEEDED if len(cells[name]) > MAX_TEXT]:
+        size = len(cells[long[0]])
+        raise StepError(f"{where}: {long[0]} has {size:,} characters, at most {MAX_TEXT:,}")
     filename = cells.get("filename", f"line {line:09}")
     return ReportText(
         filename, cells.get("setting"), int(seed), cells.get("patient"), cells["reference"], cells["text"]
