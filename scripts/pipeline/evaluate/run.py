@@ -39,11 +39,14 @@ class Step(NamedTuple):
         name: Name of the section.
         options: What decides the section, beside the features.
         run: Computes and writes it.
+        sees_images: Whether it reads images itself, of which some may have no features: it is never known to be done
+            before, and resumes from its own files.
     """
 
     name: str
     options: dict[str, Any]
     run: Callable[[], None]
+    sees_images: bool = False
 
 
 def run(
@@ -171,6 +174,7 @@ def run(
                     on_mismatch=on_mismatch,
                     backbone=backbone,
                 ),
+                sees_images=backbone is not None,
             ),
         ]
         if report_model:
@@ -191,6 +195,7 @@ def run(
                         on_mismatch=on_mismatch,
                         overwrite=overwrite,
                     ),
+                    sees_images=True,
                 )
             )
         inputs = {"sources": [*map(local_source, sources.values())], "features": _hashes(folders), "code": _code()}
@@ -274,7 +279,7 @@ def _do(step: Step, inputs: dict[str, Any], results_dir: Path, skipped: list[str
         Whether the section is that of these inputs.
     """
     key = hashlib.sha256(json.dumps({**inputs, **step.options}, sort_keys=True).encode()).hexdigest()
-    if _done(results_dir).get(step.name) == [key, _created(results_dir, step.name)]:
+    if not step.sees_images and _done(results_dir).get(step.name) == [key, _created(results_dir, step.name)]:
         write_line(f"== {step.name}: done before")
         return True
     write_line(f"== {step.name}")
