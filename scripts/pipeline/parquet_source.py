@@ -259,6 +259,7 @@ def _read_labels_file(rows: Sequence[ParquetRow], names: Sequence[str]) -> dict[
         known = [name for name in names if name not in inner and name in parquet.schema_arrow.names]
         _check_columns(LABELS_FILE, parquet.schema_arrow, known)
         table = parquet.read(columns=["filename", *known], use_threads=False)
+        table.validate(full=True)  # as for texts that are not UTF-8
     number = {filename: number for number, filename in enumerate(table["filename"].to_pylist())}
     if missing := [row.where for row in rows if row.filename not in number]:
         raise SourceError(f"{LABELS_FILE} has no row of {listing(missing)}; convert the SOURCE again")

@@ -306,6 +306,13 @@ def verify(wide: Path, capsys: Any) -> Callable[..., list[str]]:
     return run
 
 
+def spoil(table: pa.Table, column: str) -> pa.Table:
+    """Returns a table in which the first text of a column is not UTF-8."""
+    texts = pa.array([b"\xff", *((text or "").encode() for text in table[column].to_pylist()[1:])], pa.binary())
+    place = table.column_names.index(column)
+    return table.set_column(place, table.schema.field(place), texts.view(pa.string()))
+
+
 def rewrite(output: Path, change: Callable[[pa.Table], pa.Table]) -> None:
     pq.write_table(change(pq.read_table(output / LABELS_FILE)), output / LABELS_FILE)
 
@@ -346,11 +353,7 @@ def test_damaged_file_is_found(output: Path, verify: Any) -> None:
 
 
 def test_text_that_is_not_utf8_is_found(output: Path, verify: Any) -> None:
-    def spoil(table: pa.Table) -> pa.Table:
-        texts = pa.array([b"\xff", *(text.encode() for text in table["prompt"].to_pylist()[1:])], pa.binary())
-        return table.set_column(1, table.schema.field(1), texts.view(pa.string()))
-
-    rewrite(output, spoil)
+    rewrite(output, lambda table: spoil(table, "prompt"))
     assert any(line.startswith(f"{LABELS_FILE}: cannot be read: ") and "UTF8" in line for line in verify(output))
 
 
@@ -410,6 +413,13 @@ def test_columns_of_a_remote_folder(converted: Path, table: Table, hub: Any) -> 
         for address in ("hf://datasets/alice/chex", server.url):
             rows = plan_any(address)
             assert read_columns(address, rows, ["view"])["view"] == [wanted[row.filename] for row in rows]
+
+
+def test_columns_that_are_not_utf8_are_damage(output: Path) -> None:
+    rewrite(output, lambda table: spoil(table, "view"))
+    rows = plan_any(str(output))
+    with pytest.raises(synthchex_75k.SourceError, match=f"{LABELS_FILE}: .*UTF8"):
+        read_columns(str(output), rows, ["view"])
 
 
 def test_labels_of_other_images_are_refused(output: Path) -> None:
