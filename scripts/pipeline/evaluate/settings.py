@@ -23,6 +23,8 @@ import numpy as np
 from pipeline.columns import read_patients
 from pipeline.errors import StepError, counted, listing
 from pipeline.evaluate.names import PREFIX, stem_of, training_stems
+from pipeline.evaluate.results.results_parts import EncoderResult, SideResult, source_name
+from pipeline.folder import local_source
 from pipeline.rows import AnyRow, plan_any
 from synthchex_75k import LABELS
 
@@ -157,6 +159,22 @@ def split_about(split: Split) -> dict[str, Any]:
     sizes = {"real_train": sum(one.side == "real" for one in split.train)}
     sizes |= {"synthetic_train": len(split.train) - sizes["real_train"], "validation": len(split.validation)}
     return {"setting": split.setting, "seed": split.seed, **sizes, "notes": [*split.notes]}
+
+
+def examples_side(
+    source: str, examples: Sequence[Example], encoders: dict[str, EncoderResult] | None = None
+) -> SideResult:
+    """Returns the set of images of a source, for results.
+
+    Args:
+        source: The SOURCE or PARQUET REPO.
+        examples: Its images.
+        encoders: Those of their features, by name. Default: none.
+    """
+    address = local_source(source)
+    patients = {one.patient for one in examples}
+    known = None if None in patients else len(patients)
+    return SideResult(source_name(address), address, len(examples), known, encoders or {})
 
 
 def patient_of(example: Example) -> tuple[str, str]:

@@ -16,7 +16,7 @@ from pipeline.evaluate.fidelity.protocol_chexgenbench import chexgenbench_metric
 from pipeline.evaluate.fidelity.protocol_sound import sound_metrics
 from pipeline.evaluate.results.results import check_results_path, update_results
 from pipeline.evaluate.results.results_fidelity import PROTOCOLS, EncoderImages, Fidelity
-from pipeline.evaluate.results.results_parts import EncoderResult, SideResult, source_name
+from pipeline.evaluate.results.results_parts import EncoderResult, features_side, source_name
 from pipeline.evaluate.results.results_table import results_table
 from pipeline.machine import versions_of
 from pipeline.progress import notice, write_line
@@ -140,12 +140,5 @@ def compare(
         raise StepError("no features to compare")
     created = datetime.now(timezone.utc).isoformat(timespec="seconds")
     versions = {"python": platform.python_version(), **versions_of("numpy")}
-    one, two = (_side(name, first, encoders) for name, (first, encoders) in zip(names, sides))
+    one, two = (features_side(first, encoders)._replace(name=name) for name, (first, encoders) in zip(names, sides))
     return Fidelity(protocol, created, seed, labels, one, two, versions, metrics, images)
-
-
-def _side(name: str, features: Features, encoders: dict[str, EncoderResult]) -> SideResult:
-    patients = None
-    if features.patients is not None:
-        patients = len({*features.patients.tolist()} - {None})
-    return SideResult(name, features.encoder.source, len(features.filenames), patients, encoders)

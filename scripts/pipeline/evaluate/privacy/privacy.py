@@ -20,7 +20,7 @@ from pipeline.evaluate.privacy.paired_images import PairedSources, open_paired_s
 from pipeline.evaluate.privacy.pairing import PAIRED_BY
 from pipeline.evaluate.privacy.privacy_metrics import NOTHING, PrivacySides, privacy_metrics
 from pipeline.evaluate.results.results import check_results_path, update_results
-from pipeline.evaluate.results.results_parts import EncoderResult, SideResult, source_name
+from pipeline.evaluate.results.results_parts import EncoderResult, features_side
 from pipeline.evaluate.results.results_section import ImagePair, Measured, Reference, Section
 from pipeline.evaluate.results.results_table import section_table
 from pipeline.machine import versions_of
@@ -99,7 +99,7 @@ def privacy(
         del sides, found, side  # before the next ones are read
     created = datetime.now(timezone.utc).isoformat(timespec="seconds")
     versions = {"python": platform.python_version(), **versions_of("numpy")}
-    about = {title: _side(first, known) for title, first, known in zip(NAMES, firsts, encoders)}
+    about = {title: features_side(first, known) for title, first, known in zip(NAMES, firsts, encoders)}
     section = Section(created, seed, versions, options, about, metrics, pairs)
     update_results(results_json, privacy=section)
     print(section_table(section))
@@ -214,12 +214,3 @@ def _identical_files(sides: PrivacySides) -> Measured:
     notes = ("a count, by CRC-32, size and features: it has no interval", *([listing(names, 3)] if names else []))
     sizes, nothing = sides.sizes("synthetic", "train"), (Reference(NOTHING, 0.0),)
     return Measured("identical_files", FILES, None, None, float(len(rows)), None, None, None, sizes, nothing, notes)
-
-
-def _side(features: Features, encoders: dict[str, EncoderResult]) -> SideResult:
-    patients = None
-    if features.patients is not None:
-        patients = len({*features.patients.tolist()} - {None})
-    return SideResult(
-        source_name(features.encoder.source), features.encoder.source, len(features.filenames), patients, encoders
-    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 from collections.abc import Sequence
@@ -69,8 +70,7 @@ def run_all(
         OSError: A file cannot be read or written.
     """
     state = process_state()
-    lock = FolderLock(work) if state.is_main_process else None
-    try:
+    with FolderLock(work) if state.is_main_process else contextlib.nullcontext():
         if state.is_main_process:
             _open_all(runs, overwrite)
         state.wait_for_everyone()
@@ -87,9 +87,6 @@ def run_all(
         if state.is_main_process:
             write_texts(work / TEXTS_CSV, texts)
         return texts
-    finally:
-        if lock:
-            lock.release()
 
 
 def crc32_of(rows: Sequence[AnyRow]) -> dict[str, int]:

@@ -16,8 +16,17 @@ from pipeline.evaluate.reports.report_scores import check_scorers, measure_texts
 from pipeline.evaluate.reports.report_texts import runs_of
 from pipeline.evaluate.reports.report_training import ReportRecipe, losses_of, process_state
 from pipeline.evaluate.results.results import check_results_path
-from pipeline.evaluate.results.results_parts import SideResult, source_name
-from pipeline.evaluate.settings import SETTINGS, Example, Split, plan_examples, split_about, split_cautions, splits
+from pipeline.evaluate.results.results_parts import source_name
+from pipeline.evaluate.settings import (
+    SETTINGS,
+    Example,
+    Split,
+    examples_side,
+    plan_examples,
+    split_about,
+    split_cautions,
+    splits,
+)
 from pipeline.folder import local_source
 from pipeline.imports import check_installed
 from pipeline.machine import device_name, versions_of
@@ -136,7 +145,7 @@ def reports(
         return
     of_runs = runs_of(texts, str(work / TEXTS_CSV))
     scores = measure_texts(of_runs, Path(model).name, _most_frequent(sides["train"]), _notes(planned), seed)
-    described = {name: _side(sources[name], sides[name]) for name in ("train", "synthetic")}
+    described = {name: examples_side(sources[name], sides[name]) for name in ("train", "synthetic")}
     described["test"] = test_side(source_name(real_test), local_source(real_test), of_runs[0].texts)
     recorded = {
         **options,
@@ -196,9 +205,3 @@ def _notes(planned: Sequence[Split]) -> dict[str | None, list[str]]:
     for split in planned:
         notes[split.setting] += [f"seed {split.seed}: {note}" for note in split.notes]
     return notes
-
-
-def _side(source: str, examples: Sequence[Example]) -> SideResult:
-    patients = {one.patient for one in examples}
-    known = None if None in patients else len(patients)
-    return SideResult(source_name(source), local_source(source), len(examples), known, {})

@@ -14,6 +14,8 @@ from __future__ import annotations
 import sys
 from typing import Any, NamedTuple
 
+from pipeline.evaluate.features import Features
+
 NUMBER = (int, float)
 OPTIONAL = (*NUMBER, type(None))
 NOT_NEGATIVE = ("n", "n_real", "n_synthetic", "rows", "patients", "splits", "crc32", "se", "sd", "distance")
@@ -62,6 +64,20 @@ def source_name(address: str) -> str:
         ('SynthCheX-75K', 'images.zip')
     """
     return address.rstrip("/").rpartition("/")[2]
+
+
+def features_side(features: Features, encoders: dict[str, EncoderResult]) -> SideResult:
+    """Returns the set of images that has features.
+
+    Args:
+        features: Of one encoder.
+        encoders: All encoders by name.
+    """
+    patients = None
+    if features.patients is not None:
+        patients = len({*features.patients.tolist()} - {None})
+    source = features.encoder.source
+    return SideResult(source_name(source), source, len(features.filenames), patients, encoders)
 
 
 def plain(value: Any) -> Any:

@@ -308,13 +308,10 @@ class Backbone:
         if not self.is_main:
             yield
             return
-        lock = FolderLock(self._folder)
-        try:
+        with FolderLock(self._folder):
             folders = [folder for folder in (self._folder, self._folder / IMAGES) if folder.is_dir()]
             remove(path for folder in folders for path in folder.iterdir() if TEMPORARY.fullmatch(path.name))
             yield
-        finally:
-            lock.release()
 
 
 def _resolve_precision(torch: Any, precision: str) -> str:

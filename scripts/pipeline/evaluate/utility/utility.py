@@ -14,7 +14,7 @@ from pipeline.cli import defaults_of
 from pipeline.errors import StepError, counted, listing
 from pipeline.evaluate.metrics.classification import DIFFERENCE, Run, Score, classification_scores
 from pipeline.evaluate.results.results import check_results_path, update_results
-from pipeline.evaluate.results.results_parts import EncoderResult, SideResult, source_name
+from pipeline.evaluate.results.results_parts import EncoderResult
 from pipeline.evaluate.results.results_section import Measured, Reference, Section
 from pipeline.evaluate.results.results_table import section_table
 from pipeline.evaluate.settings import (
@@ -24,7 +24,7 @@ from pipeline.evaluate.settings import (
     VALIDATION,
     Example,
     Split,
-    patient_of,
+    examples_side,
     plan_examples,
     split_about,
     split_cautions,
@@ -33,7 +33,6 @@ from pipeline.evaluate.settings import (
 from pipeline.evaluate.utility.backbone import Backbone
 from pipeline.evaluate.utility.classifier import Classifier
 from pipeline.evaluate.utility.probe import ProbeFeatures, find_features, probes
-from pipeline.folder import local_source
 from pipeline.imports import check_installed
 from pipeline.machine import versions_of
 from pipeline.progress import progress_bar, write_line
@@ -146,7 +145,7 @@ def utility(
             "splits": [split_about(split) for split in chosen],
         }
         encoders = {name: _encoders(found, number) if found else {} for number, name in enumerate(sources)}
-        about_sides = {name: _side(source, sides[name], encoders[name]) for name, source in sources.items()}
+        about_sides = {name: examples_side(source, sides[name], encoders[name]) for name, source in sources.items()}
         created = datetime.now(timezone.utc).isoformat(timespec="seconds")
         versions = {"python": platform.python_version(), **versions_of(*PACKAGES)}
         section = Section(created, seed, versions, options, about_sides, metrics, {})
@@ -274,12 +273,6 @@ def _references(score: Score, real: Score | None) -> tuple[Reference, ...]:
     if real and score.setting != REFERENCE and real.estimate.value is not None:
         found.append(Reference(REFERENCE, real.estimate.value, real.estimate.ci_low, real.estimate.ci_high))
     return tuple(found)
-
-
-def _side(source: str, examples: Sequence[Example], encoders: dict[str, EncoderResult]) -> SideResult:
-    address = local_source(source)
-    patients = None if examples[0].patient is None else len({patient_of(one) for one in examples})
-    return SideResult(source_name(address), address, len(examples), patients, encoders)
 
 
 def _encoders(found: ProbeFeatures, side: int) -> dict[str, EncoderResult]:
