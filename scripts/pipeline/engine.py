@@ -6,11 +6,14 @@ task is sent to the workers, each of which loads a model of its own, on this mac
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import itertools
 import logging
 import math
 import os
 import pickle
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
@@ -95,12 +98,18 @@ def _run_with_ray(task: Task, items: list[Any], workers: int) -> Iterator[Any]:
             num_gpus=gpus,
             num_cpus=1 if gpus == 0 else 0,
         )
-        for row in asked.iter_rows():
-            result = pickle.loads(row["result"])
-            if isinstance(result, Exception):
-                raise result
-            yield result
+        batches = asked.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+        with contextlib.closing(iter(batches)) as batches:
+            for pickled_result in itertools.chain.from_iterable(batch["result"].to_pylist() for batch in batches):
+                result = pickle.loads(pickled_result)
+                if isinstance(result, Exception):
+                    raise result
+                yield result
     finally:
+        # If a thread of Ray Data asks Ray after its end, Ray ends this process at once, without a message.
+        for thread in threading.enumerate():
+            if thread.name.startswith("iter_"):
+                thread.join(10)
         ray.shutdown()
 
 

@@ -198,6 +198,14 @@ def test_ray_with_a_server_that_is_not_running(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == []
 
 
+@pytest.mark.xdist_group("ray")
+@pytest.mark.timeout(240)
+def test_threads_of_ray_data_end_before_ray() -> None:
+    """Such a thread, on asking Ray after its end, ends the process without the message of the error."""
+    run = subprocess.run([sys.executable, "ray_shutdown.py"], cwd=ROOT / "tests", capture_output=True, text=True)
+    assert run.stdout == "[]\nthe first item\n", run.stderr
+
+
 # The documented commands
 
 
