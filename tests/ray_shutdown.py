@@ -8,8 +8,8 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[1] / "scripts"), str(Path(__file__).resolve().parents[1])]
 
-from pipeline.engine import start_engine
-from pipeline.errors import StepError
+from pipeline.engine import start_engine  # noqa: E402
+from pipeline.errors import StepError  # noqa: E402
 
 
 class SlowTask:

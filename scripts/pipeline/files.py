@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import io
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import IO
 
 NO_SPACE = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
 TEMPORARY = re.compile(r"\..+\.\d+\.tmp")  # names of `temporary_path`
@@ -89,28 +89,79 @@ def filename_in_errors(path: Path) -> Iterator[None]:
         raise
 
 
-@contextlib.contextmanager
-def background_fsync(file: IO[bytes]) -> Iterator[Callable[[], None]]:
-    """Fsyncs a file while it is written, so that the last fsync is short.
+class NewFile(io.BufferedWriter):
+    """A new file that threads hash and fsync while it is written, so that little of both is left at its end.
 
     Args:
-        file: The file, open for writing.
-
-    Yields:
-        A function to call now and then: it starts an fsync of what is written so far, unless one is running.
+        path: The file; it must not exist.
     """
-    with ThreadPoolExecutor(1) as thread:
-        running = thread.submit(os.fsync, file.fileno())
 
-        def start() -> None:
-            nonlocal running
-            if running.done():
-                running.result()
-                file.flush()
-                running = thread.submit(os.fsync, file.fileno())
+    def __init__(self, path: Path) -> None:
+        super().__init__(io.FileIO(path, "xb"))
+        self._sha256 = hashlib.sha256()
+        self._written = io.FileIO(path, "rb")
+        self._hashing, self._fsyncing = _Background(self._hash), _Background(os.fsync)
 
-        yield start
-        running.result()  # the system reports an error of the disk only once
+    def sync(self) -> None:
+        """Starts to hash and to fsync what is written so far and never changes again, each unless it is going on.
+
+        Raises:
+            OSError: An earlier call failed.
+        """
+        self.flush()
+        self._hashing.start(self.tell())
+        self._fsyncing.start(self.fileno())
+
+    def finish(self) -> str:
+        """Waits until the whole file is on the disk, and returns its SHA-256 in hexadecimal digits.
+
+        Raises:
+            OSError: It, or an earlier `sync`, failed; the system reports an error of the disk only once.
+        """
+        self._hashing.wait()
+        self._fsyncing.wait()
+        self.sync()
+        self._hashing.wait()
+        self._fsyncing.wait()
+        return self._sha256.hexdigest()
+
+    def close(self) -> None:
+        """Waits for the threads, and closes the file."""
+        if not self.closed:
+            self._hashing.end()
+            self._fsyncing.end()
+            self._written.close()
+            super().close()
+
+    def _hash(self, end: int) -> None:
+        while size := end - self._written.tell():
+            block = self._written.read(min(size, BLOCK))
+            if not block:
+                raise OSError(f"{self.name}: cut off by another program while it was written")
+            self._sha256.update(block)
+
+
+class _Background:
+    """Runs a function in a thread, one call at a time."""
+
+    def __init__(self, function: Callable[[int], None]) -> None:
+        self._function, self._thread = function, ThreadPoolExecutor(1)
+        self._running: Future[None] | None = None
+
+    def start(self, argument: int) -> None:
+        """Calls the function, unless it is running; raises the error of the last call."""
+        if self._running is None or self._running.done():
+            self.wait()
+            self._running = self._thread.submit(self._function, argument)
+
+    def wait(self) -> None:
+        """Waits for the last call, and raises its error."""
+        if self._running:
+            self._running.result()
+
+    def end(self) -> None:
+        """Ends the thread."""
+        self._thread.shutdown()
 
 
 def fsync(path: Path) -> None:

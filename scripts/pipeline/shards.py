@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from pipeline.errors import StepError
-from pipeline.files import filename_in_errors, fsync, remove_on_error, sha256_of, temporary_path
+from pipeline.files import NewFile, filename_in_errors, remove_on_error, sha256_of, temporary_path
 from pipeline.folder import DATA, Entry, OutputFolder
 from pipeline.jobs import WorkerPool, advance
 from pipeline.rows import AnyRow, iter_crc32, total_size
@@ -43,8 +43,8 @@ class AnyShard(AnyFile, Protocol):
     def max_bytes(self) -> int:
         """An upper bound of its size: bytes."""
 
-    def write(self, path: Path) -> tuple[list[int], dict[str, Any]]:
-        """Writes the file, in a worker, under the path given.
+    def write(self, file: NewFile) -> tuple[list[int], dict[str, Any]]:
+        """Writes the file, in a worker, and calls its `sync` now and then.
 
         Returns:
             The CRC-32 of each image, and more for the file's entry in the manifest.
@@ -192,9 +192,7 @@ def _finished_among(known: list[list[tuple[AnyFile, Entry]]]) -> list[Path]:
 def _write(shard: Shard) -> tuple[Path, Entry]:
     """In a worker: writes and fsyncs a file under a temporary name, and returns that name and the file's entry."""
     temporary = temporary_path(shard.path)
-    with remove_on_error(temporary), filename_in_errors(shard.path):
-        crcs, more = shard.write(temporary)
-        sha256 = sha256_of(temporary)  # while the system writes it to the disk, and from memory
-        fsync(temporary)
-        size = temporary.stat().st_size
+    with remove_on_error(temporary), filename_in_errors(shard.path), NewFile(temporary) as file:
+        crcs, more = shard.write(file)
+        sha256, size = file.finish(), file.tell()
     return temporary, {"size": size, "sha256": sha256, "fingerprint": shard.fingerprint(crcs), **more}

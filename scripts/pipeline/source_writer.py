@@ -15,7 +15,7 @@ import PIL
 import PIL.Image
 
 from pipeline.errors import StepError
-from pipeline.files import background_fsync
+from pipeline.files import NewFile
 from pipeline.folder import OutputFolder
 from pipeline.jobs import WorkerPool, advance
 from pipeline.rows import decode, image_size, not_in_rgb, read, to_rgb
@@ -56,8 +56,11 @@ class ImageShard(NamedTuple):
             content.update(repr((row.filename, row.size, crc)).encode())
         return content.hexdigest()
 
-    def write(self, path: Path) -> tuple[list[int], dict[str, Any]]:
+    def write(self, file: NewFile) -> tuple[list[int], dict[str, Any]]:
         """Writes the zip, in a worker.
+
+        Args:
+            file: Where to write it.
 
         Returns:
             The CRC-32 of each image of the source; and if some were not square and were resized, `"not_square"`, their
@@ -69,7 +72,7 @@ class ImageShard(NamedTuple):
             OSError: A file cannot be read or written.
         """
         crcs, lost = [], []
-        with open(path, "xb") as file, background_fsync(file) as flush, zipfile.ZipFile(file, "w") as archive:
+        with zipfile.ZipFile(file, "w") as archive:
             for (crc, example), row in zip(read(self.rows), self.rows):
                 image = example["image"]["bytes"]
                 if self.pixels:
@@ -79,7 +82,7 @@ class ImageShard(NamedTuple):
                 member.external_attr, member.create_system = 0o644 << 16, 3  # the same on every system
                 archive.writestr(member, image)
                 crcs.append(crc)
-                flush()
+                file.sync()
                 advance(1, row.size or 0)
         return crcs, {"not_square": len(lost), "lost": round(sum(lost), 6)} if lost else {}
 

@@ -4,6 +4,8 @@ import errno
 import hashlib
 import os
 import resource
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -12,9 +14,9 @@ from conftest import contents, to_files
 from pipeline.files import (
     BLOCK,
     TEMPORARY,
+    NewFile,
     append,
     atomic_write,
-    background_fsync,
     filename_in_errors,
     remove,
     sha256_of,
@@ -83,17 +85,48 @@ def test_filename_in_errors_for_lack_of_space_only() -> None:
         assert caught.value.filename == name
 
 
-def test_background_fsync_raises_errors_of_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object) -> None:
-        raise OSError(errno.EIO, "Input/output error")
+def test_a_new_file_is_hashed_while_it_is_written(tmp_path: Path) -> None:
+    parts = [bytes([number]) * (number * BLOCK // 3) for number in range(9)]
+    with NewFile(tmp_path / "a") as file:
+        for part in parts:
+            file.write(part)
+            file.sync()
+        file.write(b"the end")
+        sha256 = file.finish()
+    content = (tmp_path / "a").read_bytes()
+    assert content == b"".join([*parts, b"the end"])
+    assert sha256 == hashlib.sha256(content).hexdigest()
+    with pytest.raises(FileExistsError):
+        NewFile(tmp_path / "a")
 
-    with open(tmp_path / "a", "wb") as file, background_fsync(file) as flush:
+
+@pytest.mark.parametrize("fails_at_end", [False, True])
+def test_a_new_file_raises_an_error_of_the_disk(
+    fails_at_end: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The system reports it once, to the call of fsync that comes first."""
+    errors = [OSError(errno.EIO, "Input/output error")]
+    is_at_end = threading.Event()
+
+    def fsync(_: int) -> None:
+        if errors and is_at_end.is_set() == fails_at_end:
+            raise errors.pop()
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(OSError, match="Input/output"), NewFile(tmp_path / "a") as file:
         file.write(b"1")
-        flush()
-    assert contents(tmp_path) == {"a": b"1"}
-    monkeypatch.setattr(os, "fsync", fail)
-    with pytest.raises(OSError, match="Input/output"), open(tmp_path / "a", "wb") as file, background_fsync(file):
-        file.write(b"1")
+        file.sync()
+        time.sleep(0.1)
+        is_at_end.set()
+        file.finish()
+
+
+def test_a_new_file_that_another_program_cuts_off(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="cut off"), NewFile(tmp_path / "a") as file:
+        file.write(bytes(10))
+        file.flush()
+        os.truncate(tmp_path / "a", 3)
+        file.finish()
 
 
 @pytest.mark.parametrize("size", [0, 1, BLOCK, BLOCK + 1])

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from conftest import FIXTURE, contents, plan
 from pipeline.errors import StepError
+from pipeline.files import NewFile
 from pipeline.folder import OutputFolder
 from pipeline.jobs import WorkerPool
 from pipeline.shards import Outcome, check_space, cut, write_missing
@@ -27,8 +28,8 @@ class TextShard(NamedTuple):
     def fingerprint(self, crcs: Iterable[int]) -> str:
         return f"{self.text} {[*crcs]}"
 
-    def write(self, path: Path) -> tuple[list[int], dict[str, Any]]:
-        path.write_text(self.text)
+    def write(self, file: NewFile) -> tuple[list[int], dict[str, Any]]:
+        file.write(self.text.encode())
         if self.text == "bad":
             raise StepError("bad text")
         return [row.zipped[2] for row in self.rows if row.zipped], {"letters": len(self.text)}

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import StepError
-from pipeline.files import background_fsync
+from pipeline.files import NewFile
 from pipeline.jobs import advance
 from pipeline.parquet.pixels import Kind, kind_of_image, summarize
 from pipeline.parquet_source import data_file
@@ -78,8 +78,11 @@ class ParquetShard(NamedTuple):
             content.update(repr((row.filename, row.size, crc, row.prompt, row.labels)).encode())
         return content.hexdigest()
 
-    def write(self, path: Path) -> tuple[list[int], dict[str, Any]]:
+    def write(self, file: NewFile) -> tuple[list[int], dict[str, Any]]:
         """Writes the file, in a worker.
+
+        Args:
+            file: Where to write it.
 
         Returns:
             The CRC-32 of each image; and `num_bytes`, the rows' size in memory as Arrow has them, and `pixels`, formats
@@ -93,14 +96,16 @@ class ParquetShard(NamedTuple):
         crcs: list[int] = []
         kinds: set[Kind] = set()
         num_bytes = 0
-        with Sink(path) as file, background_fsync(file) as flush, parquet_writer(file) as writer:
+        sink = Sink(file)
+        with parquet_writer(sink) as writer:
             tables = one_ahead(self.row_groups, lambda group: read_table(group, self.uncertainty, crcs, kinds))
             for group, table in zip(self.row_groups, tables):
                 writer.write_table(table, row_group_size=len(group))
-                file.check()
-                flush()
+                sink.check()
+                file.sync()
                 num_bytes += table.nbytes
                 advance(len(group), total_size(group))
+        sink.check()
         return crcs, {"num_bytes": num_bytes, "pixels": summarize(kinds).entry}
 
 
@@ -140,25 +145,29 @@ def max_row_bytes(row: Row) -> int:
     return image_size(row) + 2 * len(row.filename.encode()) + len(row.prompt.encode()) + ROW_OVERHEAD
 
 
-class Sink(io.BufferedWriter):
-    """A new file whose `write` never fails; `check` and `close` raise the error.
+class Sink(io.RawIOBase):
+    """Writes to a file; `write` never fails, `check` raises the error.
 
     pyarrow (seen in 26.0.1, with a full disk) ends the whole process when its sink raises an error while it cuts
     content-defined chunks.
 
     Args:
-        path: The file; it must not exist.
+        file: The file.
     """
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(io.FileIO(path, "xb"))
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
         self._error: OSError | None = None
+
+    def writable(self) -> bool:
+        """Tells pyarrow that it can write."""
+        return True
 
     def write(self, data: Any) -> int:
         """Writes bytes; after an error it drops them."""
         if self._error is None:
             try:
-                super().write(data)
+                self._file.write(data)
             except OSError as error:
                 self._error = error
         return len(data)
@@ -168,15 +177,9 @@ class Sink(io.BufferedWriter):
         if self._error:
             raise self._error
 
-    def close(self) -> None:
-        """Closes the file, and raises the error of an earlier `write`."""
-        if not self.closed:
-            super().close()
-            self.check()
-
 
 @contextlib.contextmanager
-def parquet_writer(file: IO[bytes]) -> Iterator[pq.ParquetWriter]:
+def parquet_writer(file: Sink) -> Iterator[pq.ParquetWriter]:
     """Opens a file for tables of `SCHEMA`; closes the writer after an error too, or else its destructor would."""
     writer = pq.ParquetWriter(file, SCHEMA, **WRITER_OPTIONS)
     try:
