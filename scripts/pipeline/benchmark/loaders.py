@@ -2,8 +2,8 @@
 
 FOLDER has the forms of one source: `release`, `parquet`, `imagefolder`, `webdataset`. Each function is one way to load,
 and runs in a process of its own, forked from one that has imported all packages. Printed are, for each function, images
-a second for each number of workers, and the memory with the last: bytes. `python loaders.py FOLDER prepare LARGE`
-builds the Arrow caches.
+a second for each number of workers, and the memory with the last: bytes. `python loaders.py FOLDER prepare [LARGE]`
+builds the Arrow caches; the `mapped` images are made of those of the folder LARGE.
 
 The clock starts when each worker has delivered its first batch, so that neither the start of the workers nor the
 first rows count, and stops after some seconds or at the end of the epoch; short epochs are added up.
@@ -124,11 +124,11 @@ def small_tensors(batch: dict[str, Any]) -> Any:
     return torch.nn.functional.interpolate(grey, (SIDE, SIDE), mode="bilinear", antialias=True)
 
 
-def prepare(folder: Path, large: Path) -> None:
-    """Builds the Arrow caches of a folder; the `mapped` images are those of the folder `large`."""
+def prepare(folder: Path, large: Path | None = None) -> None:
+    """Builds the Arrow caches of a folder, and the `mapped` images from those of the folder `large`."""
     for open_form in (arrow, parquet, imagefolder):
         open_form(folder)
-    if folder != large:
+    if large:
         grey = _load(large).map(lambda image: {"image": image.convert("L").resize((SIDE, SIDE))}, input_columns="image")
         grey.save_to_disk(str(folder / "mapped"))
 
@@ -191,7 +191,7 @@ def main(folder: Path, workers: str, *functions: str) -> None:
 if __name__ == "__main__":
     place, second, *others = sys.argv[1:]
     if second == "prepare":
-        prepare(Path(place), Path(others[0]))
+        prepare(Path(place), *map(Path, others))
     else:
         main(Path(place), second, *others)
     os._exit(0)  # as in `peers.py`

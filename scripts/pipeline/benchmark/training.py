@@ -85,7 +85,7 @@ def prepare_forms(work: Path, images: int, python: str) -> dict[int, int]:
             [python, convert, folder / "release", folder / "parquet", "--no-figures", "--max-shard-size", one_file],
             work / "home",
         )
-        measure([python, LOADERS, folder, "prepare", large], work / "home")
+        measure([python, LOADERS, folder, "prepare", *[large] * (folder == small)], work / "home")
     return sizes
 
 
