@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -10,10 +12,16 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import psutil
 from tqdm import tqdm
+
+from pipeline.errors import StepError, one_line
+
+HERE = Path(__file__).resolve().parent
+SCRIPTS = HERE.parents[1]
+PEERS = HERE / "peers.py"
 
 
 class Measurement(NamedTuple):
@@ -23,6 +31,11 @@ class Measurement(NamedTuple):
     memory: int
     output: str
 
+    @property
+    def figures(self) -> Any:
+        """What the command printed last, as JSON."""
+        return json.loads(self.output.splitlines()[-1])
+
 
 def make_environment(folder: Path, packages: list[str]) -> str:
     """Creates a virtual environment with uv and returns its Python."""
@@ -30,6 +43,36 @@ def make_environment(folder: Path, packages: list[str]) -> str:
     python = str(folder / "bin" / "python")
     subprocess.run(["uv", "pip", "install", "--quiet", "--compile-bytecode", "--python", python, *packages], check=True)
     return python
+
+
+def check_imports(python: str, *packages: str) -> None:
+    """Checks what `--python` names.
+
+    Args:
+        python: Path of a Python.
+        packages: Packages that it must have.
+
+    Raises:
+        StepError: It cannot be run, or cannot import a package.
+    """
+    for package in packages:
+        try:
+            run = subprocess.run([python, "-c", f"import {package}"], capture_output=True, text=True)
+        except OSError as error:
+            raise StepError(f"--python: {python} cannot be run: {error.strerror}") from None
+        if run.returncode:
+            reason = one_line(run.stderr.strip().rpartition("\n")[2])
+            raise StepError(f"--python: {python} cannot import {package} ({reason}); name one that has it")
+
+
+def described(python: str, *packages: str) -> str:
+    """Returns the machine and the versions of a Python and its packages, for the line above a table."""
+    script = "import platform, sys; from importlib.metadata import version"
+    script += "; print(platform.python_version(), *(version(name) for name in sys.argv[1:]))"
+    run = subprocess.run([python, "-c", script, *packages], capture_output=True, text=True, check=True)
+    versions = ", ".join(map(" ".join, zip(["Python", *packages], run.stdout.split())))
+    memory = psutil.virtual_memory().total / 2**30
+    return f"{os.cpu_count()} cores, {memory:.0f} GiB, {platform.system()}, {versions}"
 
 
 def measure(command: list[str | Path], home: Path, watch_memory: bool = False) -> Measurement:

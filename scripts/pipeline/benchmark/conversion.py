@@ -1,0 +1,91 @@
+"""Conversions: `convert_to_parquet.py` beside the methods that its users would use instead, and `cp`."""
+
+from __future__ import annotations
+
+import shutil
+import statistics
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from pipeline.benchmark.measure import PEERS, SCRIPTS, Measurement, described, in_turns, make_environment, measure
+from pipeline.benchmark.reading import compare_readings
+from pipeline.benchmark.sources import make_sources
+from pipeline.errors import StepError
+
+ENVIRONMENTS = {  # by name: packages that uv installs
+    "3.6.0": ["datasets==3.6.0", "pillow"],
+    "newest": ["datasets", "pillow", "duckdb"],
+}
+MIN_IMAGES = 400  # so that there is a page of 100 rows to read
+
+
+def compare_conversions(work: Path, images: int, num_proc: int, rounds: int, with_readings: bool) -> Iterator[str]:
+    """Measures conversions, and then how fast each form is read.
+
+    Args:
+        work: An empty folder.
+        images: How many to convert.
+        num_proc: Processes of the converter.
+        rounds: How often each method is measured.
+        with_readings: Measure readings too.
+
+    Yields:
+        Lines of Markdown.
+
+    Raises:
+        StepError: There are too few images.
+    """
+    if images < MIN_IMAGES:
+        raise StepError(f"--images: at least {MIN_IMAGES}, so that there is a page of 100 rows to read")
+    pythons = {name: make_environment(work / "env" / name, packages) for name, packages in ENVIRONMENTS.items()}
+    size = make_sources(work, images)
+    methods = conversions(work, pythons, num_proc)
+    memory = {name: run(watch_memory=True).memory for name, run in methods.items()}
+    results = in_turns(methods, rounds)
+    machine = described(pythons["newest"], "datasets", "pyarrow")
+    yield f"{images:,} images, {size / 1e6:,.0f} MB; medians of {rounds} runs; {machine}"
+    yield ""
+    yield from conversion_table(results, memory, size)
+    if with_readings:
+        yield ""
+        yield from compare_readings(work, pythons, rounds)
+
+
+def conversions(work: Path, pythons: dict[str, str], num_proc: int) -> dict[str, Callable[..., Measurement]]:
+    """Returns the methods that convert the source, by name."""
+    release, folder, output = work / "release", work / "imagefolder", work / "output"
+
+    def method(*command: str | Path) -> Callable[..., Measurement]:
+        def run(watch_memory: bool = False) -> Measurement:
+            shutil.rmtree(output, ignore_errors=True)
+            return measure([*command], work / "home", watch_memory)
+
+        return run
+
+    def converter(scripts: Path, processes: int) -> Callable[..., Measurement]:
+        program = scripts / "convert_to_parquet.py"
+        return method(pythons["newest"], program, release, output, "--no-figures", "--num-proc", str(processes))
+
+    return {
+        f"`convert_to_parquet.py`, {num_proc} processes": converter(SCRIPTS, num_proc),
+        "`convert_to_parquet.py`, 1 process": converter(SCRIPTS, 1),
+        "`load_dataset` of the script + `to_parquet`, `datasets` 3.6.0": method(
+            pythons["3.6.0"], PEERS, "convert_script", release, output
+        ),
+        "`imagefolder` + `to_parquet`, newest `datasets`": method(
+            pythons["newest"], PEERS, "convert_imagefolder", folder, output
+        ),
+        "`cp -r`": method("cp", "-r", release, output),
+        "`import datasets`, with which all but `cp` begin": method(pythons["newest"], "-c", "import datasets"),
+    }
+
+
+def conversion_table(results: dict[str, list[Measurement]], memory: dict[str, int], size: int) -> Iterator[str]:
+    """Yields the lines of the table of conversions."""
+    yield "| method | time | MB/s | peak memory | time, relative to the first |"
+    yield "|---|---|---|---|---|"
+    medians = {name: statistics.median(run.seconds for run in runs) for name, runs in results.items()}
+    first = next(iter(medians.values()))
+    for name, seconds in medians.items():
+        speed, peak = size / 1e6 / seconds, memory[name] / 1e6
+        yield f"| {name} | {seconds:.1f} s | {speed:,.0f} | {peak:,.0f} MB | {seconds / first:.2f} |"
