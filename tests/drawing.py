@@ -38,6 +38,13 @@ def raise_for_edema(prompts: list[str], seeds: list[int]) -> list[PIL.Image.Imag
     return draw(prompts, seeds)
 
 
+def raise_oddly_for_edema(prompts: list[str], seeds: list[int]) -> list[PIL.Image.Image]:
+    """Fails for some prompts, with a text that no CSV can hold."""
+    if any("edema" in prompt for prompt in prompts):
+        raise ValueError("no\udcff\0edema\r" + "x" * 200_000)
+    return draw(prompts, seeds)
+
+
 def transparent(prompts: list[str], seeds: list[int]) -> list[PIL.Image.Image]:
     """Draws images that a radiograph cannot be."""
     return [image.convert("RGBA") for image in draw(prompts, seeds)]

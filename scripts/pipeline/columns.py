@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import csv
 import itertools
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from pipeline.errors import StepError, counted, listing
-from pipeline.parquet_source import ParquetRow, read_parquet_columns
+from pipeline.errors import StepError, counted, listing, one_line
+from pipeline.parquet_source import ParquetRow, read_parquet_columns, remote_errors
 from pipeline.source_json import pin_commit
 from synthchex_75k import (
     COLUMNS,
+    DAMAGE,
     LABELS,
     Files,
     Row,
@@ -155,21 +157,30 @@ def _read_cells(
     """Returns the chosen columns and, by file name, their cells in the metadata CSV, the only one of a source."""
     kinds = ("csv", "archive")  # a tar without a CSV has to be read to its end to know that
     for file, info in sorted(files.items(), key=lambda item: kind_of(item[0]) not in kinds[:1]):
-        for row, lines in members_of(file, info) if kind_of(file) in kinds else ():
-            if lines is None or not (header_lines := _header(row.where, lines)):
-                continue
-            try:
+        with remote_errors(info["name"]), _damage(file):
+            for row, lines in members_of(file, info) if kind_of(file) in kinds else ():
+                if lines is None or not (header_lines := _header(row.where, lines)):
+                    continue
                 reader = csv.reader(itertools.chain(header_lines, lines), strict=True)
                 header = [column.strip() for column in next(reader)]
                 names = choose(row.where, header)
                 cells = _read_rows(reader, header, names) if names else {}
-            except (csv.Error, UnicodeDecodeError, IndexError) as error:
-                raise SourceError(f"{row.where}: unreadable CSV ({error}); it changed, start again") from None
-            address = info["name"]
-            if address in versions and file_info(address)["version"] != versions[address]:
-                raise SourceError(f"{printable(address)}: it changed while it was read; start again")
-            return names, cells
+                address = info["name"]
+                if address in versions and file_info(address)["version"] != versions[address]:
+                    raise SourceError(f"{printable(address)}: it changed while it was read; start again")
+                return names, cells
     raise SourceError(f"{source}: no metadata CSV; it changed, start again")
+
+
+@contextlib.contextmanager
+def _damage(file: str) -> Iterator[None]:
+    """Turns the errors of a damaged file into a SourceError: when it was planned, it had none."""
+    try:
+        yield
+    except (csv.Error, *DAMAGE) as error:
+        if isinstance(error, SourceError):
+            raise
+        raise SourceError(f"{printable(file)}: unreadable ({one_line(error)}); it changed, start again") from None
 
 
 def _header(where: str, lines: Iterator[str]) -> list[str]:

@@ -26,12 +26,15 @@ def one_line(text: object) -> str:
 
 
 def describe_error(error: BaseException, with_place: bool = False) -> str:
-    """Returns an error in one line of at most 300 characters, with file and line where it was raised if wanted."""
-    text = one_line(f"{type(error).__name__}: {error}")[:300]
+    """Returns an error in one line of at most 300 characters, with file and line where it was raised if wanted.
+
+    The line is `printable`, so a CSV can hold it.
+    """
+    text = printable(one_line(f"{type(error).__name__}: {error}"))[:300]
     if not with_place:
         return text
     place = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{text} ({place.filename}:{place.lineno})"
+    return printable(f"{text} ({place.filename}:{place.lineno})")
 
 
 def listing(items: Sequence[object], limit: int = 5, separator: str = "; ") -> str:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import PIL.Image
 
-from pipeline.rows import to_rgb
+from pipeline.rows import not_in_rgb, to_rgb
 
 TEMPLATE, STYLE = (Path(__file__).with_name(f"page.{suffix}") for suffix in ("html", "css"))
 PIXELS = 320  # of an image on the page
@@ -212,8 +212,11 @@ def pair(left: Picture, right: Picture, pixels: int) -> str:
 
 
 def _picture(image: PIL.Image.Image, alt: str, pixels: int) -> str:
+    """Returns a thumbnail, and what of the image is not in it, if anything."""
     source = f"data:image/jpeg;base64,{base64.b64encode(_thumbnail(image, pixels)).decode()}"
-    return f'<img src="{source}" alt="{html.escape(alt, quote=True)}">'
+    lost = not_in_rgb(image)
+    note = paragraph(f"Not in this picture: {lost}", muted=True) if lost else ""
+    return f'<img src="{source}" alt="{html.escape(alt, quote=True)}">{note}'
 
 
 def _thumbnail(image: PIL.Image.Image, pixels: int) -> bytes:

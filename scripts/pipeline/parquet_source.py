@@ -269,7 +269,7 @@ def _read_labels_file(rows: Sequence[ParquetRow], names: Sequence[str]) -> dict[
 
 def _list_names(source: str) -> tuple[str, set[str]]:
     """Returns a folder's address, pinned to a commit if it is on the Hub, and the names at its top and in `data/`."""
-    with _remote_errors(source):
+    with remote_errors(source):
         filesystem, root = filesystem_of(source)
         if "file" in filesystem.protocol:
             return root, _names_in(filesystem, root)
@@ -306,7 +306,7 @@ def _names_of(filesystem: Any, folder: str) -> set[str]:
 
 def _plan_file(name: str, address: str) -> tuple[list[ParquetRow], list[_Problem]]:
     """Reads all but the images of a Parquet file: the rows, and what is wrong with it."""
-    with _remote_errors(address):
+    with remote_errors(address):
         info = {"type": "file"} if _PINNED.match(address) else file_info(address)
         if info["type"] != "file":
             return [], [_Problem(BROKEN_LINK if info["type"] == "broken link" else NO_FILE, name)]
@@ -499,8 +499,15 @@ def _is_damage(error: Exception) -> bool:
 
 
 @contextlib.contextmanager
-def _remote_errors(address: str) -> Iterator[None]:
-    """Turns errors of a remote file system into a SourceError of one line, as the loading script does."""
+def remote_errors(address: str) -> Iterator[None]:
+    """Turns errors of a remote file system into a SourceError of one line, as the loading script does.
+
+    Args:
+        address: Of a file or folder; errors of a local one stay as they are.
+
+    Raises:
+        SourceError: The remote file system failed.
+    """
     try:
         yield
     except Exception as error:  # each network client has error classes of its own

@@ -77,6 +77,15 @@ def test_16_bits_are_not_clipped() -> None:
             assert thumbnail.convert("L").getpixel((x, 128)) == pytest.approx(x, abs=8)
 
 
+@pytest.mark.parametrize(("mode", "lost"), [("RGBA", "transparency"), ("CMYK", "a colour space other than sRGB")])
+def test_what_a_thumbnail_lacks_is_said(mode: str, lost: str) -> None:
+    image, other = PIL.Image.new(mode, (8, 8)), PIL.Image.new("RGB", (8, 8))
+    shown = page.pair(page.Picture("Left", image, "", {}), page.Picture("Right", other, "", {}), 8)
+    for figure in (page.figure(image, "", {}), shown):
+        assert figure.count(f"Not in this picture: {lost}") == 1
+    assert "Not in this picture" not in page.figure(other, "", {})
+
+
 def test_page_without_figures_is_small() -> None:
     assert len(page_with("x")) < 6_000
 

@@ -30,7 +30,7 @@ from conftest import (
     to_csv,
     to_files,
 )
-from pipeline.columns import read_columns
+from pipeline.columns import read_columns, read_kept_columns
 from pipeline.errors import StepError
 from pipeline.parquet_source import MAX_GROUP_BYTES, ParquetRow, is_parquet_source, plan_parquet, read_parquet_rows
 from pipeline.rows import AnyRow, iter_crc32, plan, plan_any, read, total_size
@@ -572,6 +572,31 @@ def test_a_csv_that_has_changed_is_an_error(source: Source, patients: Rows) -> N
     path.write_bytes(to_csv(patients[:3]))
     with pytest.raises(SourceError, match="start again"):
         read_columns(str(folder), rows, ["patientID"])
+
+
+@pytest.mark.parametrize("at_an_address", [False, True])
+@pytest.mark.parametrize("shape", [one_zip, tars])
+def test_an_archive_that_was_damaged_after_the_plan_is_one_line(
+    shape: Write, at_an_address: bool, source: Source, patients: Rows
+) -> None:
+    folder = source(table=patients, shape=shape)
+    with serve(folder) as server:
+        address = server.url if at_an_address else str(folder)
+        rows = plan(address)
+        for path in folder.rglob("*.*"):
+            path.write_bytes(path.read_bytes().replace(b"ustar", b"rat's")[: -1000 if shape is one_zip else None])
+        with pytest.raises(SourceError, match=r"^\w+\.(zip|tar): unreadable \(.*\); it changed, start again$"):
+            read_columns(address, rows, ["patientID"])
+
+
+def test_an_archive_that_disappears_after_the_plan_is_one_line(source: Source, patients: Rows) -> None:
+    folder = source(table=patients, shape=one_zip)
+    with serve(folder) as server:
+        files = synthchex_75k.list_files(server.url)
+        rows = plan(server.url)
+        (folder / "ALL_FILES.zip").unlink()
+        with pytest.raises(SourceError, match=rf"^{server.url}/ALL_FILES\.zip cannot be read: .*404"):
+            read_kept_columns(server.url, rows, ("patientID",), files)
 
 
 def test_further_columns_of_a_converted_folder(converted: Path) -> None:

@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 
 import synthchex_75k
 from conftest import to_files, to_zip
+from pipeline.columns import read_columns, read_kept_columns
 from pipeline.quality.labels_csv import LabelsFile, QualityLabel, read_labels
 from pipeline.source_writer import metadata_csv
 from pipeline.table import MAX_FIELD, csv_bytes
-from synthchex_75k import LABELS, Row
+from synthchex_75k import COLUMNS, LABELS, Row
 
 SPECIAL = st.sampled_from(
     ["\r", "\n", "\r\n", '"', '""', ",", " ", "\t", "\u2028", "\x85", "\ufeff", "=1+1", "'", "\\"]
@@ -25,6 +26,7 @@ NAMES = TEXTS.map(lambda text: text.replace("/", "").replace("\\", "").strip() +
     lambda name: not name.startswith("._")
 )
 TABLES = st.lists(st.lists(TEXTS, min_size=2, max_size=3), max_size=4)
+KNOWN = {*LABELS, *(name for names in COLUMNS.values() for name in names)}  # columns that are part of a row
 RAW = st.tuples(*[st.sampled_from([1, 0, -1, None])] * len(LABELS))
 
 
@@ -66,6 +68,24 @@ def test_the_metadata_of_a_source_is_read_back_equal(rows: list[tuple[str, str, 
         to_zip(Path(folder) / "images.zip", {f"img/{name}": b"x" for name, _, _ in rows})
         to_files(Path(folder), {"metadata.csv": metadata_csv(written)})
         assert [(row.filename, row.prompt, row.labels) for row in synthchex_75k.plan(folder)] == rows
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    others=st.dictionaries(
+        TEXTS.map(str.strip).filter(lambda name: name and name not in KNOWN),
+        st.lists(TEXTS.map(lambda text: text if text.strip() else None), min_size=2, max_size=2),
+        min_size=1,
+        max_size=3,
+    )
+)
+def test_further_columns_are_read_back_equal(others: dict[str, list[str | None]]) -> None:
+    rows = [Row(name, "", "", 0, None, 1, None, "Round.", (None,) * len(LABELS)) for name in ("a.png", "b.png")]
+    with tempfile.TemporaryDirectory() as folder:
+        to_files(Path(folder), {"a.png": b"x", "b.png": b"x", "metadata.csv": metadata_csv(rows, others)})
+        planned = synthchex_75k.plan(folder)
+        assert read_columns(folder, planned, [*others]) == others
+        assert read_kept_columns(folder, planned) == others
 
 
 @settings(deadline=None, max_examples=50)

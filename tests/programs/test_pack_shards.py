@@ -7,6 +7,7 @@ import json
 import os
 import re
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -23,7 +24,7 @@ from hypothesis import strategies as st
 
 import synthchex_75k
 from conftest import ROOT, Rows, contents, padded, to_csv, to_files
-from images import gray_16, rgb_16, to_jpeg
+from images import RGB, chunk, gray_16, rgb_16, to_jpeg, to_png
 from pack_shards import main
 from pipeline.folder import MANIFEST
 from pipeline.source_writer import ImageShard, cut_zips, metadata_csv, resize
@@ -174,21 +175,30 @@ def test_images_of_the_wanted_size_are_copied(pack: Pack, images: dict[str, byte
             assert all(archive.read(name) == images[name] for name in archive.namelist())
 
 
+def saved(mode: str, size: tuple[int, int], **options: Any) -> bytes:
+    """Returns a PNG file, saved with Pillow's options."""
+    file = io.BytesIO()
+    PIL.Image.new(mode, size).save(file, "PNG", **options)
+    return file.getvalue()
+
+
 @pytest.mark.parametrize(
-    ("mode", "size", "message"),
+    ("image", "lost"),
     [
-        ("RGBA", (64, 64), "transparency, which --size would drop; convert the image to plain sRGB first"),
-        ("LA", (64, 32), "transparency, which --size would drop; convert the image to plain sRGB first"),
+        (saved("RGBA", (64, 64)), "transparency"),
+        (saved("LA", (64, 32)), "transparency"),
+        (saved("RGB", (64, 64), save_all=True, append_images=[PIL.Image.new("RGB", (64, 64), "red")]), "an animation"),
+        (to_png((1, 1), RGB, 8, bytes(3), chunk(b"gAMA", struct.pack(">I", 100_000))), "a colour space other than"),
     ],
+    ids=["RGBA", "LA", "animation", "gamma"],
 )
-def test_images_that_resizing_would_spoil(
-    pack: Pack, generated: Path, mode: str, size: tuple[int, int], message: str, tmp_path: Path
-) -> None:
+def test_images_that_resizing_would_spoil(pack: Pack, generated: Path, image: bytes, lost: str, tmp_path: Path) -> None:
     path = sorted(generated.glob("2/*.png"))[0]
-    PIL.Image.new(mode, size).save(path)
+    path.write_bytes(image)
     code, error = pack("--size", "32")
     assert code == 1
-    assert f"error: 2/{path.name}: {message}" in error
+    wanted = rf"error: 2/{path.name}: {lost}.*, which --size would drop; convert the image to plain sRGB first\n"
+    assert re.search(wanted, error)
     assert not list(tmp_path.glob("o/*.csv"))
     assert not list(tmp_path.glob("o/data/*"))
     assert pack()[0] == 0, "a copy is possible"
@@ -603,6 +613,62 @@ def test_interrupted_run_continues(number: int, tmp_path: Path) -> None:
     assert number == signal.SIGKILL or not list(tmp_path.glob("o/data/.*"))
     subprocess.run([*program, str(tmp_path / "o"), *options], check=True, capture_output=True)
     assert contents(tmp_path / "o") == contents(tmp_path / "whole")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [["--max-shard-size", "2100KB"], ["--size", "64"]], ids=["copied", "resized"])
+def test_images_that_are_replaced_during_the_run(options: list[str], tmp_path: Path) -> None:
+    padded(tmp_path / "big", count=60, size=1_000_000)
+    with zipfile.ZipFile(tmp_path / "big/a.zip") as archive:
+        archive.extractall(tmp_path / "images")
+    arguments = [str(tmp_path / "images"), str(tmp_path / "big/m.csv"), str(tmp_path / "o"), "--num-proc", "1"]
+    program = [sys.executable, str(ROOT / "scripts/pack_shards.py"), *arguments, *options]
+    *_, one, other = sorted((tmp_path / "images").rglob("*.png"))
+    with subprocess.Popen(program, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as run:
+        while not list(tmp_path.glob("o/data/*")) and not list(tmp_path.glob("o/data/.*")):
+            assert run.poll() is None
+        before = one.read_bytes()
+        one.write_bytes(other.read_bytes())
+        other.write_bytes(before)
+        assert run.stderr
+        error = run.stderr.read()
+    assert run.returncode == 1
+    assert re.fullmatch(rf"error: {tmp_path}/images/.*\.png: it changed while it was read; start again\n", error)
+    assert not (tmp_path / "o/metadata.csv").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [[], ["--size", "64"]], ids=["copied", "resized"])
+def test_too_few_open_files_are_one_line(options: list[str], generated: Path, prompts: Path, tmp_path: Path) -> None:
+    inputs = [str(generated), str(prompts), str(tmp_path / "o"), "--num-proc", "4"]
+    program = [sys.executable, str(ROOT / "scripts/pack_shards.py"), *inputs, *options]
+    for limit in (10, 16, 20):
+        command = ["bash", "-c", f'ulimit -n {limit}; exec "$@"', "bash", *program]
+        run = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        assert run.returncode == 1
+        assert re.fullmatch(r"error: .*Too many open files.*\. Raise the limit .*ulimit -n.*\n", run.stderr)
+    subprocess.run(program, check=True, capture_output=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("delay", [0, 0.003, 0.03])
+def test_a_second_ctrl_c_leaves_nothing_half_written(delay: float, tmp_path: Path) -> None:
+    padded(tmp_path / "big", count=40, size=1_000_000)
+    with zipfile.ZipFile(tmp_path / "big/a.zip") as archive:
+        archive.extractall(tmp_path / "images")
+    arguments = [str(tmp_path / "images"), str(tmp_path / "big/m.csv"), str(tmp_path / "o"), "--num-proc", "2"]
+    program = [sys.executable, str(ROOT / "scripts/pack_shards.py"), *arguments, "--max-shard-size", "2100KB"]
+    with subprocess.Popen(program, stderr=subprocess.PIPE, text=True, start_new_session=True) as run:
+        while len(list(tmp_path.glob("o/data/*.zip"))) < 3:
+            assert run.poll() is None
+        os.killpg(run.pid, signal.SIGINT)
+        time.sleep(delay)
+        os.killpg(run.pid, signal.SIGINT)
+        assert run.stderr
+        error = run.stderr.read()
+    interrupted = "\ninterrupted. Finished files are kept: run the same command again to continue.\n"
+    assert (run.returncode, error) == (130, interrupted)
+    assert not list(tmp_path.glob("o/data/.*"))
 
 
 # Errors

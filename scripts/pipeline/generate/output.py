@@ -252,7 +252,10 @@ class GeneratedFolder:
         if not path.is_file():
             return {}
         with open(path, newline="", encoding="utf-8", errors="replace") as file:
-            return {row["filename"]: row.get("reason") or "" for row in csv.DictReader(file) if row.get("filename")}
+            try:
+                return {row["filename"]: row.get("reason") or "" for row in csv.DictReader(file) if row.get("filename")}
+            except csv.Error as error:
+                raise StepError(f"{path}: unreadable CSV: {error}; remove it") from None
 
     def _save(self) -> None:
         """Writes provenance.json and failed.csv."""

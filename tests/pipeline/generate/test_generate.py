@@ -484,6 +484,7 @@ def test_a_second_run_meanwhile_is_refused(run: Run, tmp_path: Path) -> None:
     [
         ("black_for_edema", "all its pixels are equal: an overflow (try --dtype bf16 or fp32), or a safety checker"),
         ("raise_for_edema", "ValueError: no edema, please ("),
+        ("raise_oddly_for_edema", r"ValueError: no\udcff\x00edema xxx"),
     ],
 )
 def test_a_failing_image_is_named_and_never_a_row(
@@ -546,6 +547,19 @@ def test_images_that_failed_before_come_last(run: Run, tmp_path: Path) -> None:
     assert run(function="drawing:raise_for_edema", rows=mended)[0] == 0
     assert not (tmp_path / "out/failed.csv").exists()
     assert len(plan(tmp_path / "out")) == 60
+
+
+def test_a_damaged_list_of_failures_is_one_line(run: Run, tmp_path: Path) -> None:
+    function = "drawing:raise_for_edema"
+    run(function=function)
+    failed = tmp_path / "out/failed.csv"
+    failed.write_bytes(b"filename,reason\n" + b"x" * 200_000)
+    code, _, error = run(function=function)
+    assert code == 1
+    assert re.fullmatch(rf"error: {failed}: unreadable CSV: .*; remove it\n", error)
+    failed.unlink()
+    code, _, error = run(function=function)
+    assert (code, "error: no image for " in error) == (1, True)
 
 
 def test_a_failing_model_changes_nothing(run: Run, tmp_path: Path) -> None:

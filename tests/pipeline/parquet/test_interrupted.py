@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,26 @@ import pytest
 
 import convert_to_parquet  # noqa: F401 - before a test changes the user
 import pipeline.parquet.shard
-from conftest import FIXTURE, ROOT, Source, contents, convert, files_of, loose, padded
+from conftest import (
+    FIXTURE,
+    ROOT,
+    Rows,
+    Source,
+    Write,
+    contents,
+    convert,
+    files_of,
+    loose,
+    one_zip,
+    padded,
+    tars,
+    zips,
+)
 from pipeline.cli import start
 from pipeline.errors import StepError
 from pipeline.folder import MANIFEST
 from pipeline.shards import check_space
+from servers.range_server import RangeServer, serve
 
 # The fixture in four files of two row groups, and a large source in 14 files.
 SMALL = ["--max-shard-size", "300kB", "--rows-per-group", "2", "--num-proc", "2"]
@@ -483,3 +499,31 @@ def test_loose_images_that_are_replaced_during_the_conversion(source: Source, tm
     assert not (tmp_path / "o/README.md").exists()
     assert convert(folder, tmp_path / "whole", *SMALL) == 0
     resume(folder, tmp_path / "o", SMALL, contents(tmp_path / "whole"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shape", [one_zip, zips, tars])
+def test_files_of_two_versions_of_a_server_never_mix(
+    shape: Write, source: Source, images: dict[str, bytes], table: Rows, tmp_path: Path
+) -> None:
+    few = dict([*images.items()][:9])
+    other = [{**row, "prompt": row["prompt"][::-1]} for row in table[:9]]
+    before = source(few, table[:9], shape)
+    after = source(dict(zip(few, reversed(few.values()), strict=True)), other, shape)
+
+    def run(server: AbstractContextManager[RangeServer], name: str) -> tuple[dict[str, bytes] | str, int]:
+        """Returns the data that was written or the error, and how many requests there were."""
+        command = [sys.executable, str(ROOT / "scripts/convert_to_parquet.py"), "--no-figures", *SMALL]
+        with server as running:
+            ran = subprocess.run([*command, running.url, str(tmp_path / name)], capture_output=True, text=True)
+            asked = len(running.asked)
+        if ran.returncode:
+            assert "Traceback" not in ran.stderr
+            return ran.stderr, asked
+        return {path.name: path.read_bytes() for path in files_of(tmp_path / name)}, asked
+
+    (first, asked), (second, _) = run(serve(before), "first"), run(serve(after), "second")
+    assert isinstance(first, dict) and isinstance(second, dict) and first != second
+    outcomes = [run(serve(before, after, count), str(count))[0] for count in range(1, asked, 1 + asked // 8)]
+    assert all(outcome in (first, second) or isinstance(outcome, str) for outcome in outcomes)
+    assert any("it changed while it was read; start again" in outcome for outcome in outcomes)

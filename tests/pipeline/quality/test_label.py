@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import FIXTURE, Rows, Source
+from conftest import FIXTURE, ROOT, Rows, Source
 from filter_quality import main
 from labelling import PROGRAM, Label, high_quality, label_arguments, labeller, names, read, write_labels
 from pipeline.facts import META_PROMPT
@@ -569,6 +569,16 @@ def test_help_teaches(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert examples
     assert all(line.startswith(f"  python scripts/filter_quality.py {command} ") for line in examples)
     assert re.search(r"^  --on-mismatch .*\(default: error\)$", text, re.M)
+
+
+def test_help_and_manual_tell_what_is_sent_where(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = help_of("label", capsys)
+    assert re.search(r"^  OPENAI_API_KEY +the key; sent to the server that --base-url names$", shown, re.M)
+    ours = r"OPENAI_ORG_ID, OPENAI_PROJECT_ID,? (and )?OPENAI_CUSTOM_HEADERS\s"
+    assert re.search(ours + "+sent to OpenAI alone: https://openai.com, or a host below it", shown)
+    manual = " ".join((ROOT / "scripts/README.md").read_text().split())
+    assert "The key in OPENAI_API_KEY goes to that server" in manual
+    assert re.search(ours + "go to OpenAI alone", manual)
 
 
 def test_help_has_the_default_of_each_option(capsys: pytest.CaptureFixture[str]) -> None:
