@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from pipeline.columns import ALL, NONE
 from pipeline.errors import StepError, listing
+from pipeline.parquet.writer import parquet_writer
 from pipeline.parquet_source import LABELS_FILE
 from synthchex_75k import LABELS, Row
 
@@ -24,13 +25,7 @@ DATA_FILES_OF_LABELS = [{"split": "train", "path": LABELS_FILE}]
 TEXTS = ("filename", "prompt")
 OPTION = "--labels-columns"
 ROWS_PER_GROUP = 10_000  # at 75,649 rows eight row groups, which readers divide among threads
-WRITER_OPTIONS: dict[str, Any] = {
-    "compression": "zstd",
-    "compression_level": 3,  # 6 % smaller than with level 1, of pyarrow's default
-    "write_page_index": True,
-    "write_page_checksum": True,
-    "use_content_defined_chunking": True,
-}
+COMPRESSION = {"compression": "zstd", "compression_level": 3}  # 6 % smaller than with level 1, of pyarrow's default
 INTEGER = re.compile(r"0|-?[1-9][0-9]{0,18}")
 DECIMAL = re.compile(r"-?[0-9]+\.[0-9]+(e[-+][0-9]+)?")
 NO_NAME_FOR_DATASETS = "_type"  # `datasets` 5.2 fails to write its features into a card
@@ -137,11 +132,10 @@ def write_labels(rows: Sequence[Row], others: dict[str, list[str | None]]) -> tu
     arrays = [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)]
     file = io.BytesIO()
     # File names are unique, and the least and the greatest prompt tell nothing.
-    options = {"use_dictionary": [name for name in schema.names if name != "filename"]}
+    options = {"use_dictionary": [name for name in schema.names if name != "filename"], **COMPRESSION}
     options |= {"write_statistics": [name for name in schema.names if name != "prompt"]}
-    pq.write_table(
-        pa.Table.from_arrays(arrays, schema=schema), file, row_group_size=ROWS_PER_GROUP, **options, **WRITER_OPTIONS
-    )
+    with parquet_writer(file, schema, options) as writer:
+        writer.write_table(pa.Table.from_arrays(arrays, schema=schema), ROWS_PER_GROUP)
     content = file.getvalue()
     return content, MeasuredLabels(measure_memory(pq.ParquetFile(file)), len(content), types)
 

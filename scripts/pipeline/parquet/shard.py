@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import io
 from collections.abc import Callable, Iterable, Iterator
@@ -11,12 +10,12 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple, TypeVar
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipeline.errors import StepError
 from pipeline.files import NewFile
 from pipeline.jobs import advance
 from pipeline.parquet.pixels import Kind, kind_of_image, summarize
+from pipeline.parquet.writer import CHUNKING, WRITER_OPTIONS, parquet_writer
 from pipeline.parquet_source import data_file
 from pipeline.rows import image_size, read, total_size
 from pipeline.shards import cut
@@ -25,15 +24,19 @@ from synthchex_75k import FEATURES, LABELS, Row
 SCHEMA = FEATURES.arrow_schema  # its `huggingface` metadata make an Image of the struct
 LABEL_COLUMNS = [f"labels_dict.{label}" for label in LABELS]
 TEXT_COLUMNS = ["image.path", "filename", "prompt"]
-WRITER_OPTIONS: dict[str, Any] = {
+OPTIONS: dict[str, Any] = {
+    **WRITER_OPTIONS,
     "compression": {"image.bytes": "none", **dict.fromkeys(TEXT_COLUMNS + LABEL_COLUMNS, "zstd")},  # PNG is compressed
     "use_dictionary": LABEL_COLUMNS,
     "write_statistics": ["filename", *LABEL_COLUMNS],
-    "write_page_index": True,  # the dataset viewer reads pages, not row groups
-    "write_page_checksum": True,
-    "use_content_defined_chunking": True,  # Xet storage transfers only new chunks
+    # A page for each image of more than 16 KiB: whatever is inserted before it, its page is the same, and one image can
+    # be read alone. Chunks of several images could not follow the content better, so that they are as large as makes
+    # pyarrow skip most of its hashing. `benchmark.py --chunking` compares.
+    "write_batch_size": 1,
+    "data_page_size": 16 << 10,
+    CHUNKING: {"min_chunk_size": 15 << 20, "max_chunk_size": 16 << 20, "norm_level": 0},
 }
-ENTRY_FORMAT = 2  # of what the manifest holds of a file; with another one, the file is written again
+ENTRY_FORMAT = 3  # of what the manifest holds of a file; with another one, the file is written again
 MAX_ROW_GROUP_BYTES = 64 << 20  # three of them fit in memory, and the dataset viewer takes 286 MiB
 # Bytes of a row, a row group and a file beside their values, rounded up, so that no file is larger than computed.
 ROW_OVERHEAD, GROUP_OVERHEAD, FILE_OVERHEAD = 512, 8192, 32768
@@ -71,8 +74,7 @@ class ParquetShard(NamedTuple):
     def fingerprint(self, crcs: Iterable[int]) -> str:
         """Returns a hash of everything that the file's bytes depend on."""
         content = hashlib.sha256(SCHEMA.serialize())
-        layout: tuple[Any, ...] = (pa.__version__, WRITER_OPTIONS, MAX_ROW_GROUP_BYTES, ENTRY_FORMAT)
-        layout += (self.rows_per_group, self.uncertainty)
+        layout = (pa.__version__, OPTIONS, MAX_ROW_GROUP_BYTES, ENTRY_FORMAT, self.rows_per_group, self.uncertainty)
         content.update(repr(layout).encode())
         for row, crc in zip(self.rows, crcs, strict=True):
             content.update(repr((row.filename, row.size, crc, row.prompt, row.labels)).encode())
@@ -97,7 +99,7 @@ class ParquetShard(NamedTuple):
         kinds: set[Kind] = set()
         num_bytes = 0
         sink = Sink(file)
-        with parquet_writer(sink) as writer:
+        with parquet_writer(sink, SCHEMA, OPTIONS) as writer:
             tables = one_ahead(self.row_groups, lambda group: read_table(group, self.uncertainty, crcs, kinds))
             for group, table in zip(self.row_groups, tables):
                 writer.write_table(table, row_group_size=len(group))
@@ -176,19 +178,6 @@ class Sink(io.RawIOBase):
         """Raises the error of an earlier `write`."""
         if self._error:
             raise self._error
-
-
-@contextlib.contextmanager
-def parquet_writer(file: Sink) -> Iterator[pq.ParquetWriter]:
-    """Opens a file for tables of `SCHEMA`; closes the writer after an error too, or else its destructor would."""
-    writer = pq.ParquetWriter(file, SCHEMA, **WRITER_OPTIONS)
-    try:
-        yield writer
-    except BaseException:
-        with contextlib.suppress(Exception):
-            writer.close()
-        raise
-    writer.close()
 
 
 def one_ahead(items: Iterable[Item], function: Callable[[Item], Result]) -> Iterator[Result]:
