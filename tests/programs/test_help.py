@@ -13,6 +13,10 @@ from conftest import FIXTURE, ROOT
 
 PROGRAMS = sorted(path.name for path in (ROOT / "scripts").glob("*.py") if path.name != "benchmark.py")
 COMMANDS = [[name] for name in PROGRAMS] + [["filter_quality.py", name] for name in ("label", "report", "apply")]
+EVALUATE = [
+    ["evaluate_images.py", name]
+    for name in ("embed", "fidelity", "privacy", "utility", "reports", "score", "report", "run")
+]
 
 
 def run(
@@ -43,7 +47,7 @@ def test_without_packages_one_line_names_what_to_install(name: str) -> None:
 @pytest.mark.slow  # all packages are compiled once more
 @pytest.mark.timeout(300)
 def test_programs_run_without_docstrings(tmp_path: Path) -> None:
-    for command in COMMANDS:
+    for command in [*COMMANDS, *EVALUATE]:
         shown = run([*command, "--help"], "-OO")
         assert (shown.returncode, shown.stderr) == (0, "")
         assert "\nexamples:\n  python scripts/" in shown.stdout

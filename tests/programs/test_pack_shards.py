@@ -698,6 +698,21 @@ def test_missing_inputs(pack: Pack, tmp_path: Path) -> None:
     assert (code, "nothing: no such file or folder" in error) == (1, True)
 
 
+def test_pipes_and_links_to_devices_are_named(pack: Pack, generated: Path, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.csv")
+    assert pack(metadata=tmp_path / "pipe.csv") == (1, f"error: {tmp_path}/pipe.csv: not a regular file\n")
+    one, other, broken, *_ = sorted(path.relative_to(generated) for path in generated.rglob("*.png"))
+    for path in (one, other, broken):
+        (generated / path).unlink()
+    os.mkfifo(generated / one)
+    (generated / other).symlink_to("/dev/zero")
+    (generated / broken).symlink_to("nowhere")
+    code, error = pack()
+    assert code == 1
+    assert re.search(rf"- not a regular file .*; remove it \(2 in all\): {one}; {other} -> /dev/zero\n", error)
+    assert re.search(rf"- link to a file that does not exist; .*: {broken} -> nowhere\n", error)
+
+
 def test_folder_without_images(pack: Pack, tmp_path: Path) -> None:
     to_files(tmp_path / "real", {"images.zip": b"", "notes.txt": b"", "._a.png": b"", "__MACOSX/b.jpg": b""})
     message = f"error: {tmp_path}/real: no image (.png, .jpg or .jpeg) at any depth\n"

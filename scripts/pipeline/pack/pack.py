@@ -55,8 +55,10 @@ def pack(
         StepError: The folder or a column cannot be used, or an image is larger than `max_shard_size`.
         OSError: A file cannot be read or written.
     """
-    if not metadata.is_file() or metadata.suffix.lower() != ".csv":
-        raise StepError(f"{metadata}: " + ("rename it to *.csv" if metadata.is_file() else "no such file"))
+    if not metadata.is_file():
+        raise StepError(f"{metadata}: " + ("not a regular file" if metadata.exists() else "no such file"))
+    if metadata.suffix.lower() != ".csv":
+        raise StepError(f"{metadata}: rename it to *.csv")
     if not images.is_dir():
         raise StepError(f"{images}: " + ("not a folder" if images.exists() else "no such file or folder"))
     if fit and not size:
