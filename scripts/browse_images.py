@@ -42,7 +42,11 @@ examples:
   python scripts/browse_images.py USER/NAME --labels path/to/labels.csv --results path/to/results.json
 """
 ARGUMENTS = "BROWSE_ARGUMENTS"  # of the environment; a Space starts this file without arguments
-FIDELITY_TITLES = {"adds_most_to_fd": "adds most to FD", "least_like_real": "least like any real image"}
+FIDELITY_TITLES = {
+    "adds_most_to_fd": "adds most to FD",
+    "least_like_real": "least like any real image",
+    "least_like_prompt": "least like its prompt",
+}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -144,7 +148,8 @@ def _fidelity_lists(fidelity: Fidelity) -> Iterator[ImageList]:
                 about = {"Distance": f"{near.distance:.6g} ({encoder})"} if near else {}
                 closest = ClosestImage("real", near.filename, near.crc32, near.prompt, about) if near else None
                 images[image.filename] = Listed(image.value, image.crc32, closest)
-            yield ImageList(f"{title} ({encoder})", images)
+            if images:  # no encoder of images alone tells what is least like its prompt
+                yield ImageList(f"{title} ({encoder})", images)
 
 
 def _pair_lists(section: Section) -> Iterator[ImageList]:
