@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pipeline.browse.app import check_browse, serve
+from pipeline.browse.app import check_browse, listen, serve
 from pipeline.browse.gallery import Gallery
 from pipeline.browse.index import Answer, ClosestImage, ImageList, Index, Listed
 from pipeline.cli import add_on_mismatch, exit_code, input_file, make_parser, start
@@ -94,20 +94,33 @@ def browse(
         StepError: Another file cannot, or the address.
     """
     check_browse()
+    with listen(host, port) as listening:
+        try:
+            gallery = read_gallery(source, labels, results, real, patient_column, on_mismatch)
+            serve(gallery, f"Images of {source}", listening)
+        except KeyboardInterrupt:
+            return 128 + signal.SIGINT
+    return 0
+
+
+def read_gallery(
+    source: str, labels: Path | None, results: Path | None, real: str | None, patient_column: str | None, mismatch: str
+) -> Gallery:
+    """Returns what is shown, from the options of `browse`; no image is read.
+
+    Raises:
+        SourceError: A source cannot be used.
+        StepError: Another file cannot.
+    """
     answers = read_answers(labels) if labels else {}
     lists = [*image_lists(read_results(results))] if results else []
     address = address_of(source)
-    rows = plan_any(address, on_mismatch)
+    rows = plan_any(address, mismatch)
     patients = read_columns(address, rows, [patient_column])[patient_column] if patient_column else []
     others = {row.filename: row for row in plan_any(address_of(real), "skip")} if real else {}
     report_strangers("--labels", labels, {*answers}, rows)
     report_strangers("--results", results, {name for found in lists for name in found.images}, rows)
-    gallery = Gallery(Index(rows, answers, patients, lists), others)
-    try:
-        serve(gallery, f"Images of {source}", host, port)
-    except KeyboardInterrupt:
-        return 128 + signal.SIGINT
-    return 0
+    return Gallery(Index(rows, answers, patients, lists), others)
 
 
 def address_of(source: str) -> str:
