@@ -240,7 +240,8 @@ def _connect(blocks: Any, gallery: Gallery, shown: _Shown, controls: list[Any], 
     for control in controls:
         events = [control.submit, control.blur] if isinstance(control, gr.Textbox) else [control.input]
         for event in events:
-            event(choose, [shown.query, *controls], [*shown], **options)
+            # What is typed while an answer is awaited is the next question.
+            event(choose, [shown.query, *controls], [*shown], trigger_mode="always_last", **options)
     for button, by in ((shown.before, -1), (shown.after, 1), (shown.before_below, -1), (shown.after_below, 1)):
         button.click(functools.partial(turn, by=by), [shown.query, shown.number], [*shown], **options)
     shown.number.submit(turn, [shown.query, shown.number], [*shown], **options)

@@ -197,6 +197,21 @@ def test_words_and_back(open_page: Open, table: list[dict[str, str]]) -> None:
     expect(page.locator(".tiles button")).to_have_count(12)
 
 
+def test_words_typed_while_an_answer_is_awaited_are_not_lost(open_page: Open) -> None:
+    page = open_page()
+    held: list[Any] = []
+    page.route("**/run/predict", lambda route: route.continue_() if held else held.append(route))
+    words = page.locator("#words textarea, #words input")
+    words.fill("pneumonia")
+    page.keyboard.press("Enter")
+    words.fill("PACEMAKER")
+    page.keyboard.press("Enter")
+    page.wait_for_timeout(200)
+    held[0].continue_()
+    expect_query(page, [("words", "PACEMAKER")])
+    expect(page.locator(".tiles button")).to_have_count(1)
+
+
 def test_an_image_large(open_page: Open, images: dict[str, bytes]) -> None:
     page = open_page()
     page.locator(".tiles button").nth(0).click()
