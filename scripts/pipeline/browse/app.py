@@ -161,7 +161,7 @@ def _make_blocks(gallery: Gallery, title: str) -> Any:
                     number = gr.Number(
                         1, label="Page", show_label=False, container=False, precision=0, min_width=70, elem_id="page"
                     )
-                    pages = gr.HTML(elem_id="pages", min_width=60)
+                    pages = gr.HTML(elem_id="pages", min_width=60, padding=False)
                     after = gr.Button(NEXT, size="sm", elem_id="after", min_width=80)
                 tiles = gr.HTML(js_on_load=script, elem_id="gallery", padding=False)
                 with gr.Row(elem_classes="pager"):
