@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pipeline.browse.app import check_browse, serve
+from pipeline.browse.app import check_browse, listen, serve
 from pipeline.browse.gallery import Gallery
 from pipeline.browse.index import Answer, ClosestImage, ImageList, Index, Listed
 from pipeline.cli import add_on_mismatch, exit_code, input_file, make_parser, start
@@ -42,7 +42,11 @@ examples:
   python scripts/browse_images.py USER/NAME --labels path/to/labels.csv --results path/to/results.json
 """
 ARGUMENTS = "BROWSE_ARGUMENTS"  # of the environment; a Space starts this file without arguments
-FIDELITY_TITLES = {"adds_most_to_fd": "adds most to FD", "least_like_real": "least like any real image"}
+FIDELITY_TITLES = {
+    "adds_most_to_fd": "adds most to FD",
+    "least_like_real": "least like any real image",
+    "least_like_prompt": "least like its prompt",
+}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -90,20 +94,33 @@ def browse(
         StepError: Another file cannot, or the address.
     """
     check_browse()
+    with listen(host, port) as listening:
+        try:
+            gallery = read_gallery(source, labels, results, real, patient_column, on_mismatch)
+            serve(gallery, f"Images of {source}", listening)
+        except KeyboardInterrupt:
+            return 128 + signal.SIGINT
+    return 0
+
+
+def read_gallery(
+    source: str, labels: Path | None, results: Path | None, real: str | None, patient_column: str | None, mismatch: str
+) -> Gallery:
+    """Returns what is shown, from the options of `browse`; no image is read.
+
+    Raises:
+        SourceError: A source cannot be used.
+        StepError: Another file cannot.
+    """
     answers = read_answers(labels) if labels else {}
     lists = [*image_lists(read_results(results))] if results else []
     address = address_of(source)
-    rows = plan_any(address, on_mismatch)
+    rows = plan_any(address, mismatch)
     patients = read_columns(address, rows, [patient_column])[patient_column] if patient_column else []
     others = {row.filename: row for row in plan_any(address_of(real), "skip")} if real else {}
     report_strangers("--labels", labels, {*answers}, rows)
     report_strangers("--results", results, {name for found in lists for name in found.images}, rows)
-    gallery = Gallery(Index(rows, answers, patients, lists), others)
-    try:
-        serve(gallery, f"Images of {source}", host, port)
-    except KeyboardInterrupt:
-        return 128 + signal.SIGINT
-    return 0
+    return Gallery(Index(rows, answers, patients, lists), others)
 
 
 def address_of(source: str) -> str:
@@ -144,7 +161,8 @@ def _fidelity_lists(fidelity: Fidelity) -> Iterator[ImageList]:
                 about = {"Distance": f"{near.distance:.6g} ({encoder})"} if near else {}
                 closest = ClosestImage("real", near.filename, near.crc32, near.prompt, about) if near else None
                 images[image.filename] = Listed(image.value, image.crc32, closest)
-            yield ImageList(f"{title} ({encoder})", images)
+            if images:  # no encoder of images alone tells what is least like its prompt
+                yield ImageList(f"{title} ({encoder})", images)
 
 
 def _pair_lists(section: Section) -> Iterator[ImageList]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import synthchex_75k
 from conftest import to_csv, to_zip
 from images import chunk
-from invented_results import results
+from invented_results import lists_of, results
 from invented_sections import section
 
 MARKUP = "<img src=x onerror=\"document.title='run'\">"
@@ -64,6 +64,7 @@ def write_lists(path: Path, source: Path) -> Path:
     about = {row["filename"]: row["image"]["bytes"] for row in rows}
     fidelity = results(about)
     names = [*about]
+    fidelity["images"]["biovil-t"] = {**lists_of(about, has_texts=True), "adds_most_to_fd": [], "least_like_real": []}
     images = [
         {"filename": name, "crc32": zlib.crc32(about[name]), "prompt": f"Training {MARKUP}"} for name in names[:3]
     ]

@@ -99,8 +99,13 @@ def results(images: dict[str, bytes] | None = None, **changes: Any) -> dict[str,
     return {**found, **changes}
 
 
-def lists_of(images: dict[str, bytes]) -> dict[str, list[dict[str, Any]]]:
-    """Returns both lists of images: each image with the next one as its nearest real one."""
+def lists_of(images: dict[str, bytes], has_texts: bool = False) -> dict[str, list[dict[str, Any]]]:
+    """Returns the lists of images: each image with the next one as its nearest real one.
+
+    Args:
+        images: The images.
+        has_texts: Whether the encoder embeds texts.
+    """
     about = [
         {"filename": name, "crc32": zlib.crc32(data), "prompt": f"Prompt of image {number}."}
         for number, (name, data) in enumerate(images.items())
@@ -109,7 +114,8 @@ def lists_of(images: dict[str, bytes]) -> dict[str, list[dict[str, Any]]]:
         {**image, "value": 1.5 + number, "nearest_real": {**nearest, "distance": 2.5 + number}}
         for number, (image, nearest) in enumerate(zip(about, [*about[1:], about[0]]))
     ]
-    return {"adds_most_to_fd": pairs, "least_like_real": pairs[::-1]}
+    cosines = [{**pair, "value": number / 100 - 0.035} for number, pair in enumerate(pairs)] if has_texts else []
+    return {"adds_most_to_fd": pairs, "least_like_real": pairs[::-1], "least_like_prompt": cosines}
 
 
 def write_results(path: Path, found: dict[str, Any] | None = None, **sections: Any) -> Path:

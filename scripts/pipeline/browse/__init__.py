@@ -5,6 +5,7 @@
     images    image files and thumbnails of some rows
     parts     the HTML of the page's parts, from plain texts
     gallery   what the page shows for a query
+    guard     which requests are answered, and headers of responses
     app       the Gradio app, and the server
 
 Only `app` imports Gradio.

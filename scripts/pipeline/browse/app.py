@@ -6,6 +6,8 @@ shown, the query of the address: each event changes the filter, and the page fol
 
 import functools
 import html
+import ipaddress
+import logging
 import os
 import socket
 from pathlib import Path
@@ -13,6 +15,7 @@ from typing import Any, NamedTuple
 
 from pipeline.browse.filters import MATCHES, Filter, chosen_labels, from_query, label_choices
 from pipeline.browse.gallery import Gallery, View
+from pipeline.browse.guard import Guard
 from pipeline.errors import StepError
 from pipeline.imports import check_installed
 from pipeline.progress import write_line
@@ -24,16 +27,8 @@ START = """() => {
   if (matchMedia("(max-width: 48rem)").matches) document.querySelector("#filter > button")?.click();
   return [location.search];
 }"""
-LOOPBACK = ("127.0.0.1", "localhost")
 PREVIOUS, NEXT = "← Previous", "Next →"
 SOURCE_ORDER = "order of the source"
-# A browser asks no other server for anything, whatever Gradio or a prompt may contain.
-POLICY = (
-    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
-    "img-src 'self' data: blob:; font-src 'self' data:; worker-src 'self' blob:; object-src 'none'; base-uri 'self'; "
-    "form-action 'self'"
-)
-HEADERS = {"content-security-policy": POLICY, "x-content-type-options": "nosniff", "referrer-policy": "no-referrer"}
 CLOSING = 1  # seconds that open connections get at the end
 
 
@@ -47,31 +42,53 @@ def check_browse() -> None:
     os.environ.update(GRADIO_ANALYTICS_ENABLED="False", HF_HUB_DISABLE_TELEMETRY="1")
 
 
-def serve(gallery: Gallery, title: str, host: str, port: int) -> None:
+def listen(host: str, port: int) -> socket.socket:
+    """Returns a socket that takes connections; they wait until `serve` answers.
+
+    Args:
+        host: Address or name to listen at.
+        port: Port; 0: any free one.
+
+    Raises:
+        StepError: The address cannot be used.
+    """
+    try:
+        if not host:
+            raise OSError("no address")  # to `bind` it is that of all networks
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        listening = socket.create_server((host, port), family=family)
+    except (OSError, OverflowError, UnicodeError) as error:
+        raise StepError(f"--host {host} --port {port}: {error}; name another, or end what uses it") from None
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # else a response may wait 40 ms for an ACK
+    return listening
+
+
+def serve(gallery: Gallery, title: str, listening: socket.socket) -> None:
     """Serves the page until a signal ends the process.
 
     Args:
         gallery: What to show.
         title: Of the page.
-        host: Address to listen at.
-        port: Port; 0: any free one. The address is printed.
-
-    Raises:
-        StepError: The address cannot be used.
+        listening: From `listen`. Its address is printed.
     """
     import uvicorn
 
-    try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        listening = socket.create_server((host, port), family=family)
-    except (OSError, OverflowError) as error:
-        raise StepError(f"--host {host} --port {port}: {error}; name another, or end what uses it") from None
-    with listening:
-        app = make_app(gallery, title, (host, port))
-        config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=CLOSING)
-        shown = f"[{host}]" if ":" in host else host
-        write_line(f"open http://{shown}:{listening.getsockname()[1]}/ in a browser; Ctrl-C ends this program")
-        uvicorn.Server(config).run(sockets=[listening])
+    class Server(uvicorn.Server):
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # a request that is cut off now is no error
+            await super().shutdown(sockets)
+
+    host, port, *_ = listening.getsockname()
+    config = uvicorn.Config(
+        make_app(gallery, title, (host, port)), log_level="warning", timeout_graceful_shutdown=CLOSING
+    )
+    write_line(f"open http://{_in_address(host)}:{port}/ in a browser; Ctrl-C ends this program")
+    Server(config).run(sockets=[listening])
+
+
+def _in_address(host: str) -> str:
+    """Returns an IP address as it stands in an address of the web."""
+    return f"[{host}]" if ":" in host else host
 
 
 def make_app(gallery: Gallery, title: str, address: tuple[str, int] = ("127.0.0.1", 0)) -> Any:
@@ -80,7 +97,7 @@ def make_app(gallery: Gallery, title: str, address: tuple[str, int] = ("127.0.0.
     Args:
         gallery: What to show.
         title: Of the page.
-        address: Host and port; at one of `LOOPBACK`, other names of the host are refused, so that no page of another
+        address: IP address and port; on the loopback other names of the host are refused, so that no page of another
             server can read this one.
     """
     import fastapi
@@ -103,33 +120,16 @@ def make_app(gallery: Gallery, title: str, address: tuple[str, int] = ("127.0.0.
         server_port=address[1],
         css=(HERE / "app.css").read_text(encoding="utf-8"),
         footer_links=[],
-        max_file_size=1,  # nothing is uploaded
         mcp_server=False,
         pwa=False,
         run_history=False,
         ssr_mode=False,
         theme=_theme(),
     )
-    app.add_middleware(_SafeHeaders)
-    if address[0] in LOOPBACK:
-        app.add_middleware(TrustedHostMiddleware, allowed_hosts=[*LOOPBACK])
+    app.add_middleware(Guard)
+    if ipaddress.ip_address(address[0]).is_loopback:
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=["localhost", _in_address(address[0])])
     return app
-
-
-class _SafeHeaders:
-    """ASGI middleware that adds `HEADERS` to each response."""
-
-    def __init__(self, app: Any) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        async def send_with_headers(message: Any) -> None:
-            if message["type"] == "http.response.start":
-                added = [(name.encode(), text.encode()) for name, text in HEADERS.items()]
-                message["headers"] = [*message["headers"], *added]
-            await send(message)
-
-        await self.app(scope, receive, send_with_headers)
 
 
 def _theme() -> Any:
@@ -161,7 +161,7 @@ def _make_blocks(gallery: Gallery, title: str) -> Any:
                     number = gr.Number(
                         1, label="Page", show_label=False, container=False, precision=0, min_width=70, elem_id="page"
                     )
-                    pages = gr.HTML(elem_id="pages", min_width=60)
+                    pages = gr.HTML(elem_id="pages", min_width=60, padding=False)
                     after = gr.Button(NEXT, size="sm", elem_id="after", min_width=80)
                 tiles = gr.HTML(js_on_load=script, elem_id="gallery", padding=False)
                 with gr.Row(elem_classes="pager"):
@@ -240,7 +240,8 @@ def _connect(blocks: Any, gallery: Gallery, shown: _Shown, controls: list[Any], 
     for control in controls:
         events = [control.submit, control.blur] if isinstance(control, gr.Textbox) else [control.input]
         for event in events:
-            event(choose, [shown.query, *controls], [*shown], **options)
+            # What is typed while an answer is awaited is the next question.
+            event(choose, [shown.query, *controls], [*shown], trigger_mode="always_last", **options)
     for button, by in ((shown.before, -1), (shown.after, 1), (shown.before_below, -1), (shown.after_below, 1)):
         button.click(functools.partial(turn, by=by), [shown.query, shown.number], [*shown], **options)
     shown.number.submit(turn, [shown.query, shown.number], [*shown], **options)

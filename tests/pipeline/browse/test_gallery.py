@@ -181,6 +181,7 @@ def test_what_an_evaluation_says_of_an_image(hostile: Gallery) -> None:
     assert [title.partition(" (")[0] for title in titles] == [
         "adds most to FD",
         "least like any real image",
+        "least like its prompt",
         "nearest to a training image: closest",
     ]
     detail = Html(hostile.view(to_query(Filter(image=hostile.index.rows[0].filename))).detail)
@@ -188,6 +189,14 @@ def test_what_an_evaluation_says_of_an_image(hostile: Gallery) -> None:
         assert text in detail.text
     # The image itself, and the closest one, which is both a real and a training image here.
     assert sum(tag == "img" for tag, _ in detail.tags) == 3
+
+
+def test_images_least_like_their_prompts_come_first(hostile: Gallery) -> None:
+    titles = [title for title in hostile.index.lists if title.startswith("least like its prompt")]
+    assert titles == ["least like its prompt (biovil-t)"], "a list without images is no order"
+    tiles = Html(hostile.view(to_query(Filter(sort=titles[0]))).tiles)
+    assert tiles.opens() == [*range(12)]
+    assert tiles.text.startswith("-0.035"), "the cosine"
 
 
 def test_the_closest_image_is_shown_only_with_its_source(hostile: Gallery) -> None:

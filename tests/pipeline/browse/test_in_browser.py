@@ -5,8 +5,11 @@ from __future__ import annotations
 import csv
 import os
 import re
+import signal
+import socket
 import subprocess
 import sys
+import time
 import urllib.parse
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -194,6 +197,21 @@ def test_words_and_back(open_page: Open, table: list[dict[str, str]]) -> None:
     expect(page.locator(".tiles button")).to_have_count(12)
 
 
+def test_words_typed_while_an_answer_is_awaited_are_not_lost(open_page: Open) -> None:
+    page = open_page()
+    held: list[Any] = []
+    page.route("**/run/predict", lambda route: route.continue_() if held else held.append(route))
+    words = page.locator("#words textarea, #words input")
+    words.fill("pneumonia")
+    page.keyboard.press("Enter")
+    words.fill("PACEMAKER")
+    page.keyboard.press("Enter")
+    page.wait_for_timeout(200)
+    held[0].continue_()
+    expect_query(page, [("words", "PACEMAKER")])
+    expect(page.locator(".tiles button")).to_have_count(1)
+
+
 def test_an_image_large(open_page: Open, images: dict[str, bytes]) -> None:
     page = open_page()
     page.locator(".tiles button").nth(0).click()
@@ -324,7 +342,61 @@ def test_other_hosts_and_uploads_are_refused(served: Served) -> None:
     page = httpx.get(served.url).text
     assert "fonts.googleapis.com" not in page and "cdnjs" not in page
     sent = httpx.post(f"{served.url}gradio_api/upload", files={"files": ("a.txt", b"x" * 1000)})
-    assert sent.status_code == 413
+    assert sent.status_code == 404
+    assert httpx.get(f"{served.url}gradio_api/openapi.json").status_code == 404
+
+
+def test_no_event_reads_a_file_of_the_machine(tmp_path: Path) -> None:
+    """Gradio takes a value that names a file for an upload, and copies the file to where it serves files from."""
+    secret, cache = tmp_path / "secret.txt", tmp_path / "cache"
+    secret.write_text("secret", encoding="utf-8")
+    program = Served([str(FIXTURE), "--port", "0"], {"GRADIO_TEMP_DIR": str(cache)})
+    file = {"path": str(secret), "meta": {"_type": "gradio.FileData"}}
+    for value in (file, [file], {"value": file}):
+        event = {"data": [value], "fn_index": 0, "event_data": None, "session_hash": "a", "trigger_id": 0}
+        assert httpx.post(f"{program.url}gradio_api/run/predict", json=event).status_code == 400
+    assert [path for path in cache.rglob("*") if path.is_file()] == []
+    program.end()
+
+
+def test_malformed_events_are_errors_and_the_next_one_is_answered() -> None:
+    program = Served([str(FIXTURE), "--port", "0"])
+    event = {"data": [""], "fn_index": 0, "event_data": None, "session_hash": "a", "trigger_id": 0}
+    wrong: list[dict[str, Any]] = [{"data": []}, {"fn_index": 99}, {"fn_index": "x"}, {"session_hash": []}]
+    for change in wrong:
+        assert httpx.post(f"{program.url}gradio_api/run/predict", json={**event, **change}).status_code >= 400
+    answered = httpx.post(f"{program.url}gradio_api/run/predict", json=event)
+    assert answered.status_code == 200 and "12 images" in answered.text
+    program.process.terminate()
+    assert "Traceback" in program.process.communicate(timeout=30)[0], "what Gradio prints of each"
+    assert program.process.returncode == 143
+
+
+def test_responses_do_not_wait_for_each_other(served: Served) -> None:
+    """Without TCP_NODELAY a response of two packets waits for the ACK of the first, which may take 40 ms."""
+    with httpx.Client() as client:
+        address = served.url + re.findall(r"assets/[^\"]+\.js", client.get(served.url).text)[0]
+        seconds = [client.get(address).elapsed.total_seconds() for _ in range(40)]
+        assert "immutable" in client.get(address).headers["cache-control"]
+    assert min(seconds[20:]) < 0.03
+
+
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_it_at_once_with_connections_open(sent: signal.Signals, code: int) -> None:
+    program = Served([str(FIXTURE), "--port", "0"])
+    with (
+        httpx.Client() as client,
+        socket.create_connection(("127.0.0.1", urllib.parse.urlsplit(program.url).port)) as half,
+    ):
+        client.get(program.url)
+        half.sendall(b"POST /gradio_api/run/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{")
+        time.sleep(0.2)
+        start = time.monotonic()
+        program.process.send_signal(sent)
+        output = program.process.communicate(timeout=30)[0]
+        assert time.monotonic() - start < 5
+    assert program.process.returncode == code
+    assert "Traceback" not in output
 
 
 def test_arguments_of_a_space() -> None:
@@ -338,7 +410,7 @@ def test_arguments_of_a_space() -> None:
 def test_a_port_in_use_is_an_error(served: Served) -> None:
     port = urllib.parse.urlsplit(served.url).port
     command = [sys.executable, str(ROOT / "scripts" / "browse_images.py"), str(FIXTURE), "--port", str(port)]
-    run = subprocess.run(command, capture_output=True, text=True)
+    run = subprocess.run([*command[:2], "nothing", *command[3:]], capture_output=True, text=True)
     assert run.returncode == 1
-    assert run.stderr.startswith(f"error: --host 127.0.0.1 --port {port}: ")
+    assert run.stderr.startswith(f"error: --host 127.0.0.1 --port {port}: "), "before the source is read"
     assert run.stderr.count("\n") == 1

@@ -9,6 +9,7 @@ import pytest
 import browse_images
 from browsing import write_answers
 from conftest import FIXTURE, ROOT
+from pipeline.browse.app import listen
 from pipeline.errors import StepError
 from pipeline.rows import plan_any
 
@@ -37,6 +38,31 @@ def test_a_missing_file_is_an_error_before_the_source_is_read(option: str) -> No
     with pytest.raises(SystemExit) as caught:
         browse_images.main(["nothing", option, "missing.csv"])
     assert caught.value.code == 2
+
+
+@pytest.mark.parametrize(
+    ("host", "port"),
+    [
+        ("127.0.0.1", 70000),
+        ("127.0.0.1", -1),
+        ("256.0.0.1", 0),
+        ("no.such.host.invalid", 0),
+        ("a" * 300, 0),
+        ("192.0.2.1", 0),
+        ("", 0),
+    ],
+)
+def test_an_address_that_cannot_be_used_is_an_error(host: str, port: int) -> None:
+    with pytest.raises(
+        StepError, match=f"--host {host} --port {port}: .+; name another, or end what uses it"
+    ) as caught:
+        listen(host, port)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_port_is_taken_once() -> None:
+    with listen("127.0.0.1", 0) as first, pytest.raises(StepError, match="in use"):
+        listen("127.0.0.1", first.getsockname()[1])
 
 
 def test_answers_of_another_source_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -392,7 +392,8 @@ def test_images_that_stand_out_come_with_the_nearest_real_one() -> None:
     x[5] = 38
     real, synthetic = features_of(x, name="real"), features_of(y, name="made")
     images = compared(real, synthetic).images["rad-dino"]
-    for listed in images:
+    assert images.least_like_prompt == []
+    for listed in images[:2]:
         assert len(listed) == 12 and [image.value for image in listed] == sorted(
             (image.value for image in listed), reverse=True
         )
@@ -404,11 +405,26 @@ def test_images_that_stand_out_come_with_the_nearest_real_one() -> None:
     assert images.adds_most_to_fd[0].value == pytest.approx(fd(x, y).synthetic[17])  # type: ignore[index]
 
 
+def test_images_least_like_their_prompts_are_listed_with_their_cosines() -> None:
+    texts, noise = normal(200, 8), normal(200, 8, seed=1)
+    images = texts + noise
+    images[17], images[30] = -texts[17], 3 * texts[30] - 4 * texts[30][::-1]
+    real = features_of({"feature": texts, "text": texts}, encoder="biovil-t", name="real")
+    made = features_of({"feature": images, "text": texts}, encoder="biovil-t", name="made")
+    listed = compared(real, made).images["biovil-t"].least_like_prompt
+    cosines = [float(i @ t / np.sqrt((i @ i) * (t @ t))) for i, t in zip(images.astype(float), texts.astype(float))]
+    worst = sorted(range(200), key=cosines.__getitem__)[:12]
+    assert [image.filename for image in listed] == [f"made-{i:05}.png" for i in worst]
+    assert [image.value for image in listed] == pytest.approx([cosines[i] for i in worst], abs=1e-6)
+    assert (listed[0].prompt, listed[0].crc32) == ("Prompt 17.", made.crc32[17])
+    assert listed[0].nearest_real and listed[0].nearest_real.filename.startswith("real-")
+
+
 def test_all_synthetic_images_are_ranked_where_the_sides_differ_in_size() -> None:
     y = normal(300, 3, seed=1)
     y[250:] = 50 + normal(50, 3, seed=3)
     images = compared(features_of(normal(60, 3)), features_of(y)).images["rad-dino"]
-    assert all(int(image.filename[6:11]) >= 250 for listed in images for image in listed)
+    assert all(int(image.filename[6:11]) >= 250 for listed in images[:2] for image in listed)
 
 
 # The protocol of CheXGenBench

@@ -12,7 +12,14 @@ from hypothesis import strategies as st
 from pipeline.errors import StepError
 from pipeline.evaluate.metrics.floor import Floor
 from pipeline.evaluate.results.results import Results, check_results_path, read_results, update_results
-from pipeline.evaluate.results.results_fidelity import EncoderImages, Fidelity, ImageResult, MetricResult, NearestImage
+from pipeline.evaluate.results.results_fidelity import (
+    ADDED_LISTS,
+    EncoderImages,
+    Fidelity,
+    ImageResult,
+    MetricResult,
+    NearestImage,
+)
 from pipeline.evaluate.results.results_parts import DamagedError, EncoderResult, SideResult
 from pipeline.evaluate.results.results_section import ImagePair, Measured, PairedImage, Reference, Section
 
@@ -30,7 +37,7 @@ FIDELITY = Fidelity(
     SIDE._replace(patients=None),
     {"python": "3.11.7"},
     [METRIC, REFUSED],
-    {"clip": EncoderImages([IMAGE], [IMAGE._replace(nearest_real=None)])},
+    {"clip": EncoderImages([IMAGE], [IMAGE._replace(nearest_real=None)], [IMAGE._replace(value=-0.5)])},
 )
 AUROC = Measured("auroc", "probe: clip", "mixed", "Edema", 0.7, 0.02, 0.66, 0.74, {"test": 60, "positive": 9})
 MACRO = AUROC._replace(label=None, references=(Reference("chance", 0.5), Reference("real", 0.8, 0.7, 0.9)))
@@ -88,6 +95,13 @@ def test_any_numbers_and_notes_are_read_back_equal(
     metric = METRIC._replace(value=value, se=se, ci_low=low, ci_high=high, n_real=n, notes=tuple(notes))
     write(path, fidelity=FIDELITY._replace(metrics=[metric]))
     assert read_results(path) == RESULTS._replace(fidelity=FIDELITY._replace(metrics=[metric]))
+
+
+def test_results_of_before_there_was_a_list_are_read_without_it(tmp_path: Path, content: dict[str, Any]) -> None:
+    del content["fidelity"]["images"]["clip"]["least_like_prompt"]
+    found = read_results(written(tmp_path, content)).fidelity
+    images = FIDELITY.images["clip"]._replace(least_like_prompt=[])
+    assert found == FIDELITY._replace(images={"clip": images})
 
 
 def test_each_command_replaces_its_own_section(tmp_path: Path) -> None:
@@ -195,6 +209,8 @@ def test_any_missing_or_wrong_value_is_an_error_in_one_line(
         return  # methods and lists are named freely
     if isinstance(place[-1], str) and place[-2:-1] not in NAMED and data.draw(st.booleans()):
         del part[place[-1]]
+        if place[-1] in ADDED_LISTS:
+            return  # an earlier version did not write it
     else:
         part[place[-1]] = data.draw(st.sampled_from([{"x": []}, [[]], True, "�"]))
         if isinstance(content_at(content, place), str) and part[place[-1]] == "�":

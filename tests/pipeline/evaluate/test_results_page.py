@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conftest import FIXTURE, Source, loose, to_csv
-from invented_results import MEASURED, metric, results, write_results
+from invented_results import MEASURED, lists_of, metric, results, write_results
 from outline import Outline
 from pipeline.errors import StepError
 from pipeline.evaluate.meanings import MEANINGS
@@ -318,6 +318,15 @@ def test_images_are_those_that_were_embedded(show: Show, images: dict[str, bytes
             assert expected in text
     assert found[0][1].startswith("Synthetic Influence on FD 1.500")
     assert found[12][1].startswith("Synthetic Distance to the nearest real image 12.50")
+
+
+def test_images_least_like_their_prompts_are_shown(show: Show, images: dict[str, bytes]) -> None:
+    found = results(images)
+    found["images"] = {"biovil-t": lists_of(images, has_texts=True)}
+    page = show(found)
+    assert "Least like its prompt" in text_of(page)
+    third = [text for _, text in pairs(page) if text.startswith("Synthetic Cosine with the prompt")]
+    assert len(third) == 12 and third[0].startswith("Synthetic Cosine with the prompt -0.035")
 
 
 def test_changed_and_missing_images_are_stated(show: Show, images: dict[str, bytes]) -> None:

@@ -14,7 +14,7 @@ from pipeline.evaluate.encoders.xrv import PATHOLOGIES, XRV_LABELS
 from pipeline.evaluate.features import Features
 from pipeline.evaluate.fidelity.frd import RADIOMICS, log_estimate, scaled_radiomics
 from pipeline.evaluate.meanings import LOWER
-from pipeline.evaluate.metrics.alignment import alignment, retrieval, shuffled_alignment
+from pipeline.evaluate.metrics.alignment import alignment, prompt_cosines, retrieval, shuffled_alignment
 from pipeline.evaluate.metrics.auroc import label_auroc
 from pipeline.evaluate.metrics.combined import PairStatistics, pair_statistics
 from pipeline.evaluate.metrics.estimate import Estimate, refused, refused_unless_finite
@@ -307,15 +307,20 @@ def _images(sides: Sides, pairs: PairStatistics, result: FrechetResult, comparis
     elif influences is None or comparison.n < len(y):
         influences = fd_influences(x, y)[1]
 
-    def listed(values: np.ndarray) -> list[ImageResult]:
+    def listed(values: np.ndarray, sign: int = -1) -> list[ImageResult]:
         found = []
-        for i in np.argsort(-values, kind="stable")[:NUM_IMAGES]:
+        for i in np.argsort(sign * values, kind="stable")[:NUM_IMAGES]:
             near = _image(sides.real, nearest.indices[i])
             neighbour = NearestImage(*near, float(nearest.distances[i]))
             found.append(ImageResult(*_image(sides.synthetic, i), float(values[i]), neighbour))
         return found
 
-    return EncoderImages([] if influences is None else listed(influences), listed(nearest.distances))
+    texts = sides.synthetic.outputs.get(TEXT)
+    return EncoderImages(
+        [] if influences is None else listed(influences),
+        listed(nearest.distances),
+        [] if texts is None else listed(prompt_cosines(y, texts), sign=1),
+    )
 
 
 def _image(side: Features, row: int) -> tuple[str, int, str]:

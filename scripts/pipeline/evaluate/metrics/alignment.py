@@ -23,6 +23,27 @@ BLOCK = 2048  # images and prompts compared at once
 TIE = 1e-5  # cosines closer than this are equal: prompts that are the same text have the same embedding
 
 
+def prompt_cosines(images: np.ndarray, texts: np.ndarray) -> np.ndarray:
+    """Returns the cosine of each image with its own prompt, without copies of large sets.
+
+    Args:
+        images: Image embeddings, of shape (n, d).
+        texts: Embeddings of the prompts in the same order, of shape (n, d).
+
+    Returns:
+        Cosines of shape (n,), in float64.
+
+    Example:
+        >>> prompt_cosines(np.eye(2), np.array([[3.0, 0.0], [-2.0, 0.0]]))
+        array([1., 0.])
+    """
+    found = np.empty(len(images))
+    for start, block in row_blocks(images):
+        rows = slice(start, start + len(block))
+        found[rows] = np.einsum("ij,ij->i", unit_rows(block), unit_rows(texts[rows]), dtype=np.float64)
+    return found
+
+
 def alignment(images: np.ndarray, texts: np.ndarray, groups: np.ndarray | None = None, real: bool = False) -> Estimate:
     """Returns the mean cosine of images and their prompts, in the space of an image-text encoder.
 
@@ -44,7 +65,7 @@ def alignment(images: np.ndarray, texts: np.ndarray, groups: np.ndarray | None =
     groups, count = check_groups(groups, len(images)), len(images)
     if count < 2:
         return refused(*_sides(count, real), "needs at least 2 rows")
-    cosines = _cosines(images, texts)
+    cosines = prompt_cosines(images, texts)
     se = math.sqrt(mean_variance(cosines, groups))
     notes = ("standard error: over rows or their groups",)
     return normal_estimate(float(cosines.mean()), se, *_sides(count, real), notes, (-1, 1))
@@ -68,7 +89,7 @@ def shuffled_alignment(
     groups, count = check_groups(groups, len(images)), len(images)
     if count < 2:
         return refused(*_sides(count, real), "needs at least 2 rows")
-    own = _cosines(images, texts)
+    own = prompt_cosines(images, texts)
     of_image = (_with_sum(images, texts) - own) / (count - 1)
     of_text = (_with_sum(texts, images) - own) / (count - 1)
     se = math.sqrt(mean_variance(of_image + of_text, groups))
@@ -106,7 +127,7 @@ def retrieval(
     groups, count = check_groups(groups, len(images)), len(images)
     if count < 2:
         return {k: refused(*_sides(count, real), "needs at least 2 rows") for k in ranks}
-    limits = (_cosines(images, texts) + TIE).astype(images.dtype)[:, None]
+    limits = (prompt_cosines(images, texts) + TIE).astype(images.dtype)[:, None]
     nearer = np.zeros(count, np.int64)
     for start in range(0, count, BLOCK):
         rows = slice(start, start + BLOCK)
@@ -128,15 +149,6 @@ def _pairs(images: np.ndarray, texts: np.ndarray) -> tuple[np.ndarray, np.ndarra
     if len(images) != len(texts):
         raise StepError(f"each image needs its prompt: {len(images)} images, {len(texts)} prompts")
     return images, texts
-
-
-def _cosines(images: np.ndarray, texts: np.ndarray) -> np.ndarray:
-    """Returns the cosine of each image with its prompt, in float64, without copies of large sets."""
-    found = np.empty(len(images))
-    for start, block in row_blocks(images):
-        rows = slice(start, start + len(block))
-        found[rows] = np.einsum("ij,ij->i", unit_rows(block), unit_rows(texts[rows]), dtype=np.float64)
-    return found
 
 
 def _with_sum(one: np.ndarray, two: np.ndarray) -> np.ndarray:

@@ -28,6 +28,11 @@ LISTS = {
         "Distance to the nearest real image",
         "These images are the farthest from their nearest real one, as the encoder sees both.",
     ),
+    "least_like_prompt": (
+        "Least like its prompt",
+        "Cosine with the prompt",
+        "These images fit their prompts worst, as the encoder sees both; beside them the nearest real ones.",
+    ),
 }
 CLOSEST = "closest_"  # with the name of a metric: a list of pairs
 PAIR_LISTS = {

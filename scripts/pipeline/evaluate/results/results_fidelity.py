@@ -8,7 +8,8 @@
       "real": SIDE, "synthetic": SIDE,
       "versions": {"python": "3.11.7", "numpy": "2.4.6", ...},
       "metrics": [METRIC, ...],
-      "images": {ENCODER: {"adds_most_to_fd": [IMAGE, ...], "least_like_real": [IMAGE, ...]}}
+      "images": {ENCODER: {"adds_most_to_fd": [IMAGE, ...], "least_like_real": [IMAGE, ...],
+                           "least_like_prompt": [IMAGE, ...]}}
     }
 
     SIDE    see `results_parts`
@@ -17,7 +18,8 @@
              A value of null: refused, for the reason in the notes.
     IMAGE   {"filename", "crc32", "prompt", "value",
              "nearest_real": {"filename", "crc32", "prompt", "distance"} or null}
-             `value` is the influence on FD, or the distance to the nearest real image.
+             `value` is the influence on FD, the distance to the nearest real image, or the cosine of the image and
+             its prompt. An earlier version did not write `least_like_prompt`.
 
 Names of metrics: fd, kid, kid_subsets, precision, recall, density, coverage, cmmd, vendi, inception_score, alignment,
 alignment_shuffled, retrieval_1, retrieval_5, retrieval_10, label_auroc, frd. Those that compare with the same on real
@@ -47,6 +49,7 @@ from pipeline.evaluate.results.results_parts import (
 from synthchex_75k import LABELS
 
 PROTOCOLS = ("sound", "chexgenbench")
+ADDED_LISTS: dict[str, Any] = {"least_like_prompt": []}  # those that an earlier version did not write
 
 
 class MetricResult(NamedTuple):
@@ -121,10 +124,12 @@ class EncoderImages(NamedTuple):
     Attributes:
         adds_most_to_fd: By their influence on FD.
         least_like_real: By their distance to the nearest real image.
+        least_like_prompt: By the cosine of image and prompt; empty: the encoder embeds no texts.
     """
 
     adds_most_to_fd: list[ImageResult]
     least_like_real: list[ImageResult]
+    least_like_prompt: list[ImageResult]
 
 
 class Fidelity(NamedTuple):
@@ -180,7 +185,7 @@ def fidelity_in(found: dict[str, Any]) -> Fidelity:
             raise DamagedError(f"metrics[{i}]: {metric.metric} is there twice")
         places.add(place)
     images = {
-        name: EncoderImages(*(_images(only(part, dict, name), key, name) for key in EncoderImages._fields))
+        name: _lists({**ADDED_LISTS, **only(part, dict, name)}, name)
         for name, part in get(found, "images", (dict,), "").items()
     }
     created, seed = get(found, "created", (str,), ""), get(found, "seed", (int,), "")
@@ -206,6 +211,10 @@ def _metric(found: Any, where: str) -> MetricResult:
         get(found, "protocol", (str,), where),
         texts_in(found, "notes", where),
     )
+
+
+def _lists(found: dict[str, Any], encoder: str) -> EncoderImages:
+    return EncoderImages(*(_images(found, key, encoder) for key in EncoderImages._fields))
 
 
 def _images(found: dict[str, Any], key: str, encoder: str) -> list[ImageResult]:
