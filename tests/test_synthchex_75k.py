@@ -4,8 +4,10 @@ import ast
 import csv
 import inspect
 import json
+import os
 import pickle
 import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -30,6 +32,7 @@ from conftest import (
     Source,
     Write,
     one_zip,
+    padded,
     plan,
     tars,
     to_csv,
@@ -359,6 +362,26 @@ def test_without_a_source_the_folder_of_the_script_is_read(shape: Write, source:
     code = "import synthchex_75k; print([row['filename'] for row in synthchex_75k.load(streaming=True)])"
     run = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True)
     assert ast.literal_eval(run.stdout) == [row["filename"] for row in expected]
+
+
+def test_a_build_reuses_the_memory_of_earlier_images(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    padded(source, 240, 1 << 18)
+    code = """if True:
+        import resource, sys, synthchex_75k
+        def faults(cache):
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+            synthchex_75k.load(sys.argv[1], cache_dir=cache)
+            return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+        print([faults(cache) for cache in sys.argv[2:]])
+    """
+    caches = [str(tmp_path / "first"), str(tmp_path / "second")]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", code, str(source), *caches]
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    _, second = ast.literal_eval(run.stdout.splitlines()[-1])
+    assert second * resource.getpagesize() < 240 << 17  # bytes; half of the images
 
 
 def test_without_a_source_anywhere_the_release_is_asked_for(hub: Hub, tmp_path: Path) -> None:
