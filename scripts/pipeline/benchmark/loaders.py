@@ -1,9 +1,11 @@
 """Loaders of PyTorch, which `benchmark.py --training` runs: `python loaders.py FOLDER WORKERS,… FUNCTION…`.
 
 FOLDER has the forms of one source: `release`, `parquet`, `imagefolder`, `webdataset`. Each function is one way to load,
-and runs in a process of its own, forked from one that has imported all packages. Printed are, for each function, images
-a second for each number of workers, and the memory with the last: bytes. `python loaders.py FOLDER prepare [LARGE]`
-builds the Arrow caches; the `mapped` images are made of those of the folder LARGE.
+and runs in a process of its own, forked from one that has imported all packages.
+`python loaders.py FOLDER prepare [LARGE]` builds the Arrow caches; the `mapped` images are made of those of LARGE.
+
+Printed are, for each function, images a second for each number of workers, CPU seconds an image with the first number,
+which is 0, and the memory with the last: bytes.
 
 The clock starts when each worker has delivered its first batch, so that neither the start of the workers nor the
 first rows count, and stops after some seconds or at the end of the epoch; short epochs are added up.
@@ -34,7 +36,7 @@ import synthchex_75k
 SIDE = 224  # pixels of the model's input
 BATCH = 32  # images
 SECONDS = 1.2  # of each measurement
-MAX_EPOCHS = 5  # of each measurement
+MAX_EPOCHS = 3  # of each measurement
 BETWEEN = 0.3  # seconds between two looks at the memory, which take time
 
 
@@ -133,36 +135,45 @@ def prepare(folder: Path, large: Path | None = None) -> None:
         grey.save_to_disk(str(folder / "mapped"))
 
 
+class Speed(NamedTuple):
+    """Images a second, CPU seconds of this process an image, and bytes of memory of all processes, if watched."""
+
+    images: float
+    cpu: float
+    memory: int
+
+
 def measure_way(name: str, folder: Path, workers: list[int]) -> list[float]:
-    """Returns images a second for each number of workers, and the memory of all processes with the last: bytes."""
+    """Returns images a second for each number of workers, CPU seconds an image with the first, memory with the last."""
     way: Way = globals()[name](folder)
     # The largest number first: a process that has read something itself, and so has threads, is not one to fork.
-    found = [_speed(way, count, watch_memory=count == workers[-1]) for count in reversed(workers)]
-    return [*(speed for speed, _ in reversed(found)), found[0][1]]
+    *_, last = speeds = [_speed(way, count, count == workers[-1]) for count in reversed(workers)]
+    return [*(speed.images for speed in reversed(speeds)), last.cpu, speeds[0].memory]
 
 
-def _speed(way: Way, workers: int, watch_memory: bool) -> tuple[float, int]:
-    """Returns images a second, and the memory that the processes hold: bytes."""
-    count, seconds, memory = 0, 0.0, 0
+def _speed(way: Way, workers: int, watch_memory: bool) -> Speed:
+    count, seconds, cpu, memory = 0, 0.0, 0.0, 0
     shuffle = not isinstance(way.dataset, datasets.IterableDataset)
     for _ in range(MAX_EPOCHS):
         loader = DataLoader(way.dataset, BATCH, shuffle or None, num_workers=workers, collate_fn=way.collate)
-        start = looked = last = 0.0
+        start = looked = last = cpu_start = 0.0
         for number, batch in enumerate(loader, 1):
             size = len(way.after(batch))
             last = time.monotonic()
             if number <= max(workers, 1):
-                start = last
+                start, cpu_start = last, time.process_time()
                 continue
             count += size
             if watch_memory and last - looked > BETWEEN:
                 memory, looked = max(memory, held_memory()), last
-            if seconds + last - start > SECONDS:
+            # Batches of several workers come in bursts: a burst counts as a whole.
+            if seconds + last - start > SECONDS and number % max(workers, 1) == 0:
                 break
         seconds += last - start
+        cpu += time.process_time() - cpu_start
         if seconds > SECONDS:
             break
-    return count / seconds, memory
+    return Speed(count / seconds, cpu / count, memory)
 
 
 def held_memory() -> int:

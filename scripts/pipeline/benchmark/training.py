@@ -101,17 +101,18 @@ def loaders(work: Path, python: str) -> dict[str, Callable[..., Measurement]]:
 
 
 def loader_table(results: dict[str, list[Measurement]]) -> Iterator[str]:
-    """Yields the lines of the table of loaders: images a second, and memory."""
-    heads = [f"{size} pixels, {WORKERS[0]} workers | {' | '.join(map(str, WORKERS[1:]))} | memory" for size in SIZES]
+    """Yields the lines of the table of loaders: images a second, CPU time an image, memory."""
+    workers = " | ".join(map(str, WORKERS[1:]))
+    heads = [f"{size} pixels, {WORKERS[0]} workers | {workers} | CPU | memory" for size in SIZES]
     yield f"| read from | {' | '.join(heads)} |"
-    yield "|---" * (1 + len(SIZES) * (len(WORKERS) + 1)) + "|"
+    yield "|---" * (1 + len(SIZES) * (len(WORKERS) + 2)) + "|"
     for name, (function, sizes) in ROWS.items():
         cells = [name]
         for size in SIZES:
             if size not in sizes:
-                cells += [""] * (len(WORKERS) + 1)
+                cells += [""] * (len(WORKERS) + 2)
                 continue
             runs = [run.figures[function] for run in results[str(size)]]
-            *speeds, memory = map(statistics.median, zip(*runs))
-            cells += [*(f"{speed:,.0f}" for speed in speeds), f"{memory / 1e6:,.0f} MB"]
+            *speeds, cpu, memory = map(statistics.median, zip(*runs))
+            cells += [*(f"{speed:,.0f}" for speed in speeds), f"{cpu * 1e3:.2g} ms", f"{memory / 1e6:,.0f} MB"]
         yield f"| {' | '.join(cells)} |"
