@@ -1,11 +1,14 @@
 # /// script
 # requires-python = ">=3.10"
-# dependencies = ["datasets", "numpy", "pillow", "psutil", "tqdm"]
+# dependencies = ["datasets", "hf-xet>=1.7", "numpy", "pillow", "psutil", "tqdm"]
 # ///
 """Measures the converter beside the methods that its users would use instead, and how fast the results are read.
 
     uv run scripts/benchmark.py [--images 4000] [--num-proc N]
     uv run scripts/benchmark.py --evaluation [--rows 75649] [--python PATH]
+    uv run scripts/benchmark.py --chunking [--images 1000]
+
+With --chunking it measures how `pyarrow` cuts files into pages: what edits of the dataset then transfer to the Hub.
 
 With --evaluation it measures the metrics of images instead, on random features: beside prdc and torchmetrics, and all
 of them on as many rows as the dataset has. It counts CPU seconds of all threads, and the memory beyond the features.
@@ -23,16 +26,23 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
+from pipeline.benchmark.chunking import compare_chunkings
 from pipeline.benchmark.conversion import compare_conversions
 from pipeline.benchmark.metrics import compare_metrics
 from pipeline.errors import StepError
+from pipeline.parquet import shard
+from pipeline.shards import MAX_SHARD_SIZE
+from synthchex_75k import Row
 
 
 def main() -> None:
     """Runs the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=4000, help="of 265 KB each; the disk must hold eight times that")
+    images = "of 265 KB each; default: 4000, with --chunking 1000; the disk must hold eight times that"
+    parser.add_argument("--images", type=int, help=images)
     parser.add_argument("--num-proc", type=int, default=os.cpu_count(), help="of the converter; default: all cores")
     parser.add_argument("--rounds", type=int, default=3, help="how often each is measured")
     parser.add_argument("--conversions-only", action="store_true", help="leave out reading back, which takes longer")
@@ -42,6 +52,7 @@ def main() -> None:
     parser.add_argument("--python", help="with --evaluation: one with torch and torchmetrics, else left out")
     modes = parser.add_mutually_exclusive_group()
     modes.add_argument("--evaluation", action="store_true", help="measure the metrics of images instead")
+    modes.add_argument("--chunking", action="store_true", help="measure the pages of Parquet files instead")
     parser.add_argument("--rows", type=int, default=75649, help="with --evaluation: a side, of the run of all metrics")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="benchmark-", dir=options.work_dir) as name:
@@ -56,8 +67,20 @@ def tables(work: Path, options: argparse.Namespace) -> Iterator[str]:
     """Measures what the options ask for, in an empty folder; yields lines of Markdown."""
     if options.evaluation:
         return compare_metrics(work, options.rows, options.rounds, options.python)
+    if options.chunking:
+        return compare_chunkings(work, options.images or 1000, options.rounds, write_parquet)
     with_readings = not options.conversions_only
-    return compare_conversions(work, options.images, options.num_proc, options.rounds, with_readings)
+    return compare_conversions(work, options.images or 4000, options.num_proc, options.rounds, with_readings)
+
+
+def write_parquet(rows: list[Row], uncertainty: str, options: dict[str, Any], folder: Path) -> list[Path]:
+    """Writes rows into a new folder as the converter does, but for some options of its `WRITER_OPTIONS`."""
+    (folder / "data").mkdir(parents=True)
+    with patch.dict(shard.WRITER_OPTIONS, options):
+        files = shard.parquet_shards(rows, folder, MAX_SHARD_SIZE, 100, uncertainty)
+        for file in files:
+            file.write(file.path)
+    return [file.path for file in files]
 
 
 if __name__ == "__main__":
