@@ -54,7 +54,7 @@ if not importlib.util.find_spec("ray"):
     collect_ignore += ["pipeline/evaluate/test_pretrained.py", "pretrained.py"]
     collect_ignore += ["pipeline/evaluate/test_privacy_pretrained.py", "programs/test_whole_story.py"]
     collect_ignore += ["pipeline/evaluate/test_reports.py", "pipeline/evaluate/test_text_scores.py"]
-    collect_ignore += ["pipeline/evaluate/test_results_in_browser.py"]
+    collect_ignore += ["pipeline/evaluate/test_results_in_browser.py", "pipeline/benchmark/test_training.py"]
     collect_ignore += ["pipeline/evaluate/test_utility.py", "pipeline/evaluate/test_utility_references.py"]
     collect_ignore += ["pipeline/generate/test_pipelines.py", "tiny_pipelines.py"]
     collect_ignore += ["pipeline/quality/test_heavy.py", "tiny_vlm.py", "tiny_vlms.py"]

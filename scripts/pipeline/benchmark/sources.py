@@ -14,10 +14,11 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+import synthchex_75k
 from pipeline.table import csv_bytes
 from synthchex_75k import LABELS
 
-IMAGES_PER_TAR = 1000
+SIZE = 512  # pixels
 PHRASES = ("No focal consolidation.", "The heart is of ordinary size.", "Small effusion on the left.", "No edema.")
 
 
@@ -31,9 +32,21 @@ def make_sources(folder: Path, count: int) -> int:
     Returns:
         Size of the images: bytes.
     """
-    release, loose, tars = (folder / name for name in ("release", "imagefolder", "webdataset"))
-    for path in (release, loose / "train", tars):
-        path.mkdir(parents=True)
+    make_release(folder / "release", count)
+    return make_forms(folder / "release", folder)
+
+
+def make_release(release: Path, count: int) -> int:
+    """Writes a source as one zip.
+
+    Args:
+        release: The folder to write.
+        count: Number of images.
+
+    Returns:
+        Size of the images: bytes.
+    """
+    release.mkdir(parents=True)
     rng = random.Random(0)
     rows, size = [], 0
     with zipfile.ZipFile(release / "ALL_FILES.zip", "w") as archive, multiprocessing.Pool() as pool:
@@ -44,16 +57,34 @@ def make_sources(folder: Path, count: int) -> int:
             rows.append((name, prompt, labels))
             size += len(png)
             archive.writestr(name, png)
-            (loose / "train" / name).write_bytes(png)
         archive.writestr("metadata.csv", csv_bytes([["img_savename", "annotated_prompt", "chexpert_labels"], *rows]))
-    flat: list[tuple] = [
-        (name, prompt, *(int(value == 1) for value in labels.values())) for name, prompt, labels in rows
-    ]
-    (loose / "train" / "metadata.csv").write_bytes(csv_bytes([["file_name", "prompt", *LABELS], *flat]))
-    for start in range(0, count, IMAGES_PER_TAR):
-        with tarfile.open(tars / f"train-{start // IMAGES_PER_TAR:04}.tar", "w") as tar:
-            for row in flat[start : start + IMAGES_PER_TAR]:
-                tar.add(loose / "train" / row[0], row[0])
+    return size
+
+
+def make_forms(source: Path, folder: Path, images_per_tar: int = 1000) -> int:
+    """Writes the images of a source as an imagefolder and as WebDataset tars.
+
+    Args:
+        source: The source.
+        folder: Gets the subfolders `imagefolder` and `webdataset`.
+        images_per_tar: The last tar may have fewer.
+
+    Returns:
+        Size of the images: bytes.
+    """
+    loose, tars = folder / "imagefolder" / "train", folder / "webdataset"
+    for path in (loose, tars):
+        path.mkdir(parents=True)
+    plan = synthchex_75k.plan(str(source))
+    flat: list[tuple] = [(row.filename, row.prompt, *(int(label == 1) for label in row.labels)) for row in plan]
+    size = 0
+    for example in synthchex_75k.examples(plan):
+        size += loose.joinpath(example["filename"]).write_bytes(example["image"]["bytes"])
+    loose.joinpath("metadata.csv").write_bytes(csv_bytes([["file_name", "prompt", *LABELS], *flat]))
+    for start in range(0, len(flat), images_per_tar):
+        with tarfile.open(tars / f"train-{start // images_per_tar:04}.tar", "w") as tar:
+            for row in flat[start : start + images_per_tar]:
+                tar.add(loose / row[0], row[0])
                 text = json.dumps(dict(zip(["prompt", *LABELS], row[1:]))).encode()
                 member = tarfile.TarInfo(row[0].replace(".png", ".json"))
                 member.size = len(text)
@@ -62,12 +93,12 @@ def make_sources(folder: Path, count: int) -> int:
 
 
 def noise_png(seed: int) -> bytes:
-    """Returns a PNG of 512x512 pixels and the size of a real one, about 265 KB."""
+    """Returns a PNG of 512 x 512 pixels and the size of a real one, about 265 KB."""
     rng = np.random.default_rng(seed)
     coarse = Image.fromarray(rng.integers(0, 255, (16, 16), dtype=np.uint8)).resize(
-        (512, 512), Image.Resampling.BICUBIC
+        (SIZE, SIZE), Image.Resampling.BICUBIC
     )
-    grey = np.clip(np.asarray(coarse) + rng.normal(0, 3.2, (512, 512)), 0, 255).astype(np.uint8)
+    grey = np.clip(np.asarray(coarse) + rng.normal(0, 3.2, (SIZE, SIZE)), 0, 255).astype(np.uint8)
     png = io.BytesIO()
     Image.fromarray(np.repeat(grey[:, :, None], 3, 2)).save(png, "PNG", compress_level=1)
     return png.getvalue()

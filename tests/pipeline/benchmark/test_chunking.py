@@ -14,9 +14,9 @@ from pipeline.benchmark.chunking import (
     SETTINGS,
     XetStore,
     compare_chunkings,
+    draw_source,
     edits_of,
     page_reads,
-    draw_source,
 )
 from pipeline.errors import StepError
 from pipeline.parquet.shard import WRITER_OPTIONS, parquet_shards, read_table
