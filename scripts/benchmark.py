@@ -1,18 +1,21 @@
 # /// script
 # requires-python = ">=3.10"
-# dependencies = ["datasets", "numpy", "pillow", "psutil", "tqdm"]
+# dependencies = ["datasets", "hf-xet>=1.7", "numpy", "pillow", "psutil", "tqdm"]
 # ///
 """Measures the converter beside the methods that its users would use instead, and how fast the results are read.
 
     uv run scripts/benchmark.py [--images 4000] [--num-proc N]
     uv run scripts/benchmark.py --evaluation [--rows 75649] [--python PATH]
     uv run scripts/benchmark.py --training --python PATH [--images 512]
+    uv run scripts/benchmark.py --chunking [--images 1000]
 
 With --evaluation it measures the metrics of images instead, on random features: beside prdc and torchmetrics, and all
 of them on as many rows as the dataset has. It counts CPU seconds of all threads, and the memory beyond the features.
 
 With --training it measures how many images a second PyTorch's `DataLoader` gets from each form of the data, as they are
 and after `pack_shards.py --size 224`.
+
+With --chunking it measures how `pyarrow` cuts files into pages: what edits of the dataset then transfer to the Hub.
 
 Without, it writes a source of images that differ, of the size of the real ones, and creates environments for the other
 methods, in a folder that it removes at the end. It measures all methods in turns, several times, and prints Markdown
@@ -27,11 +30,18 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
+from pipeline.benchmark.chunking import compare_chunkings
 from pipeline.benchmark.conversion import compare_conversions
 from pipeline.benchmark.metrics import compare_metrics
 from pipeline.benchmark.training import compare_loaders
 from pipeline.errors import StepError
+from pipeline.files import NewFile
+from pipeline.parquet import shard
+from pipeline.shards import MAX_SHARD_SIZE
+from synthchex_75k import Row
 
 
 def main() -> None:
@@ -40,7 +50,7 @@ def main() -> None:
     parser.add_argument(
         "--images",
         type=int,
-        help="of 265 KB each; the disk must hold eight times that; default: 4000, with --training 512",
+        help="of 265 KB each; the disk must hold eight times that; default: 4000, with --training 512, --chunking 1000",
     )
     parser.add_argument("--num-proc", type=int, default=os.cpu_count(), help="of the converter; default: all cores")
     parser.add_argument("--rounds", type=int, default=3, help="how often each is measured")
@@ -51,6 +61,7 @@ def main() -> None:
     modes = parser.add_mutually_exclusive_group()
     modes.add_argument("--evaluation", action="store_true", help="measure the metrics of images instead")
     modes.add_argument("--training", action="store_true", help="measure loaders of PyTorch instead")
+    modes.add_argument("--chunking", action="store_true", help="measure the pages of Parquet files instead")
     parser.add_argument(
         "--python",
         metavar="PATH",
@@ -60,7 +71,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=75649, help="with --evaluation: a side, of the run of all metrics")
     options = parser.parse_args()
     if options.images is None:
-        options.images = 512 if options.training else 4000
+        options.images = 512 if options.training else 1000 if options.chunking else 4000
     with tempfile.TemporaryDirectory(prefix="benchmark-", dir=options.work_dir) as name:
         try:
             for line in tables(Path(name), options):
@@ -75,8 +86,21 @@ def tables(work: Path, options: argparse.Namespace) -> Iterator[str]:
         return compare_metrics(work, options.rows, options.rounds, options.python)
     if options.training:
         return compare_loaders(work, options.images, options.rounds, options.python)
+    if options.chunking:
+        return compare_chunkings(work, options.images, options.rounds, write_parquet)
     with_readings = not options.conversions_only
     return compare_conversions(work, options.images, options.num_proc, options.rounds, with_readings)
+
+
+def write_parquet(rows: list[Row], uncertainty: str, options: dict[str, Any], folder: Path) -> list[Path]:
+    """Writes rows into a new folder as the converter does, but for some options of its `OPTIONS`."""
+    (folder / "data").mkdir(parents=True)
+    with patch.dict(shard.OPTIONS, options):
+        shards = shard.parquet_shards(rows, folder, MAX_SHARD_SIZE, 100, uncertainty)
+        for one in shards:
+            with NewFile(one.path) as file:
+                one.write(file)
+    return [one.path for one in shards]
 
 
 if __name__ == "__main__":
