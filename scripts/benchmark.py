@@ -4,7 +4,7 @@
 # ///
 """Measures the converter beside the methods that its users would use instead, and how fast the results are read.
 
-    uv run scripts/benchmark.py [--images 4000] [--num-proc N]
+    uv run scripts/benchmark.py [--images 4000] [--num-proc N] [--before COMMIT]
     uv run scripts/benchmark.py --evaluation [--rows 75649] [--python PATH]
     uv run scripts/benchmark.py --training --python PATH [--images 512]
     uv run scripts/benchmark.py --chunking [--images 1000]
@@ -55,6 +55,7 @@ def main() -> None:
     parser.add_argument("--num-proc", type=int, default=os.cpu_count(), help="of the converter; default: all cores")
     parser.add_argument("--rounds", type=int, default=3, help="how often each is measured")
     parser.add_argument("--conversions-only", action="store_true", help="leave out reading back, which takes longer")
+    parser.add_argument("--before", metavar="COMMIT", help="measure the converter of an older commit too")
     parser.add_argument(
         "--work-dir", type=Path, help="where to make a folder; default: where the system has temporary files"
     )
@@ -89,7 +90,7 @@ def tables(work: Path, options: argparse.Namespace) -> Iterator[str]:
     if options.chunking:
         return compare_chunkings(work, options.images, options.rounds, write_parquet)
     with_readings = not options.conversions_only
-    return compare_conversions(work, options.images, options.num_proc, options.rounds, with_readings)
+    return compare_conversions(work, options.images, options.num_proc, options.rounds, with_readings, options.before)
 
 
 def write_parquet(rows: list[Row], uncertainty: str, options: dict[str, Any], folder: Path) -> list[Path]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import statistics
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,11 +17,14 @@ from pipeline.errors import StepError
 ENVIRONMENTS = {  # by name: packages that uv installs
     "3.6.0": ["datasets==3.6.0", "pillow"],
     "newest": ["datasets", "pillow", "duckdb"],
+    "fast": ["datasets", "pillow", "zlib-ng"],
 }
 MIN_IMAGES = 400  # so that there is a page of 100 rows to read
 
 
-def compare_conversions(work: Path, images: int, num_proc: int, rounds: int, with_readings: bool) -> Iterator[str]:
+def compare_conversions(
+    work: Path, images: int, num_proc: int, rounds: int, with_readings: bool, before: str | None
+) -> Iterator[str]:
     """Measures conversions, and then how fast each form is read.
 
     Args:
@@ -28,20 +33,22 @@ def compare_conversions(work: Path, images: int, num_proc: int, rounds: int, wit
         num_proc: Processes of the converter.
         rounds: How often each method is measured.
         with_readings: Measure readings too.
+        before: A commit whose converter is measured too.
 
     Yields:
         Lines of Markdown.
 
     Raises:
-        StepError: There are too few images.
+        StepError: There are too few images, or there is no such commit.
     """
     if images < MIN_IMAGES:
         raise StepError(f"--images: at least {MIN_IMAGES}, so that there is a page of 100 rows to read")
     pythons = {name: make_environment(work / "env" / name, packages) for name, packages in ENVIRONMENTS.items()}
     size = make_sources(work, images)
-    methods = conversions(work, pythons, num_proc)
-    memory = {name: run(watch_memory=True).memory for name, run in methods.items()}
-    results = in_turns(methods, rounds)
+    with worktree(work / "before", before) as older:
+        methods = conversions(work, pythons, num_proc, older)
+        memory = {name: run(watch_memory=True).memory for name, run in methods.items()}
+        results = in_turns(methods, rounds)
     machine = described(pythons["newest"], "datasets", "pyarrow")
     yield f"{images:,} images, {size / 1e6:,.0f} MB; medians of {rounds} runs; {machine}"
     yield ""
@@ -51,8 +58,27 @@ def compare_conversions(work: Path, images: int, num_proc: int, rounds: int, wit
         yield from compare_readings(work, pythons, rounds)
 
 
-def conversions(work: Path, pythons: dict[str, str], num_proc: int) -> dict[str, Callable[..., Measurement]]:
-    """Returns the methods that convert the source, by name."""
+@contextlib.contextmanager
+def worktree(folder: Path, commit: str | None) -> Iterator[Path | None]:
+    """Checks out a commit of this repository into a folder, removed at the end; yields its `scripts`, or None."""
+    if commit is None:
+        yield None
+        return
+    git = ["git", "-C", str(SCRIPTS), "worktree"]
+    try:
+        subprocess.run([*git, "add", "--detach", folder, commit], check=True, capture_output=True, text=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise StepError(f"--before {commit}: {getattr(error, 'stderr', error)}".strip()) from None
+    try:
+        yield folder / "scripts"
+    finally:
+        subprocess.run([*git, "remove", "--force", folder], check=True)
+
+
+def conversions(
+    work: Path, pythons: dict[str, str], num_proc: int, older: Path | None
+) -> dict[str, Callable[..., Measurement]]:
+    """Returns the methods that convert the source, by name; `older` is the folder of an older converter."""
     release, folder, output = work / "release", work / "imagefolder", work / "output"
 
     def method(*command: str | Path) -> Callable[..., Measurement]:
@@ -62,13 +88,17 @@ def conversions(work: Path, pythons: dict[str, str], num_proc: int) -> dict[str,
 
         return run
 
-    def converter(scripts: Path, processes: int) -> Callable[..., Measurement]:
+    def converter(scripts: Path, processes: int, python: str = "newest") -> Callable[..., Measurement]:
         program = scripts / "convert_to_parquet.py"
-        return method(pythons["newest"], program, release, output, "--no-figures", "--num-proc", str(processes))
+        return method(pythons[python], program, release, output, "--no-figures", "--num-proc", str(processes))
 
+    several, one = f"`convert_to_parquet.py`, {num_proc} processes", "`convert_to_parquet.py`, 1 process"
+    before = {several: converter(older, num_proc), one: converter(older, 1)} if older else {}
     return {
-        f"`convert_to_parquet.py`, {num_proc} processes": converter(SCRIPTS, num_proc),
-        "`convert_to_parquet.py`, 1 process": converter(SCRIPTS, 1),
+        several: converter(SCRIPTS, num_proc),
+        one: converter(SCRIPTS, 1),
+        f"{several}, with zlib-ng": converter(SCRIPTS, num_proc, "fast"),
+        **{f"{name}, before": run for name, run in before.items()},
         "`load_dataset` of the script + `to_parquet`, `datasets` 3.6.0": method(
             pythons["3.6.0"], PEERS, "convert_script", release, output
         ),

@@ -10,6 +10,8 @@ from pipeline.benchmark.measure import PEERS, SCRIPTS, Measurement, in_turns, me
 
 FORMS = {"Parquet": "parquet", "script, 3.6.0": "release", "`imagefolder`": "imagefolder", "WebDataset": "webdataset"}
 
+CACHES = ("newest", "3.6.0")  # environments
+
 
 def compare_readings(work: Path, pythons: dict[str, str], rounds: int) -> Iterator[str]:
     """Measures readings.
@@ -26,6 +28,8 @@ def compare_readings(work: Path, pythons: dict[str, str], rounds: int) -> Iterat
     measure([pythons["newest"], program, "--no-figures", work / "release", work / "parquet"], work / "home")
     yield from reading_table(in_turns(readings(work, pythons), rounds))
     yield ""
+    yield from cache_table(in_turns(caches(work, pythons), rounds))
+    yield ""
     filtered, checked = (in_turns(ways(work, pythons), rounds) for ways in (filters, checks))
     yield from figure_table("`filter` with a function of", "seconds", filtered, ".3f")
     yield ""
@@ -41,6 +45,15 @@ def readings(work: Path, pythons: dict[str, str]) -> dict[str, Callable[[], Meas
 
     tasks = ("decode_all", "first_row", "query_labels", "read_page")
     return {f"{form} {task}": method(folder, task) for task in tasks for form, folder in FORMS.items()}
+
+
+def caches(work: Path, pythons: dict[str, str]) -> dict[str, Callable[[], Measurement]]:
+    """Returns the ways to build the Arrow cache, by version of `datasets` and form."""
+
+    def method(version: str, folder: str) -> Callable[[], Measurement]:
+        return lambda: measure([pythons[version], PEERS, f"build_cache_of_{folder}", work / folder], work / "home")
+
+    return {f"{version} {folder}": method(version, folder) for version in CACHES for folder in ("release", "parquet")}
 
 
 def filters(work: Path, pythons: dict[str, str]) -> dict[str, Callable[[], Measurement]]:
@@ -78,6 +91,18 @@ def reading_table(results: dict[str, list[Measurement]]) -> Iterator[str]:
             for task in ("decode_all", "first_row", "query_labels", "read_page")
         )
         yield f"| {form} | {decode:,.0f} rows/s | {first:.2f} s | {query * 1e3:,.0f} ms | {page / 1e6:,.1f} MB |"
+
+
+def cache_table(results: dict[str, list[Measurement]]) -> Iterator[str]:
+    """Yields the lines of the table of Arrow caches."""
+    yield "| building the Arrow cache | `synthchex_75k.load`, zip | `load_dataset`, Parquet | ratio |"
+    yield "|---|---|---|---|"
+    for version in CACHES:
+        ours, theirs = (
+            statistics.median(run.figures for run in results[f"{version} {folder}"])
+            for folder in ("release", "parquet")
+        )
+        yield f"| {version} `datasets` | {ours:.1f} s | {theirs:.1f} s | {ours / theirs:.2f} |"
 
 
 def figure_table(first: str, second: str, results: dict[str, list[Measurement]], form: str) -> Iterator[str]:
