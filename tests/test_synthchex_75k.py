@@ -2,6 +2,7 @@
 
 import ast
 import csv
+import importlib.util
 import inspect
 import json
 import os
@@ -11,6 +12,7 @@ import resource
 import shutil
 import subprocess
 import sys
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -362,6 +364,11 @@ def test_without_a_source_the_folder_of_the_script_is_read(shape: Write, source:
     code = "import synthchex_75k; print([row['filename'] for row in synthchex_75k.load(streaming=True)])"
     run = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True)
     assert ast.literal_eval(run.stdout) == [row["filename"] for row in expected]
+
+
+def test_checksums_are_those_of_the_fast_package_where_it_is_installed() -> None:
+    assert synthchex_75k.crc32(b"123456789") == 0xCBF43926  # the check value of CRC-32
+    assert (synthchex_75k.crc32 is zlib.crc32) == (importlib.util.find_spec("zlib_ng") is None)
 
 
 def test_a_build_reuses_the_memory_of_earlier_images(tmp_path: Path) -> None:
