@@ -20,7 +20,7 @@ With --chunking it measures how `pyarrow` cuts files into pages: what edits of t
 Without, it writes a source of images that differ, of the size of the real ones, and creates environments for the other
 methods, in a folder that it removes at the end. It measures all methods in turns, several times, and prints Markdown
 tables of medians. A conversion ends when its bytes are on the disk. Sources are in the page cache. Memory is that of
-all processes, shared pages counted once (PSS), in a separate run, because watching it takes time.
+all processes, shared pages counted once (PSS), in separate runs, because watching it takes time.
 """
 
 from __future__ import annotations

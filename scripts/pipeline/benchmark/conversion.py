@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import shutil
 import statistics
 import subprocess
@@ -47,12 +48,12 @@ def compare_conversions(
     size = make_sources(work, images)
     with worktree(work / "before", before) as older:
         methods = conversions(work, pythons, num_proc, older)
-        memory = {name: run(watch_memory=True).memory for name, run in methods.items()}
+        watched = in_turns({name: functools.partial(run, watch_memory=True) for name, run in methods.items()}, rounds)
         results = in_turns(methods, rounds)
     machine = described(pythons["newest"], "datasets", "pyarrow")
     yield f"{images:,} images, {size / 1e6:,.0f} MB; medians of {rounds} runs; {machine}"
     yield ""
-    yield from conversion_table(results, memory, size)
+    yield from conversion_table(results, watched, size)
     if with_readings:
         yield ""
         yield from compare_readings(work, pythons, rounds)
@@ -110,12 +111,14 @@ def conversions(
     }
 
 
-def conversion_table(results: dict[str, list[Measurement]], memory: dict[str, int], size: int) -> Iterator[str]:
-    """Yields the lines of the table of conversions."""
+def conversion_table(
+    results: dict[str, list[Measurement]], watched: dict[str, list[Measurement]], size: int
+) -> Iterator[str]:
+    """Yields the lines of the table of conversions; the memory is that of the watched runs."""
     yield "| method | time | MB/s | peak memory | time, relative to the first |"
     yield "|---|---|---|---|---|"
     medians = {name: statistics.median(run.seconds for run in runs) for name, runs in results.items()}
     first = next(iter(medians.values()))
     for name, seconds in medians.items():
-        speed, peak = size / 1e6 / seconds, memory[name] / 1e6
+        speed, peak = size / 1e6 / seconds, statistics.median(run.memory for run in watched[name]) / 1e6
         yield f"| {name} | {seconds:.1f} s | {speed:,.0f} | {peak:,.0f} MB | {seconds / first:.2f} |"
