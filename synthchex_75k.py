@@ -92,8 +92,8 @@ Files = dict[str, dict[str, Any]]  # by name below the source, what `file_info` 
 Options = dict[str, dict[str, Any]] | None  # fsspec's options by protocol, such as {"hf": {"token": "…"}}
 logger = logging.getLogger(__name__)
 
-# Freed at once: after a block of this size glibc keeps the memory of freed images for the next ones (mallopt(3); 32 MiB
-# is the most that counts). To get it from the system again costs a page fault each 4 KiB, a quarter of a build.
+# A large block, freed at once. From then on glibc keeps the memory of freed images for the next ones (mallopt(3): its
+# thresholds follow the largest such block, up to 32 MiB). Else each image costs page faults, a quarter of a build.
 bytes(31 << 20)
 try:  # 9 times faster, where it is installed
     crc32 = importlib.import_module("zlib_ng.zlib_ng").crc32

@@ -71,6 +71,8 @@ def main() -> None:
     )
     parser.add_argument("--rows", type=int, default=75649, help="with --evaluation: a side, of the run of all metrics")
     options = parser.parse_args()
+    if options.before and (options.evaluation or options.training or options.chunking):
+        parser.error("--before measures conversions, which another mode leaves out")
     if options.images is None:
         options.images = 512 if options.training else 1000 if options.chunking else 4000
     with tempfile.TemporaryDirectory(prefix="benchmark-", dir=options.work_dir) as name:
@@ -101,6 +103,7 @@ def write_parquet(rows: list[Row], uncertainty: str, options: dict[str, Any], fo
         for one in shards:
             with NewFile(one.path) as file:
                 one.write(file)
+                file.finish()
     return [one.path for one in shards]
 
 

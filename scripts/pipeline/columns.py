@@ -71,7 +71,7 @@ def read_other_columns(
 
     Raises:
         SourceError: The metadata CSV has changed since it was planned, or cannot be read.
-        Exception: What `choose` raises.
+        StepError: What `choose` raises.
     """
     return _read(source, rows, files, lambda _, header: choose(_others(header)))
 

@@ -98,8 +98,8 @@ class NewFile(io.BufferedWriter):
 
     def __init__(self, path: Path) -> None:
         super().__init__(io.FileIO(path, "xb"))
-        self._sha256 = hashlib.sha256()
-        self._written = io.FileIO(path, "rb")
+        self._path = path
+        self._sha256, self._hashed = hashlib.sha256(), 0  # and how many bytes of the file are in it
         self._hashing, self._fsyncing = _Background(self._hash), _Background(os.fsync)
 
     def sync(self) -> None:
@@ -130,15 +130,17 @@ class NewFile(io.BufferedWriter):
         if not self.closed:
             self._hashing.end()
             self._fsyncing.end()
-            self._written.close()
             super().close()
 
     def _hash(self, end: int) -> None:
-        while size := end - self._written.tell():
-            block = self._written.read(min(size, BLOCK))
-            if not block:
-                raise OSError(f"{self.name}: cut off by another program while it was written")
-            self._sha256.update(block)
+        with open(self._path, "rb", buffering=0) as file:
+            file.seek(self._hashed)
+            while size := end - self._hashed:
+                block = file.read(min(size, BLOCK))
+                if not block:
+                    raise OSError(f"{self._path}: cut off by another program while it was written")
+                self._sha256.update(block)
+                self._hashed += len(block)
 
 
 class _Background:

@@ -1,7 +1,7 @@
 """Single values of a Parquet file, by its page index: a page for a value, where libraries read a row group.
 
 pyarrow (26.0) reads a row group's images up to the wanted one, DuckDB (2.0) all of them; a row group of 100 images has
-26 MB, a page one image or, of an earlier version, a few. Neither tells where the page index is. Only what
+26 MB, a page one image, or a few small ones. Neither tells where the page index is. Only what
 `convert_to_parquet.py` writes is read here: uncompressed pages of plain values, none of them null. For anything else
 `read_value` returns None, and the caller reads with pyarrow.
 

@@ -5,7 +5,6 @@ import hashlib
 import os
 import resource
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -106,9 +105,10 @@ def test_a_new_file_raises_an_error_of_the_disk(
 ) -> None:
     """The system reports it once, to the call of fsync that comes first."""
     errors = [OSError(errno.EIO, "Input/output error")]
-    is_at_end = threading.Event()
+    was_called, is_at_end = threading.Event(), threading.Event()
 
     def fsync(_: int) -> None:
+        was_called.set()
         if errors and is_at_end.is_set() == fails_at_end:
             raise errors.pop()
 
@@ -116,7 +116,9 @@ def test_a_new_file_raises_an_error_of_the_disk(
     with pytest.raises(OSError, match="Input/output"), NewFile(tmp_path / "a") as file:
         file.write(b"1")
         file.sync()
-        time.sleep(0.1)
+        was_called.wait()
+        if fails_at_end:
+            file._fsyncing.wait()
         is_at_end.set()
         file.finish()
 

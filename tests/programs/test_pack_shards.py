@@ -624,12 +624,15 @@ def test_images_that_are_replaced_during_the_run(options: list[str], tmp_path: P
     arguments = [str(tmp_path / "images"), str(tmp_path / "big/m.csv"), str(tmp_path / "o"), "--num-proc", "1"]
     program = [sys.executable, str(ROOT / "scripts/pack_shards.py"), *arguments, *options]
     *_, one, other = sorted((tmp_path / "images").rglob("*.png"))
-    with subprocess.Popen(program, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as run:
+    pipes: Any = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(program, start_new_session=True, **pipes) as run:
         while not list(tmp_path.glob("o/data/*")) and not list(tmp_path.glob("o/data/.*")):
             assert run.poll() is None
+        os.killpg(run.pid, signal.SIGSTOP)
         before = one.read_bytes()
         one.write_bytes(other.read_bytes())
         other.write_bytes(before)
+        os.killpg(run.pid, signal.SIGCONT)
         assert run.stderr
         error = run.stderr.read()
     assert run.returncode == 1

@@ -36,12 +36,9 @@ Write = Callable[[list[Row], str, dict[str, Any], Path], list[Path]]
 
 PHRASES = ("No focal consolidation.", "The heart is of ordinary size.", "Small effusion on the left.", "No edema.")
 WIDTH = 512  # of an image; one byte a pixel
-HEIGHT, SPREAD = (
-    517,
-    100,
-)  # mean and standard deviation; so that images have 265 KB, and sizes differ as those of PNGs do
+HEIGHT, SPREAD = 517, 100  # mean and standard deviation: images have 265 KB, and differ in size as PNGs do
 PAGE = range(150, 250)  # rows, of two row groups
-MIN_IMAGES = 300
+MIN_IMAGES, MAX_IMAGES = 300, 1500
 
 
 def _options(smallest: int = 0, largest: int = 0, page_per_image: bool = False) -> dict[str, Any]:
@@ -88,8 +85,8 @@ def compare_chunkings(work: Path, images: int, rounds: int, write: Write) -> Ite
     Raises:
         StepError: There are too few images, or `hf_xet` is missing.
     """
-    if images < MIN_IMAGES:
-        raise StepError(f"--images: at least {MIN_IMAGES}, so that there is a page of 100 rows to read")
+    if not MIN_IMAGES <= images <= MAX_IMAGES:
+        raise StepError(f"--images: {MIN_IMAGES} to {MAX_IMAGES}: a page of 100 rows to read, in one file")
     check_installed("hf_xet", needed_by="--chunking")
     draw_source(work / "source", images + 1)
     old, edits = edits_of(plan(str(work / "source")))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import shutil
 import statistics
@@ -13,7 +12,7 @@ from pathlib import Path
 from pipeline.benchmark.measure import PEERS, SCRIPTS, Measurement, described, in_turns, make_environment, measure
 from pipeline.benchmark.reading import compare_readings
 from pipeline.benchmark.sources import make_sources
-from pipeline.errors import StepError
+from pipeline.errors import StepError, one_line
 
 ENVIRONMENTS = {  # by name: packages that uv installs
     "3.6.0": ["datasets==3.6.0", "pillow"],
@@ -44,12 +43,12 @@ def compare_conversions(
     """
     if images < MIN_IMAGES:
         raise StepError(f"--images: at least {MIN_IMAGES}, so that there is a page of 100 rows to read")
+    older = check_out(before, work / "before") if before else None
     pythons = {name: make_environment(work / "env" / name, packages) for name, packages in ENVIRONMENTS.items()}
     size = make_sources(work, images)
-    with worktree(work / "before", before) as older:
-        methods = conversions(work, pythons, num_proc, older)
-        watched = in_turns({name: functools.partial(run, watch_memory=True) for name, run in methods.items()}, rounds)
-        results = in_turns(methods, rounds)
+    methods = conversions(work, pythons, num_proc, older)
+    watched = in_turns({name: functools.partial(run, watch_memory=True) for name, run in methods.items()}, rounds)
+    results = in_turns(methods, rounds)
     machine = described(pythons["newest"], "datasets", "pyarrow")
     yield f"{images:,} images, {size / 1e6:,.0f} MB; medians of {rounds} runs; {machine}"
     yield ""
@@ -59,21 +58,18 @@ def compare_conversions(
         yield from compare_readings(work, pythons, rounds)
 
 
-@contextlib.contextmanager
-def worktree(folder: Path, commit: str | None) -> Iterator[Path | None]:
-    """Checks out a commit of this repository into a folder, removed at the end; yields its `scripts`, or None."""
-    if commit is None:
-        yield None
-        return
-    git = ["git", "-C", str(SCRIPTS), "worktree"]
-    try:
-        subprocess.run([*git, "add", "--detach", folder, commit], check=True, capture_output=True, text=True)
-    except (OSError, subprocess.CalledProcessError) as error:
-        raise StepError(f"--before {commit}: {getattr(error, 'stderr', error)}".strip()) from None
-    try:
-        yield folder / "scripts"
-    finally:
-        subprocess.run([*git, "remove", "--force", folder], check=True)
+def check_out(commit: str, folder: Path) -> Path:
+    """Writes the files of a commit of this repository into a new folder, and returns its `scripts`.
+
+    Raises:
+        StepError: There is no such commit.
+    """
+    folder.mkdir()
+    git = subprocess.run(["git", "-C", str(SCRIPTS.parent), "archive", commit], capture_output=True)
+    if git.returncode:
+        raise StepError(f"--before {commit}: {one_line(git.stderr.decode(errors='replace'))}")
+    subprocess.run(["tar", "-x", "-C", str(folder)], input=git.stdout, check=True)
+    return folder / "scripts"
 
 
 def conversions(

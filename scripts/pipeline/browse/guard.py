@@ -62,6 +62,8 @@ class Guard:
             await self._answer_event(scope, receive, send_with_headers)
         elif scope["type"] == "http":
             await _refuse(send_with_headers, 404)
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.close"})
 
     async def _answer_event(self, scope: Any, receive: Receive, send: Send) -> None:
         body, has_more = b"", True

@@ -23,8 +23,8 @@ WRITER_OPTIONS: dict[str, Any] = {
 def parquet_writer(file: Any, schema: pa.Schema, options: dict[str, Any]) -> Iterator[pq.ParquetWriter]:
     """Opens a file for tables; closes the writer after an error too, or else its destructor would.
 
-    The footer gets two keys that tell of the chunks, which pyarrow does not write: that of `datasets`, and the one by
-    which the Hub marks a repository as `optimized-parquet`, whatever its value.
+    pyarrow writes no key that tells of the chunks. The footer gets two: that of `datasets`, and the one that the source
+    of the Hub's viewer looks for, whatever its value, before it calls a repository `optimized-parquet`.
 
     Args:
         file: The file, open for writing.

@@ -206,7 +206,8 @@ def test_words_typed_while_an_answer_is_awaited_are_not_lost(open_page: Open) ->
     page.keyboard.press("Enter")
     words.fill("PACEMAKER")
     page.keyboard.press("Enter")
-    page.wait_for_timeout(200)
+    while not held:
+        page.wait_for_timeout(50)
     held[0].continue_()
     expect_query(page, [("words", "PACEMAKER")])
     expect(page.locator(".tiles button")).to_have_count(1)
