@@ -30,8 +30,8 @@ OPTIONS: dict[str, Any] = {
     "use_dictionary": LABEL_COLUMNS,
     "write_statistics": ["filename", *LABEL_COLUMNS],
     # A page for each image of more than 16 KiB: whatever is inserted before it, its page is the same, and one image can
-    # be read alone. Chunks of several images could not follow the content better. pyarrow hashes nothing below the least
-    # size of a chunk, so large chunks save its hash. `benchmark.py --chunking` compares.
+    # be read alone. Chunks of several images could not follow the content better. Large ones save pyarrow's hash, which
+    # it computes beyond the least size of a chunk only. `benchmark.py --chunking` compares.
     "write_batch_size": 1,
     "data_page_size": 16 << 10,
     CHUNKING: {"min_chunk_size": 15 << 20, "max_chunk_size": 16 << 20, "norm_level": 0},
