@@ -11,7 +11,6 @@ import csv
 import dataclasses
 import functools
 import hashlib
-import importlib
 import io
 import itertools
 import logging
@@ -30,6 +29,11 @@ from typing import Any, NamedTuple
 import datasets
 import fsspec
 import huggingface_hub
+
+try:  # 9 times faster, where it is installed
+    from zlib_ng.zlib_ng import crc32 as crc32
+except ImportError:
+    from zlib import crc32 as crc32
 
 PUBLISHED_SOURCE = "hf://datasets/raman07/SynthCheX-75K@main"
 LABELS = (
@@ -95,10 +99,6 @@ logger = logging.getLogger(__name__)
 # A large block, freed at once. From then on glibc keeps the memory of freed images for the next ones (mallopt(3): its
 # thresholds follow the largest such block, up to 32 MiB). Else each image costs page faults, a quarter of a build.
 bytes(31 << 20)
-try:  # 9 times faster, where it is installed
-    crc32 = importlib.import_module("zlib_ng.zlib_ng").crc32
-except ImportError:
-    crc32 = zlib.crc32
 
 
 class SourceError(ValueError):

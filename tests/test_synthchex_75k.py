@@ -48,6 +48,7 @@ from servers.local_hub import Hub
 from synthchex_75k import LABELS, load
 
 ALLOWED_IMPORTS = {
+    "zlib_ng.zlib_ng",  # optional
     *("ast", "collections", "csv", "dataclasses", "functools", "hashlib", "io", "itertools", "logging", "os", "re"),
     *(
         "stat",
