@@ -107,7 +107,7 @@ def test_a_file_without_page_index_is_refused(rows: list[Row], tmp_path: Path) -
 
 
 def test_too_few_images_are_refused_before_any_work(tmp_path: Path) -> None:
-    with pytest.raises(StepError, match="--images: at least 300"):
+    with pytest.raises(StepError, match="--images: 300 to 1500"):
         list(compare_chunkings(tmp_path, 299, 1, write))
     assert not [*tmp_path.iterdir()]
 
