@@ -387,7 +387,7 @@ def test_a_signal_ends_it_at_once_with_connections_open(sent: signal.Signals, co
     program = Served([str(FIXTURE), "--port", "0"])
     with (
         httpx.Client() as client,
-        socket.create_connection(("127.0.0.1", urllib.parse.urlsplit(program.url).port)) as half,
+        socket.create_connection(("127.0.0.1", urllib.parse.urlsplit(program.url).port or 0)) as half,
     ):
         client.get(program.url)
         half.sendall(b"POST /gradio_api/run/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{")
