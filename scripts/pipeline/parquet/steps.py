@@ -93,8 +93,8 @@ def span_of(step: Step) -> tuple[str, str]:
 
 def _lead(step: Step) -> tuple[str, set[str]]:
     """Returns the first sentence of a step, and the fields that it and the sentence about what was dropped show."""
-    model, address = _text(step.get("model", "")), step.get("model_url")
-    model += f" ({_text(address)})" if model and address else ""
+    model = _text(step.get("model", ""))
+    model += f" ({_text(step['model_url'])})" if model and "model_url" in step else ""
     of_model = {"model", "model_url"} if model else set()
     name = step.get("step", "")
     if name == "generate":
@@ -126,7 +126,7 @@ def _programs(step: Step) -> list[str]:
 
 
 def _program(step: Step) -> str:
-    return " ".join(_text(step[key]) for key in ("program", "version") if step.get(key))
+    return " ".join(_text(step[key]) for key in ("program", "version") if step.get(key) not in EMPTY)
 
 
 def _sources(sources: Any) -> str:

@@ -45,6 +45,8 @@ def test_each_value_is_shown(name: str, fields: dict[str, Any]) -> None:
             {"step": "generate", "model": "M", "model_url": "u", "about": "Small"},
             "Generation. M (u) generated the images. Small.",
         ),
+        ({"step": "generate", "model": 0, "model_url": False}, "Generation. 0 (no) generated the images."),
+        ({"step": "pack", "program": False}, "Packing. Program: no."),
         ({"step": "pack"}, "Packing."),
         (
             {"step": "pack", "program": "pack_shards.py", "version": "2", "images": 1000},
