@@ -24,6 +24,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from pipeline.benchmark.measure import described
+from pipeline.benchmark.sources import PHRASES
 from pipeline.errors import StepError
 from pipeline.imports import check_installed
 from pipeline.parquet_pages import PageFile, read_chunks
@@ -34,7 +35,6 @@ from synthchex_75k import LABELS, Row
 # Writes rows, with a label policy and options of `pyarrow.parquet.ParquetWriter`, into a new folder; returns the files.
 Write = Callable[[list[Row], str, dict[str, Any], Path], list[Path]]
 
-PHRASES = ("No focal consolidation.", "The heart is of ordinary size.", "Small effusion on the left.", "No edema.")
 WIDTH = 512  # of an image; one byte a pixel
 HEIGHT, SPREAD = 517, 100  # mean and standard deviation: images have 265 KB, and differ in size as PNGs do
 PAGE = range(150, 250)  # rows, of two row groups
@@ -83,7 +83,7 @@ def compare_chunkings(work: Path, images: int, rounds: int, write: Write) -> Ite
         Lines of Markdown.
 
     Raises:
-        StepError: There are too few images, or `hf_xet` is missing.
+        StepError: There are too few or too many images, or `hf_xet` is missing.
     """
     if not MIN_IMAGES <= images <= MAX_IMAGES:
         raise StepError(f"--images: {MIN_IMAGES} to {MAX_IMAGES}: a page of 100 rows to read, in one file")
