@@ -492,13 +492,16 @@ def _zip_members(handle: Any) -> Iterator[tuple[tuple, Iterator[str] | None]]:
         starts = sorted(entry.header_offset for entry in archive.infolist())
         ends = dict(zip(starts, [*starts[1:], archive.start_dir]))
         csvs = 0
-        for entry in [entry for entry in archive.infolist() if kind_of(entry.filename) in MEMBERS]:
+        for entry in archive.infolist():
             name, start, packed = entry.filename, entry.header_offset, entry.compress_size
-            length, csvs = ends[start] - start, csvs + (kind_of(name) == "csv")
-            if entry.flag_bits & 1 or entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-                raise zipfile.BadZipFile(f"{name} is encrypted, or neither stored nor deflated")
+            length = ends[start] - start
             if start < 0 or length < 30 + packed or len(ends) < len(starts):
                 raise zipfile.BadZipFile(f"{name} lies outside the archive or overlaps the next member")
+            if kind_of(name) not in MEMBERS:
+                continue
+            if entry.flag_bits & 1 or entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                raise zipfile.BadZipFile(f"{name} is encrypted, or neither stored nor deflated")
+            csvs += kind_of(name) == "csv"
             if csvs > MAX_CSVS:
                 raise zipfile.BadZipFile(f"more than {MAX_CSVS:,} CSVs")
             length = min(length, 30 + 2 * 0xFFFF + packed)  # header, name and extra field; not a gap after it
