@@ -9,6 +9,7 @@ import os
 import platform
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
@@ -17,7 +18,8 @@ from pipeline.files import filename_in_errors
 
 LOCK = ".lock"
 PATIENCE = 3  # seconds in which the workers of a killed run end, even on a busy machine
-WITHOUT_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}  # NFS and Lustre, as some mount them
+# NFS and Lustre, as some mount them; EBADF: NFS locks nothing that is only read, such as a folder
+WITHOUT_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EBADF}
 
 
 def lock_file(file: IO[bytes]) -> bool:
@@ -35,18 +37,46 @@ def lock_file(file: IO[bytes]) -> bool:
     Raises:
         OSError: The system failed.
     """
+    return _lock(file.fileno(), file.name, wait=False)
+
+
+@contextlib.contextmanager
+def change_in(folder: Path) -> Iterator[None]:
+    """Waits for the other processes that change a small file in a folder, and lets none begin until the context ends.
+
+    For a file that is read, changed and written again, so that the changes of two processes are both kept. The lock is
+    one of the folder itself, leaves no file, and is free of that of `FolderLock`. Without locks: as in `lock_file`.
+
+    Args:
+        folder: The folder. It exists.
+
+    Raises:
+        OSError: The system failed.
+    """
+    if os.name != "posix":  # a folder cannot be opened there
+        yield
+        return
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        _lock(opened, str(folder), wait=True)
+        yield
+    finally:
+        os.close(opened)
+
+
+def _lock(opened: int, name: str, wait: bool) -> bool:
     if os.name != "posix":
         return True
     import fcntl
 
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(opened, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError:
         return False
     except OSError as error:
         if error.errno not in WITHOUT_LOCKS:
             raise
-        print(f"{file.name}: no lock ({error.strerror}); start no second run meanwhile", file=sys.stderr)
+        print(f"{name}: no lock ({error.strerror}); start no second run meanwhile", file=sys.stderr)
     return True
 
 

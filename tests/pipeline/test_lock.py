@@ -18,7 +18,7 @@ import pytest
 
 from conftest import FIXTURE, ROOT, contents, padded
 from pipeline.errors import StepError
-from pipeline.lock import LOCK, FolderLock, lock_file
+from pipeline.lock import LOCK, FolderLock, change_in, lock_file
 
 HOLDER = r"process \d+ on \S+, .+, since \d{4}-\d\d-\d\d \d\d:\d\d:\d\d[+-]\d\d:\d\d"
 REFUSED = (
@@ -122,7 +122,7 @@ def test_the_file_of_another_user(mode: int, code: int) -> None:
         folder.chmod(0o755)
 
 
-@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF])
 def test_a_disk_without_locks_is_used_with_a_notice(
     number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -131,8 +131,10 @@ def test_a_disk_without_locks_is_used_with_a_notice(
 
     monkeypatch.setattr(fcntl, "flock", fail)
     FolderLock(tmp_path).release()
-    wanted = f"{tmp_path}/{LOCK}: no lock ({os.strerror(number)}); start no second run meanwhile\n"
-    assert capsys.readouterr().err == wanted
+    with change_in(tmp_path):
+        pass
+    wanted = f": no lock ({os.strerror(number)}); start no second run meanwhile\n"
+    assert capsys.readouterr().err == f"{tmp_path}/{LOCK}{wanted}{tmp_path}{wanted}"
 
 
 def test_other_errors_of_the_system_are_raised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

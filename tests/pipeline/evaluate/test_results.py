@@ -2,6 +2,8 @@
 
 import copy
 import json
+import multiprocessing
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +112,25 @@ def test_each_command_replaces_its_own_section(tmp_path: Path) -> None:
     update_results(path, privacy=SECTION)
     update_results(path, fidelity=FIDELITY._replace(seed=5))
     assert read_results(path) == Results(FIDELITY._replace(seed=5), SECTION)
+
+
+def replace_often(path: Path, name: str, begin: Barrier) -> None:
+    begin.wait()
+    for seed in range(30):
+        update_results(path, **{name: SECTION._replace(seed=seed)})
+        assert read_results(path)._asdict()[name].seed == seed
+
+
+def test_commands_that_end_at_once_keep_the_sections_of_each_other(tmp_path: Path) -> None:
+    forks, names = multiprocessing.get_context("fork"), ["privacy", "utility", "reports"]
+    begin = forks.Barrier(len(names))
+    commands = [forks.Process(target=replace_often, args=(tmp_path / "results.json", name, begin)) for name in names]
+    for command in commands:
+        command.start()
+    for command in commands:
+        command.join()
+    assert [command.exitcode for command in commands] == [0, 0, 0]
+    assert [path.name for path in tmp_path.iterdir()] == ["results.json"]
 
 
 def test_sections_of_different_images_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

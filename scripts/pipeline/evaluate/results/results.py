@@ -19,6 +19,7 @@ from pipeline.evaluate.results.results_fidelity import Fidelity, fidelity_in
 from pipeline.evaluate.results.results_parts import DamagedError, SideResult, only, plain
 from pipeline.evaluate.results.results_section import Section, section_in
 from pipeline.files import atomic_write
+from pipeline.lock import change_in
 from pipeline.progress import write_line
 from pipeline.source_json import parse_object
 from synthchex_75k import SourceError
@@ -63,12 +64,13 @@ def update_results(path: Path, **sections: Any) -> None:
         StepError: The file is there, and holds no results.
         OSError: It cannot be read or written.
     """
-    found = (read_results(path) if path.exists() else Results())._replace(**sections)
-    content = {"format": FORMAT, **{name: plain(section) for name, section in found._asdict().items() if section}}
-    text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    for name in sections:
-        _section(name, content[name])  # a mistake of a command shows here, not in the next one
-    atomic_write(path, text.encode())
+    with change_in(path.parent):  # two commands that end at once both keep their sections
+        found = (read_results(path) if path.exists() else Results())._replace(**sections)
+        content = {"format": FORMAT, **{name: plain(section) for name, section in found._asdict().items() if section}}
+        text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        for name in sections:
+            _section(name, content[name])  # a mistake of a command shows here, not in the next one
+        atomic_write(path, text.encode())
     for caution in different_images(found):
         write_line(f"{path}: {caution}")
 
