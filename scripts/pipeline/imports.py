@@ -18,6 +18,7 @@ from pipeline.errors import MissingPackageError, StepError, TerminatedError, des
 INSTALL = {
     **dict.fromkeys(["torch", "transformers"], "torch 'transformers>=5.4'"),
     **dict.fromkeys(["accelerate", "diffusers", "peft"], "torch diffusers 'transformers>=5' accelerate peft"),
+    "gradio": "'gradio>=6.31'",
     "sklearn": "scikit-learn",
     "timm": "torch torchvision timm accelerate",
     "torch_fidelity": "torch-fidelity torchvision",

@@ -6,6 +6,7 @@ shown, the query of the address: each event changes the filter, and the page fol
 
 import functools
 import html
+import importlib.metadata
 import ipaddress
 import logging
 import os
@@ -13,7 +14,9 @@ import socket
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pipeline.browse.filters import MATCHES, Filter, chosen_labels, from_query, label_choices
+from packaging.version import Version
+
+from pipeline.browse.filters import MATCHES, MAX_TEXT, Filter, chosen_labels, from_query, label_choices
 from pipeline.browse.gallery import Gallery, View
 from pipeline.browse.guard import Guard
 from pipeline.errors import StepError
@@ -28,6 +31,7 @@ START = """() => {
   return [location.search];
 }"""
 PREVIOUS, NEXT = "← Previous", "Next →"
+GRADIO = "6.31"  # the least version
 SOURCE_ORDER = "order of the source"
 CLOSING = 1  # seconds that open connections get at the end
 
@@ -36,9 +40,12 @@ def check_browse() -> None:
     """Checks that Gradio is installed, and turns off what it and the Hub's client report.
 
     Raises:
-        StepError: It is not.
+        StepError: It is not, or is older than `GRADIO`.
     """
     check_installed("gradio", needed_by="browse_images.py")
+    found = importlib.metadata.version("gradio")
+    if Version(found) < Version(GRADIO):  # which lacks arguments that are used here
+        raise StepError(f"browse_images.py needs Gradio {GRADIO}, not {found}: pip install 'gradio>={GRADIO}'")
     os.environ.update(GRADIO_ANALYTICS_ENABLED="False", HF_HUB_DISABLE_TELEMETRY="1")
 
 
@@ -55,12 +62,24 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         if not host:
             raise OSError("no address")  # to `bind` it is that of all networks
+        host = _without_prefix(host)
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         listening = socket.create_server((host, port), family=family)
     except (OSError, OverflowError, UnicodeError) as error:
         raise StepError(f"--host {host} --port {port}: {error}; name another, or end what uses it") from None
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # else a response may wait 40 ms for an ACK
     return listening
+
+
+def _without_prefix(host: str) -> str:
+    """Returns an IPv4 address that is written as an IPv6 one, as it is; anything else unchanged.
+
+    Browsers write such an address in yet another way, and not every Python takes it for one of the loopback.
+    """
+    try:
+        return str(getattr(ipaddress.ip_address(host), "ipv4_mapped", None) or host)
+    except ValueError:  # a name
+        return host
 
 
 def serve(gallery: Gallery, title: str, listening: socket.socket) -> None:
@@ -257,13 +276,14 @@ def _make_controls(index: Any) -> list[Any]:
 
     labels = gr.Dropdown([*label_choices()], label="Labels", multiselect=True, elem_id="labels", value=[])
     match = gr.Radio([*MATCHES], value=MATCHES[0], label="Of several labels", elem_id="match")
-    words = gr.Textbox(label="Words of the prompt", info='Enter starts; "left base" is a phrase', elem_id="words")
+    text_box = functools.partial(gr.Textbox, max_length=MAX_TEXT)
+    words = text_box(label="Words of the prompt", info='Enter starts; "left base" is a phrase', elem_id="words")
     has_answers, has_patients, has_lists = bool(index.answers), bool(index.patients), bool(index.lists)
     qualities = gr.Dropdown(
         index.qualities, label="Judge's quality", multiselect=True, visible=has_answers, elem_id="qualities", value=[]
     )
-    patient = gr.Textbox(label="Patient", info="the whole name", visible=has_patients, elem_id="patient")
-    name = gr.Textbox(label="File name", info="a part of it", elem_id="name")
+    patient = text_box(label="Patient", info="the whole name", visible=has_patients, elem_id="patient")
+    name = text_box(label="File name", info="a part of it", elem_id="name")
     orders = [(SOURCE_ORDER, ""), *((title, title) for title in index.lists)]
     sort = gr.Dropdown(orders, value="", label="Sort by", visible=has_lists, elem_id="sort")
     return [labels, match, words, qualities, patient, name, sort]
@@ -272,7 +292,7 @@ def _make_controls(index: Any) -> list[Any]:
 def _filter_of(
     labels: list[str], match: str, words: str, qualities: list[str], patient: str, name: str, sort: str
 ) -> Filter:
-    words, patient, name = ((text or "").strip() for text in (words, patient, name))
+    words, patient, name = ((text or "").strip()[:MAX_TEXT] for text in (words, patient, name))
     return Filter(chosen_labels(labels or []), match, words, tuple(qualities or ()), patient, name, sort or "")
 
 

@@ -11,7 +11,9 @@ from synthchex_75k import LABELS
 
 STATES: dict[str, int | None] = {"positive": 1, "negative": 0, "uncertain": -1, "not mentioned": None}
 MATCHES = ("all", "any")
-MAX_TEXT = 500  # characters of a text in an address
+# Characters of a text that rows are searched for; three of them, each character escaped, fit into an address.
+MAX_TEXT = 1000
+SEARCHED = ("words", "patient", "name")
 PHRASE = re.compile(r'"([^"]*)"?|(\S+)')
 
 
@@ -21,7 +23,8 @@ class Filter(NamedTuple):
     Attributes:
         labels: Pairs of a label and one of `STATES`.
         match: `"all"`: every pair holds; `"any"`: one of them does.
-        words: Words of the prompt, all of which occur; see `words_of`.
+        words: Words of the prompt, all of which occur; see `words_of`. This text, `patient` and `name` have at most
+            `MAX_TEXT` characters.
         qualities: The judge's quality is one of these; empty: it is any.
         patient: The patient column has this text; empty: any.
         name: The file name contains this text.
@@ -90,8 +93,8 @@ def from_query(query: str) -> tuple[Filter, list[str]]:
             problems.append(f"The address has match={text[:40]!r}; it is one of {', '.join(MATCHES)}.")
         elif name == "page" and not re.fullmatch(r"[1-9][0-9]{0,8}", text):
             problems.append(f"The address has page={text[:40]!r}; it is a number from 1 on.")
-        elif len(text) > MAX_TEXT:
-            problems.append(f"The address has more than {MAX_TEXT} characters in {name}.")
+        elif name in SEARCHED and len(text) > MAX_TEXT:
+            problems.append(f"The address has more than {MAX_TEXT:,} characters in {name}.")
         elif name == "label":
             labels.append((label, state))
         else:

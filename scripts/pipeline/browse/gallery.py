@@ -133,16 +133,16 @@ class Gallery:
         """Returns a filter without what this source lacks, and a sentence for each such part."""
         notices = []
         if wanted.image and wanted.image not in self.index.numbers:
-            notices.append(f"There is no image {wanted.image!r}.")
+            notices.append(f"There is no image {wanted.image[:200]!r}.")
             wanted = wanted._replace(image="")
         if wanted.sort and wanted.sort not in self.index.lists:
-            notices.append(f"There is no order {wanted.sort!r}: these images come in the order of the source.")
+            notices.append(f"There is no order {wanted.sort[:200]!r}: these images come in the order of the source.")
             wanted = wanted._replace(sort="")
         if wanted.qualities and not self.index.answers:
             notices.append("There are no answers of a judge, so all qualities are shown.")
             wanted = wanted._replace(qualities=())
         if strange := [quality for quality in wanted.qualities if quality not in self.index.qualities]:
-            notices.append(f"No image has the quality {', '.join(map(repr, strange))}.")
+            notices.append(f"No image has the quality {', '.join(repr(quality[:200]) for quality in strange)}.")
             wanted = wanted._replace(qualities=tuple(q for q in wanted.qualities if q not in strange))
         if wanted.patient and not self.index.patients:
             notices.append("The patients are unknown here, so all are shown.")

@@ -43,6 +43,12 @@ def test_an_address_holds_the_filter(wanted: Filter) -> None:
     assert urllib.parse.quote(query, safe="=&%+:") == query, "it needs no further quoting in a link"
 
 
+def test_an_address_holds_the_longest_texts() -> None:
+    searched = "é" * MAX_TEXT
+    wanted = Filter(words=searched, patient=searched, name=searched, qualities=("q" * 5000,), image="i" * 60_000)
+    assert from_query(to_query(wanted)) == (wanted, [])
+
+
 def test_the_default_has_no_query() -> None:
     assert to_query(Filter()) == ""
     assert from_query("") == from_query("?") == (Filter(), [])
@@ -65,7 +71,7 @@ def test_any_query_is_read(query: str) -> None:
         ("page=0", "The address has page='0'; it is a number from 1 on."),
         ("page=1e3", "The address has page='1e3'; it is a number from 1 on."),
         ("colour=red", "The address has an unknown part: 'colour'."),
-        (f"words={'x' * (MAX_TEXT + 1)}", "The address has more than 500 characters in words."),
+        (f"words={'x' * (MAX_TEXT + 1)}", "The address has more than 1,000 characters in words."),
         ("&".join(["quality=a"] * 300), "The address has more than 200 parts."),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import os
 import re
@@ -12,6 +13,7 @@ import sys
 import time
 import urllib.parse
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,10 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 from browser import find_browser
 from browsing import HOSTILE, MARKUP, PATIENT, hostile_name, hostile_source, write_answers, write_lists
 from conftest import FIXTURE, ROOT, convert, to_csv, to_zip
+from pipeline.browse.app import make_app
+from pipeline.browse.gallery import Gallery
+from pipeline.browse.index import Index
+from pipeline.rows import plan_any
 from synthchex_75k import LABELS
 
 pytestmark = pytest.mark.slow
@@ -197,6 +203,24 @@ def test_words_and_back(open_page: Open, table: list[dict[str, str]]) -> None:
     expect(page.locator(".tiles button")).to_have_count(12)
 
 
+def test_a_long_text_finds_in_the_csv_and_the_address_what_the_page_shows(
+    open_page: Open, table: list[dict[str, str]]
+) -> None:
+    page = open_page()
+    count = sum("pneumonia" in row["prompt"].lower() for row in table)
+    page.locator("#words textarea, #words input").fill("pneumonia " * 300)  # as a script can, past the box's own bound
+    page.keyboard.press("Enter")
+    expect(page.locator(".tiles button")).to_have_count(count)
+    with page.expect_download() as download:
+        page.locator(".status a").click()
+    assert len(download.value.path().read_text(encoding="utf-8").splitlines()) == count + 1
+    page.reload()
+    expect(page.locator(".tiles button")).to_have_count(count)
+    box = page.locator("#words textarea, #words input")
+    expect(box).to_have_attribute("maxlength", "1000")
+    expect(box).to_have_value(("pneumonia " * 100).strip())
+
+
 def test_words_typed_while_an_answer_is_awaited_are_not_lost(open_page: Open) -> None:
     page = open_page()
     held: list[Any] = []
@@ -345,6 +369,20 @@ def test_other_hosts_and_uploads_are_refused(served: Served) -> None:
     sent = httpx.post(f"{served.url}gradio_api/upload", files={"files": ("a.txt", b"x" * 1000)})
     assert sent.status_code == 404
     assert httpx.get(f"{served.url}gradio_api/openapi.json").status_code == 404
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+def test_only_its_own_names_are_answered_on_the_loopback(address: str) -> None:
+    app = make_app(Gallery(Index(plan_any(str(FIXTURE)))), "Images", (address, 7860))
+    own = f"[{address}]" if ":" in address else address
+
+    async def codes() -> list[int]:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app)) as client:
+            hosts = [f"{own}:7860", "localhost:7860", "evil.example", "192.0.2.1:7860"]
+            return [(await client.get("http://host/", headers={"Host": host})).status_code for host in hosts]
+
+    with ThreadPoolExecutor() as pool:  # Playwright has a loop in this thread
+        assert pool.submit(asyncio.run, codes()).result() == [200, 200, 400, 400]
 
 
 def test_no_event_reads_a_file_of_the_machine(tmp_path: Path) -> None:

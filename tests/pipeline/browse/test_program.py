@@ -1,5 +1,6 @@
 """The command line of browse_images.py, up to where Gradio starts."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -30,7 +31,18 @@ def test_without_gradio_an_error_says_what_to_install(tmp_path: Path) -> None:
     run = [sys.executable, "-c", blocked + "runpy.run_path(sys.argv[0], run_name='__main__')", PROGRAM[1], "nothing"]
     done = subprocess.run(run, capture_output=True, text=True, cwd=ROOT / "scripts")
     assert done.returncode == 1
-    assert done.stderr == "error: browse_images.py needs the Python module gradio: pip install gradio\n"
+    assert done.stderr == "error: browse_images.py needs the Python module gradio: pip install 'gradio>=6.31'\n"
+
+
+def test_an_older_gradio_is_an_error_before_the_source_is_read(tmp_path: Path) -> None:
+    (tmp_path / "gradio").mkdir()
+    (tmp_path / "gradio/__init__.py").touch()
+    (tmp_path / "gradio-6.9.0.dist-info").mkdir()
+    (tmp_path / "gradio-6.9.0.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: gradio\nVersion: 6.9.0\n")
+    run = [*PROGRAM, "nothing"]
+    done = subprocess.run(run, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(tmp_path)})
+    assert done.returncode == 1
+    assert done.stderr == "error: browse_images.py needs Gradio 6.31, not 6.9.0: pip install 'gradio>=6.31'\n"
 
 
 @pytest.mark.parametrize("option", ["--labels", "--results"])
@@ -62,6 +74,11 @@ def test_an_address_that_cannot_be_used_is_an_error(host: str, port: int) -> Non
 def test_a_port_is_taken_once() -> None:
     with listen("127.0.0.1", 0) as first, pytest.raises(StepError, match="in use"):
         listen("127.0.0.1", first.getsockname()[1])
+
+
+def test_an_ipv4_address_in_the_form_of_ipv6_is_itself() -> None:
+    with listen("::ffff:127.0.0.1", 0) as listening:
+        assert listening.getsockname()[0] == "127.0.0.1"
 
 
 def test_answers_of_another_source_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
