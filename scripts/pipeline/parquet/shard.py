@@ -29,9 +29,10 @@ OPTIONS: dict[str, Any] = {
     "compression": {"image.bytes": "none", **dict.fromkeys(TEXT_COLUMNS + LABEL_COLUMNS, "zstd")},  # PNG is compressed
     "use_dictionary": LABEL_COLUMNS,
     "write_statistics": ["filename", *LABEL_COLUMNS],
-    # A page for each image of more than 16 KiB: whatever is inserted before it, its page is the same, and one image can
-    # be read alone. Chunks of several images could not follow the content better. Large ones save pyarrow's hash, which
-    # it computes beyond the least size of a chunk only. `benchmark.py --chunking` compares.
+    # An image of more than 16 KiB ends its page, which has only smaller ones before it: whatever is inserted further up,
+    # its page is the same, and one image can be read alone. Chunks of several images could not follow the content
+    # better. Large ones save pyarrow's hash, which it computes beyond the least size of a chunk only.
+    # `benchmark.py --chunking` compares.
     "write_batch_size": 1,
     "data_page_size": 16 << 10,
     CHUNKING: {"min_chunk_size": 15 << 20, "max_chunk_size": 16 << 20, "norm_level": 0},

@@ -33,3 +33,4 @@ def test_the_key_of_datasets_is_the_same(tmp_path: Path) -> None:
     theirs = json.loads(footer(tmp_path / "theirs.parquet")[b"content_defined_chunking"])
     assert theirs == datasets.config.DEFAULT_CDC_OPTIONS
     assert theirs == writer.WRITER_OPTIONS["use_content_defined_chunking"]
+    assert theirs.keys() == shard.OPTIONS["use_content_defined_chunking"].keys()
