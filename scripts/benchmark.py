@@ -8,6 +8,7 @@
     uv run scripts/benchmark.py --evaluation [--rows 75649] [--python PATH]
     uv run scripts/benchmark.py --training --python PATH [--images 512]
     uv run scripts/benchmark.py --chunking [--images 1000]
+    uv run scripts/benchmark.py --browsing [--rows 75649]
 
 With --evaluation it measures the metrics of images instead, on random features: beside prdc and torchmetrics, and all
 of them on as many rows as the dataset has. It counts CPU seconds of all threads, and the memory beyond the features.
@@ -16,6 +17,8 @@ With --training it measures how many images a second PyTorch's `DataLoader` gets
 and after `pack_shards.py --size 224`.
 
 With --chunking it measures how `pyarrow` cuts files into pages: what edits of the dataset then transfer to the Hub.
+
+With --browsing it measures the configuration `labels` and the page of `browse_images.py`, on small images.
 
 Without, it writes a source of images that differ, of the size of the real ones, and creates environments for the other
 methods, in a folder that it removes at the end. It measures all methods in turns, several times, and prints Markdown
@@ -33,6 +36,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+from pipeline.benchmark.browsing import compare_browsing
 from pipeline.benchmark.chunking import compare_chunkings
 from pipeline.benchmark.conversion import compare_conversions
 from pipeline.benchmark.metrics import compare_metrics
@@ -63,15 +67,21 @@ def main() -> None:
     modes.add_argument("--evaluation", action="store_true", help="measure the metrics of images instead")
     modes.add_argument("--training", action="store_true", help="measure loaders of PyTorch instead")
     modes.add_argument("--chunking", action="store_true", help="measure the pages of Parquet files instead")
+    modes.add_argument("--browsing", action="store_true", help="measure label queries and browse_images.py instead")
     parser.add_argument(
         "--python",
         metavar="PATH",
         help="with --training: one with torch, datasets and pillow; "
         "with --evaluation: one with torch and torchmetrics (default: leave torchmetrics out)",
     )
-    parser.add_argument("--rows", type=int, default=75649, help="with --evaluation: a side, of the run of all metrics")
+    parser.add_argument(
+        "--rows",
+        type=int,
+        default=75649,
+        help="with --evaluation: a side, of the run of all metrics; with --browsing: of the dataset",
+    )
     options = parser.parse_args()
-    if options.before and (options.evaluation or options.training or options.chunking):
+    if options.before and (options.evaluation or options.training or options.chunking or options.browsing):
         parser.error("--before measures conversions, which another mode leaves out")
     if options.images is None:
         options.images = 512 if options.training else 1000 if options.chunking else 4000
@@ -91,6 +101,8 @@ def tables(work: Path, options: argparse.Namespace) -> Iterator[str]:
         return compare_loaders(work, options.images, options.rounds, options.python)
     if options.chunking:
         return compare_chunkings(work, options.images, options.rounds, write_parquet)
+    if options.browsing:
+        return compare_browsing(work, options.rows, options.rounds)
     with_readings = not options.conversions_only
     return compare_conversions(work, options.images, options.num_proc, options.rounds, with_readings, options.before)
 

@@ -64,3 +64,12 @@ def test_the_security_policy_has_every_bound_of_the_module() -> None:
     assert {*re.findall(r"MAX_[A-Z_]+", table)} == {*bounds}
     for name in ("MAX_PIXELS", "MAX_ROWS", "MAX_MEMBERS", "MAX_LABELS", "MAX_PROBLEMS", "MAX_CSVS"):
         assert f"{bounds[name]:,}" in table
+
+
+def test_the_workflow_runs_every_environment() -> None:
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    environments = re.findall('"(.*)"', project.partition("env_list = [")[2].partition("]")[0])
+    workflow = (ROOT / ".github/workflows/test.yml").read_text(encoding="utf-8")
+    run = [name for names in re.findall("environments: (.*)", workflow) for name in names.split(",")]
+    assert "scorers" in environments
+    assert sorted(run) == sorted(environments)

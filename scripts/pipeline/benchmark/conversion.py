@@ -15,7 +15,9 @@ from pipeline.benchmark.sources import make_sources
 from pipeline.errors import StepError, one_line
 
 ENVIRONMENTS = {  # by name: packages that uv installs
+    "2.21.0": ["datasets==2.21.0", "pillow"],
     "3.6.0": ["datasets==3.6.0", "pillow"],
+    "4.8.5": ["datasets==4.8.5", "pillow"],
     "newest": ["datasets", "pillow", "duckdb"],
     "fast": ["datasets", "pillow", "zlib-ng"],
 }

@@ -6,6 +6,7 @@ import csv
 import json
 import math
 import os
+import statistics
 import sys
 import time
 import zipfile
@@ -108,6 +109,39 @@ def query_labels(folder: str) -> float:
         for _ in stream(folder).select_columns(columns[form]):
             pass
     return time.monotonic() - start
+
+
+def count_with_duckdb(file: str) -> list[float]:
+    """Counts the rows with a label in the configuration `labels`; returns as `_first_and_later`."""
+    import duckdb
+
+    return _first_and_later(lambda: duckdb.execute(f"SELECT count(*) FROM '{file}' WHERE Edema = 1").fetchall())
+
+
+def find_with_duckdb(file: str) -> list[float]:
+    """Reads names and prompts of the rows with a label in the configuration `labels`."""
+    import duckdb
+
+    query = f"SELECT filename, prompt FROM '{file}' WHERE \"Pleural Effusion\" = 1"
+    return _first_and_later(lambda: duckdb.execute(query).to_arrow_table())
+
+
+def find_with_polars(file: str) -> list[float]:
+    """Reads names and prompts of the rows with a label in the configuration `labels`."""
+    import polars
+
+    rows = polars.scan_parquet(file).filter(polars.col("Pleural Effusion") == 1).select("filename", "prompt")
+    return _first_and_later(rows.collect)
+
+
+def _first_and_later(query: Callable[[], object], later: int = 20) -> list[float]:
+    """Returns the seconds of a first query, and the median of those of later ones."""
+    seconds = []
+    for _ in range(later + 1):
+        start = time.monotonic()
+        query()
+        seconds.append(time.monotonic() - start)
+    return [seconds[0], statistics.median(seconds[1:])]
 
 
 def build_cache_of_release(folder: str) -> float:

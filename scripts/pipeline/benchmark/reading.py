@@ -10,7 +10,7 @@ from pipeline.benchmark.measure import PEERS, SCRIPTS, Measurement, in_turns, me
 
 FORMS = {"Parquet": "parquet", "script, 3.6.0": "release", "`imagefolder`": "imagefolder", "WebDataset": "webdataset"}
 
-CACHES = ("newest", "3.6.0")  # environments
+CACHES = ("newest", "4.8.5", "3.6.0", "2.21.0")  # environments
 
 
 def compare_readings(work: Path, pythons: dict[str, str], rounds: int) -> Iterator[str]:
@@ -18,7 +18,7 @@ def compare_readings(work: Path, pythons: dict[str, str], rounds: int) -> Iterat
 
     Args:
         work: Folder with the sources of `make_sources`.
-        pythons: "3.6.0", with that version of `datasets`, and "newest".
+        pythons: By name, those of `ENVIRONMENTS`.
         rounds: How often each method is measured.
 
     Yields:

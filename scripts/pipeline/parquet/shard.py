@@ -29,8 +29,8 @@ OPTIONS: dict[str, Any] = {
     "compression": {"image.bytes": "none", **dict.fromkeys(TEXT_COLUMNS + LABEL_COLUMNS, "zstd")},  # PNG is compressed
     "use_dictionary": LABEL_COLUMNS,
     "write_statistics": ["filename", *LABEL_COLUMNS],
-    # An image of more than 16 KiB ends its page, which has only smaller ones before it: whatever is inserted further up,
-    # its page is the same, and one image can be read alone. Chunks of several images could not follow the content
+    # An image of more than 16 KiB ends its page, which has only smaller ones before it: whatever is inserted further
+    # up, its page is the same, and one image can be read alone. Chunks of several images could not follow the content
     # better. Large ones save pyarrow's hash, which it computes beyond the least size of a chunk only.
     # `benchmark.py --chunking` compares.
     "write_batch_size": 1,

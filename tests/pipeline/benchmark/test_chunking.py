@@ -82,7 +82,13 @@ def test_an_edit_changes_what_its_name_says(rows: list[Row]) -> None:
 def test_a_page_per_image_is_read_to_the_byte_and_makes_no_image_new(rows: list[Row], tmp_path: Path) -> None:
     old, edits = edits_of(rows)
     reads = {}
-    for name in ("`convert_to_parquet.py`", "off, a page per image", "the same, a page per image", "4 to 16 KiB", "off"):
+    for name in (
+        "`convert_to_parquet.py`",
+        "off, a page per image",
+        "the same, a page per image",
+        "4 to 16 KiB",
+        "off",
+    ):
         (path,) = write(old, "keep", SETTINGS[name], tmp_path / name)
         reads[name] = page_reads(path)
     one = reads["`convert_to_parquet.py`"]

@@ -6,6 +6,7 @@ Needs torch and EfficientNet-Lite0.
 import io
 import json
 import random
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -74,7 +75,7 @@ def embed(folder: Path, images: dict[str, PIL.Image.Image]) -> Path:
 
 @pytest.fixture(scope="module")
 def sections(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
-    """The section of others alone, of others with copies of each kind, and of copies alone."""
+    """The section and page of others alone, of others with copies of each kind, and of copies alone."""
     folder = tmp_path_factory.mktemp("copies")
     train = {f"train-{number}": drawn(number) for number in range(REAL)}
     real = embed(folder / "train", train)
@@ -91,7 +92,9 @@ def sections(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, An
         path = folder / f"{name}.json"
         synthetic = embed(folder / name, images)
         assert main(["privacy", str(real), str(synthetic), str(path), "--heldout", str(heldout)]) == 0
-        found[name] = json.loads(path.read_bytes())["privacy"]
+        page = path.with_suffix(".html")
+        assert main(["report", str(path), "--html", str(page)]) == 0
+        found[name] = {**json.loads(path.read_bytes())["privacy"], "page": page.read_text(encoding="utf-8")}
     return found
 
 
@@ -118,6 +121,7 @@ def test_nothing_planted_is_nothing_found(sections: dict[str, dict[str, Any]]) -
 def test_copies_are_found(kind: str, sections: dict[str, dict[str, Any]]) -> None:
     section = sections[kind]
     assert copies_in(section, "nearest_relative") == COPIES
+    assert len({*re.findall(r"copy-of-train-\d+\.png", section["page"])}) == COPIES
     # A shift by less than a pixel of the network's 112 moves features about as far as the threshold allows.
     assert copies_in(section, "below_threshold") >= (COPIES if kind != "shifted" else 7)
     assert metric(section, "below_threshold")["ci_low"] > metric(section, "below_threshold")["references"][0]["value"]
