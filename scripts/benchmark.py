@@ -9,6 +9,7 @@
     uv run scripts/benchmark.py --training --python PATH [--images 512]
     uv run scripts/benchmark.py --chunking [--images 1000]
     uv run scripts/benchmark.py --browsing [--rows 75649]
+    uv run scripts/benchmark.py --full-size [--rows 75649] [--num-proc N]
 
 With --evaluation it measures the metrics of images instead, on random features: beside prdc and torchmetrics, and all
 of them on as many rows as the dataset has. It counts CPU seconds of all threads, and the memory beyond the features.
@@ -17,6 +18,8 @@ With --training it measures how many images a second PyTorch's `DataLoader` gets
 and after `pack_shards.py --size 224`.
 
 With --chunking it measures how `pyarrow` cuts files into pages: what edits of the dataset then transfer to the Hub.
+
+With --full-size it measures a conversion of a source as large as the dataset, the same again, and --verify, in minutes.
 
 With --browsing it measures the configuration `labels` and the page of `browse_images.py`, on small images.
 
@@ -39,6 +42,7 @@ from unittest.mock import patch
 from pipeline.benchmark.browsing import compare_browsing
 from pipeline.benchmark.chunking import compare_chunkings
 from pipeline.benchmark.conversion import compare_conversions
+from pipeline.benchmark.full_size import measure_full_size
 from pipeline.benchmark.metrics import compare_metrics
 from pipeline.benchmark.training import compare_loaders
 from pipeline.errors import StepError
@@ -68,6 +72,7 @@ def main() -> None:
     modes.add_argument("--training", action="store_true", help="measure loaders of PyTorch instead")
     modes.add_argument("--chunking", action="store_true", help="measure the pages of Parquet files instead")
     modes.add_argument("--browsing", action="store_true", help="measure label queries and browse_images.py instead")
+    modes.add_argument("--full-size", action="store_true", help="convert 20 GB; the disk must hold twice that")
     parser.add_argument(
         "--python",
         metavar="PATH",
@@ -78,10 +83,11 @@ def main() -> None:
         "--rows",
         type=int,
         default=75649,
-        help="with --evaluation: a side, of the run of all metrics; with --browsing: of the dataset",
+        help="with --evaluation: a side, of the run of all metrics; with --browsing and --full-size: of the dataset",
     )
     options = parser.parse_args()
-    if options.before and (options.evaluation or options.training or options.chunking or options.browsing):
+    others = (options.evaluation, options.training, options.chunking, options.browsing, options.full_size)
+    if options.before and any(others):
         parser.error("--before measures conversions, which another mode leaves out")
     if options.images is None:
         options.images = 512 if options.training else 1000 if options.chunking else 4000
@@ -101,6 +107,8 @@ def tables(work: Path, options: argparse.Namespace) -> Iterator[str]:
         return compare_loaders(work, options.images, options.rounds, options.python)
     if options.chunking:
         return compare_chunkings(work, options.images, options.rounds, write_parquet)
+    if options.full_size:
+        return measure_full_size(work, options.rows, options.num_proc)
     if options.browsing:
         return compare_browsing(work, options.rows, options.rounds)
     with_readings = not options.conversions_only

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import io
 import json
-import random
 import re
 import statistics
-import string
 import subprocess
 import time
 import urllib.request
-import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import numpy as np
-from PIL import Image
+from typing import NamedTuple
 
 from pipeline.benchmark.measure import (
     PEERS,
@@ -29,8 +22,7 @@ from pipeline.benchmark.measure import (
     measure,
     used_memory,
 )
-from pipeline.table import csv_bytes
-from synthchex_75k import LABELS
+from pipeline.benchmark.sources import make_many_rows, small_png
 
 PACKAGES = ["datasets", "pillow", "duckdb", "polars", "gradio>=6.31"]
 QUERIES = {
@@ -38,9 +30,6 @@ QUERIES = {
     "file names and prompts, DuckDB": "find_with_duckdb",
     "file names and prompts, Polars": "find_with_polars",
 }
-IMAGES = 300  # that differ; small ones, because neither the labels nor the page's index depends on their size
-PHRASE = "no effusion"  # at the end of each prompt; the filter is one of its words
-WORDS, WORDS_PER_PROMPT = 2000, 38  # random, so that prompts compress worse than those of reports
 
 
 class Served(NamedTuple):
@@ -64,7 +53,7 @@ def compare_browsing(work: Path, rows: int, rounds: int) -> Iterator[str]:
         Lines of Markdown.
     """
     python = make_environment(work / "env", PACKAGES)
-    make_many_rows(work / "release", rows)
+    make_many_rows(work / "release", rows, small_png)  # neither labels nor the index depend on the images
     converter = SCRIPTS / "convert_to_parquet.py"
     measure([python, converter, work / "release", work / "parquet", "--no-figures"], work / "home")
     (file,) = (work / "parquet" / "labels").iterdir()
@@ -91,31 +80,6 @@ def compare_browsing(work: Path, rows: int, rounds: int) -> Iterator[str]:
     yield f"| first page: the document and its images | {one.page:.2f} s |"
     yield f"| a filter by label and word | {one.filter:.3f} s |"
     yield f"| memory, at the end | {one.memory / 1e6:,.0f} MB |"
-
-
-def make_many_rows(release: Path, count: int) -> None:
-    """Writes a source of small images, with prompts of random words and with columns as real releases have them."""
-    release.mkdir(parents=True)
-    rng = random.Random(0)
-    words = ["".join(rng.choices(string.ascii_lowercase, k=rng.randint(2, 9))) for _ in range(WORDS)]
-    images = [small_png(seed) for seed in range(min(count, IMAGES))]
-    table: list[list[Any]] = [["img_savename", "annotated_prompt", "chexpert_labels", "view", "patient", "seed"]]
-    with zipfile.ZipFile(release / "ALL_FILES.zip", "w") as archive:
-        for number in range(count):
-            name = f"SyntheticImg_{'-'.join(f'{rng.getrandbits(32):08x}' for _ in range(5))}.png"
-            labels = dict(zip(LABELS, rng.choices([None, 0.0, 1.0], [82, 5, 13], k=len(LABELS))))
-            prompt = f"{' '.join(rng.choices(words, k=WORDS_PER_PROMPT))} {PHRASE}."
-            table.append([name, prompt, labels, rng.choice(["PA", "AP"]), number // 3, rng.getrandbits(32)])
-            archive.writestr(name, images[number % len(images)])
-        archive.writestr("metadata.csv", csv_bytes(table))
-
-
-def small_png(seed: int) -> bytes:
-    """Returns a grey PNG of 64 x 64 pixels."""
-    png = io.BytesIO()
-    pixels = np.random.default_rng(seed).integers(0, 255, (16, 16), dtype=np.uint8)
-    Image.fromarray(pixels).resize((64, 64)).save(png, "PNG")
-    return png.getvalue()
 
 
 def serve_once(python: str, folder: Path) -> Served:

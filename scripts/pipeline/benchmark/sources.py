@@ -6,8 +6,10 @@ import io
 import json
 import multiprocessing
 import random
+import string
 import tarfile
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,8 @@ from pipeline.table import csv_bytes
 from synthchex_75k import LABELS
 
 SIZE = 512  # pixels
+DIFFERENT = 300
+WORDS, WORDS_PER_PROMPT = 2000, 34  # random, so that they compress worse than those of reports
 PHRASES = ("No focal consolidation.", "The heart is of ordinary size.", "Small effusion on the left.", "No edema.")
 
 
@@ -61,6 +65,30 @@ def make_release(release: Path, count: int) -> int:
     return size
 
 
+def make_many_rows(release: Path, count: int, draw: Callable[[int], bytes]) -> None:
+    """Writes a source as one zip, with prompts of random words, a view, a patient and a seed.
+
+    Args:
+        release: The folder to write.
+        count: Number of images, of which at most `DIFFERENT` differ.
+        draw: Returns a PNG for a number.
+    """
+    release.mkdir(parents=True)
+    rng = random.Random(0)
+    words = ["".join(rng.choices(string.ascii_lowercase, k=rng.randint(2, 9))) for _ in range(WORDS)]
+    with multiprocessing.Pool() as pool:
+        images = pool.map(draw, range(min(count, DIFFERENT)))
+    rows: list[tuple] = [("img_savename", "annotated_prompt", "chexpert_labels", "view", "patient", "seed")]
+    with zipfile.ZipFile(release / "ALL_FILES.zip", "w") as archive:
+        for number in tqdm(range(count), "Packing", unit="image"):
+            name = f"SyntheticImg_{'-'.join(f'{rng.getrandbits(32):08x}' for _ in range(5))}.png"
+            labels = dict(zip(LABELS, rng.choices([None, 0.0, 1.0], [82, 5, 13], k=len(LABELS))))
+            prompt = f"{' '.join(rng.choices(words, k=WORDS_PER_PROMPT))}. {PHRASES[number % len(PHRASES)]}"
+            rows.append((name, prompt, labels, rng.choice(["PA", "AP"]), number // 3, rng.getrandbits(32)))
+            archive.writestr(name, images[number % len(images)])
+        archive.writestr("metadata.csv", csv_bytes(rows))
+
+
 def make_forms(source: Path, folder: Path, images_per_tar: int = 1000) -> int:
     """Writes the images of a source as an imagefolder and as WebDataset tars.
 
@@ -90,6 +118,13 @@ def make_forms(source: Path, folder: Path, images_per_tar: int = 1000) -> int:
                 member.size = len(text)
                 tar.addfile(member, io.BytesIO(text))
     return size
+
+
+def small_png(seed: int) -> bytes:
+    """Returns a grey PNG of 64 x 64 pixels."""
+    png = io.BytesIO()
+    Image.fromarray(np.random.default_rng(seed).integers(0, 255, (16, 16), np.uint8)).resize((64, 64)).save(png, "PNG")
+    return png.getvalue()
 
 
 def noise_png(seed: int) -> bytes:
