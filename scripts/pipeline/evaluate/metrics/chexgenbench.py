@@ -84,7 +84,7 @@ def feature_inception_score(features: np.ndarray, splits: int = 10, seed: int | 
         splits: Number of splits.
         seed: Seeds the order of rows before they are split; None keeps their order.
     """
-    found = inception_score(features, splits, seed)
+    found = inception_score(features, splits, seed, min_rows=0)
     return found._replace(notes=(NAMED, "softmax over features, not over class logits", *found.notes))
 
 
