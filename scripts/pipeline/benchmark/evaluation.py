@@ -23,6 +23,7 @@ import numpy as np
 SCRIPTS = Path(__file__).resolve().parents[2]
 SUBSETS, SUBSET_SIZE = 100, 1000  # of KID
 HELD_OUT = 5000  # images
+CLASSES = 1008  # of Inception's logits
 # Share of positives of each label in the authors' file of 20,000 prompts, in the order of LABELS.
 PREVALENCE = (0.184, 0.186, 0.034, 0.109, 0.028, 0.019, 0.026, 0.153, 0.438, 0.206, 0.008, 0.061, 0.047, 0.279)
 
@@ -130,6 +131,20 @@ def theirs_nearest(rows: int, width: int) -> Cost:
     return cost_of(lambda: neighbors.fit(x).kneighbors(y))
 
 
+def ours_alignment(rows: int, width: int) -> Cost:
+    """Alignment of images and prompts, with shuffled prompts."""
+    metrics = importlib.import_module("pipeline.evaluate.metrics.alignment")
+    x, y = two_sets(rows, width)
+    return cost_of(lambda: (metrics.alignment(x, y), metrics.shuffled_alignment(x, y)))
+
+
+def ours_retrieval(rows: int, width: int) -> Cost:
+    """The rank of each image's own prompt among all prompts."""
+    retrieval = importlib.import_module("pipeline.evaluate.metrics.alignment").retrieval
+    x, y = two_sets(rows, width)
+    return cost_of(lambda: retrieval(x, y))
+
+
 def _torchmetrics(module: str, name: str, rows: int, width: int, **options: Any) -> Cost:
     torch: Any = importlib.import_module("torch")
     metric = getattr(importlib.import_module(f"torchmetrics.image.{module}"), name)
@@ -151,11 +166,17 @@ def _torchmetrics(module: str, name: str, rows: int, width: int, **options: Any)
     return cost_of(compute)
 
 
-def all_metrics(rows: int, width: int) -> Cost:
+def all_metrics(rows: int, width: int, with_outputs: bool = False) -> Cost:
     """All metrics of features, with intervals and floors, overall and for 14 labels."""
     compare = importlib.import_module("pipeline.evaluate.fidelity.fidelity").compare
-    sides = made_up_features("real", rows, width, 0), made_up_features("synthetic", rows, width, 1)
+    names = "real", "synthetic"
+    sides = tuple(made_up_features(name, rows, width, seed, with_outputs) for seed, name in enumerate(names))
     return cost_of(lambda: compare([sides], ("real", "synthetic")))
+
+
+def all_outputs(rows: int, width: int) -> Cost:
+    """The same, and all metrics of prompts, logits and pathologies, which no encoder has all of."""
+    return all_metrics(rows, width, with_outputs=True)
 
 
 def all_privacy(rows: int, width: int) -> Cost:
@@ -191,16 +212,30 @@ def all_probes(rows: int, width: int) -> Cost:
     return cost_of(lambda: train_and_score(iter([probe(sides)]), 1, chosen))
 
 
-def made_up_features(name: str, rows: int, width: int, seed: int) -> Any:
-    """Returns features of one side, with labels as frequent as the authors' and two images of a patient if real."""
+def made_up_features(name: str, rows: int, width: int, seed: int, with_outputs: bool = False) -> Any:
+    """Returns features of one side, with labels as frequent as the authors' and two images of a patient if real.
+
+    Args:
+        name: Of the side.
+        rows: Number of images.
+        width: Number of features.
+        seed: Of everything that is drawn.
+        with_outputs: Add prompts of that width, logits and pathologies, as the encoders have them that have any.
+    """
     features = importlib.import_module("pipeline.evaluate.features")
     rng = np.random.default_rng(seed + 2)
     labels = np.where(rng.random((rows, len(PREVALENCE))) < PREVALENCE, 1, np.nan).astype(np.float32)
-    encoder = features.EncodedWith("random", "", {}, {"feature": width}, rows, name, rows, [], [])
+    outputs, about = {"feature": random_features(rows, width, seed)}, {}
+    if with_outputs:
+        names = importlib.import_module("pipeline.evaluate.encoders.xrv").PATHOLOGY_NAMES
+        widths = {"text": width, "logits": CLASSES, "pathologies": len(names)}
+        for number, (output, size) in enumerate(widths.items(), 2):
+            outputs[output] = random_features(rows, size, seed + 2 * number)
+        about = {"classes": {"pathologies": [*names]}}
+    encoder = features.EncodedWith("random", "", about, {}, rows, name, rows, [], [])
     texts = np.array([f"{name}-{i:06}" for i in range(rows)])
     patients = None if name == "synthetic" else np.array([f"{name}-{i // 2}" for i in range(rows)], object)
     crc32 = np.arange(rows, dtype=np.uint32) + np.uint32(seed * rows)
-    outputs = {"feature": random_features(rows, width, seed)}
     sizes = np.full((rows, 2), 512)
     return features.Features(encoder, texts, crc32, sizes, texts.astype(object), patients, labels, outputs)
 

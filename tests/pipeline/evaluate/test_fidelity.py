@@ -354,11 +354,35 @@ def test_uncertain_labels_are_left_out_of_the_auroc() -> None:
     assert found.value == 1 and found.n_synthetic == 70 and "40 positive, 30 negative" in found.notes
 
 
-def test_logits_make_an_inception_score() -> None:
-    logits = (100 * np.eye(4, dtype=np.float32))[np.arange(1000) % 4]
-    sides = [features_of({"feature": normal(1000, 1, seed), "logits": logits}, encoder="inception") for seed in (0, 1)]
-    found = by_name(compared(*sides))["inception_score"]
-    assert found.value == pytest.approx(4, rel=0.05) and (found.n_real, found.n_synthetic) == (0, 1000)
+def test_logits_make_an_inception_score_beside_that_of_real_images() -> None:
+    real, made = (
+        features_of(
+            {"feature": normal(n, 1, n), "logits": (100 * np.eye(4, dtype=np.float32))[np.arange(n) % classes]},
+            encoder="inception",
+            positive={"Edema": range(80)},
+            patients=patients,
+        )
+        for n, classes, patients in ((600, 4, [f"p{i // 3}" for i in range(600)]), (1000, 2, None))
+    )
+    results = compared(real, made, labels=("Edema", "Fracture"))
+    found = by_name(results)
+    mine, reference = found["inception_score"], found["inception_score_real"]
+    assert mine.value == pytest.approx(2, rel=0.05) and (mine.n_real, mine.n_synthetic) == (0, 600)
+    assert reference.value == pytest.approx(4, rel=0.05) and (reference.n_real, reference.n_synthetic) == (600, 0)
+    assert any("600 rows a side, drawn from 1,000 synthetic" in note for note in mine.notes)
+    edema, fracture = by_name(results, "Edema"), by_name(results, "Fracture")
+    assert edema["inception_score"].n_synthetic == edema["inception_score_real"].n_real == 80
+    assert fracture["inception_score"].value is fracture["inception_score_real"].value is None
+
+
+def test_the_inception_score_of_real_images_counts_patients() -> None:
+    logits = normal(200, 5).repeat(3, axis=0)
+    made = features_of({"feature": normal(600, 1), "logits": logits}, encoder="inception")
+    alone, grouped = (
+        by_name(compared(made._replace(patients=patients), made))["inception_score_real"]
+        for patients in (None, np.array([f"p{i // 3}" for i in range(600)], object))
+    )
+    assert alone.value == grouped.value and alone.se and grouped.se == pytest.approx(3**0.5 * alone.se, rel=0.01)
 
 
 def test_frd_is_the_logarithm_of_fd_of_scaled_features_without_those_that_are_no_numbers() -> None:

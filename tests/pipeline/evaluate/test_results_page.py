@@ -13,10 +13,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from comparing import features_of, normal, write_store
 from conftest import FIXTURE, Source, loose, to_csv
 from invented_results import MEASURED, lists_of, metric, results, write_results
 from outline import Outline
 from pipeline.errors import StepError
+from pipeline.evaluate.fidelity.fidelity import fidelity
 from pipeline.evaluate.meanings import MEANINGS
 from pipeline.evaluate.page.glossary import split_baseline
 from pipeline.evaluate.page.published import read_published
@@ -74,6 +76,21 @@ def chexgenbench(**changes: Any) -> dict[str, Any]:
 
 
 # What is on the page
+
+
+@pytest.mark.parametrize(("rows", "note"), [(30, "needs at least 50 rows: a split"), (60, "splits of 6 rows for 8")])
+def test_metrics_of_few_rows_are_marked_on_the_page(rows: int, note: str, tmp_path: Path) -> None:
+    sides = []
+    for seed, name in enumerate(("real", "made")):
+        outputs = {output: normal(rows, 8, seed + place) for place, output in enumerate(("feature", "text", "logits"))}
+        sides.append(write_store(tmp_path / name, features_of(outputs, name=name)))
+    fidelity(sides[0], sides[1], tmp_path / "r.json", labels=())
+    report([tmp_path / "r.json"], html=tmp_path / "r.html")
+    text = text_of((tmp_path / "r.html").read_text(encoding="utf-8")).partition("metrics of all images")[2]
+    cards = re.split("(?:Inception Score|Image-text alignment|Retrieval, first) higher is better", text)[1:]
+    assert len(cards) == 3 and note in cards[0]
+    for card in cards[1:]:
+        assert ("fewer than 50 rows: value and interval are rough" in card) == (rows < 50), card
 
 
 def test_every_metric_of_the_schema_has_a_meaning() -> None:

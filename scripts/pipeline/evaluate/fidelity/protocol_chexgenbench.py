@@ -19,7 +19,7 @@ from pipeline.evaluate.metrics.chexgenbench import (
     NAMED,
     feature_inception_score,
     rounded_alignment,
-    sharded_fd,
+    whole_fd,
     whole_kid,
 )
 from pipeline.evaluate.metrics.combined import PairStatistics, pair_statistics
@@ -107,7 +107,7 @@ def _estimates(
 ) -> Iterator[tuple[str, Estimate]]:
     mine, theirs = rows
     x, y = real.outputs[FEATURE][mine], synthetic.outputs[FEATURE][theirs]
-    yield "fd", sharded_fd(x, y)
+    yield "fd", whole_fd(x, y)
     if min(len(x), len(y)) <= WHOLE_KID_ROWS:
         yield "kid", whole_kid(x, y, seed=seed)
     else:
@@ -131,5 +131,5 @@ def _frd(real: Features, synthetic: Features, rows: Rows, seed: int) -> Estimate
         return refused(n, n, *notes)
     rng = np.random.default_rng(seed)
     mine, theirs = (np.sort(rng.choice(part, n, replace=False)) for part in rows)
-    estimate = log_estimate(sharded_fd(scaled[0][mine], scaled[1][theirs]))
+    estimate = log_estimate(whole_fd(scaled[0][mine], scaled[1][theirs]))
     return estimate._replace(notes=(*estimate.notes, *notes))

@@ -238,16 +238,20 @@ def _vendi(sides: Sides, comparison: ComparedRows) -> Iterator[Found]:
 
 
 def _inception(sides: Sides, comparison: ComparedRows) -> Iterator[Found]:
-    logits = sides.synthetic.outputs.get(LOGITS)
-    if logits is None:
-        return
-    if not comparison.label:
-        yield "inception_score", inception_score(logits, seed=sides.seed), None
-    elif comparison.sample:
-        estimate = inception_score(logits[comparison.sample[1]], seed=sides.seed)
-        yield "inception_score", _noted(estimate, *sample_note(comparison)), None
-    else:
-        yield "inception_score", refused(0, len(comparison.rows[1]), comparison.refusal), None
+    """Yields the Inception Score, and that of as many real images, which takes the place of a floor."""
+    for number, side, groups in ((1, sides.synthetic, None), (0, sides.real, sides.groups)):
+        if LOGITS not in side.outputs:
+            continue
+        real = number == 0
+        if comparison.sample:
+            rows = comparison.sample[number]
+            units = None if groups is None else groups[rows]
+            logits = _take(side.outputs[LOGITS], rows)
+            estimate = inception_score(logits, seed=sides.seed, groups=units, real=real)
+        else:
+            size = len(comparison.rows[number])
+            estimate = refused(size * real, size * (not real), comparison.refusal)
+        yield "inception_score" + "_real" * real, _noted(estimate, *sample_note(comparison)), None
 
 
 def _text_metrics(sides: Sides, comparison: ComparedRows) -> Iterator[Found]:

@@ -1,4 +1,8 @@
-"""Image-text alignment: cosines of images with their prompts, what chance gives, and retrieval."""
+"""Image-text alignment: cosines of images with their prompts, what chance gives, and retrieval.
+
+None of it is biased with few rows, so that nothing is refused from two rows on. Below 50 a note marks the interval: it
+takes the deviation of these few cosines for that of all, and their mean for normal.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +19,7 @@ from pipeline.evaluate.metrics.estimate import (
     normal_estimate,
     proportion_estimate,
     refused,
+    size_notes,
 )
 from pipeline.evaluate.metrics.features import check_features, check_groups, row_blocks, unit_rows
 
@@ -67,7 +72,7 @@ def alignment(images: np.ndarray, texts: np.ndarray, groups: np.ndarray | None =
         return refused(*_sides(count, real), "needs at least 2 rows")
     cosines = prompt_cosines(images, texts)
     se = math.sqrt(mean_variance(cosines, groups))
-    notes = ("standard error: over rows or their groups",)
+    notes = (*size_notes(count), "standard error: over rows or their groups")
     return normal_estimate(float(cosines.mean()), se, *_sides(count, real), notes, (-1, 1))
 
 
@@ -93,7 +98,7 @@ def shuffled_alignment(
     of_image = (_with_sum(images, texts) - own) / (count - 1)
     of_text = (_with_sum(texts, images) - own) / (count - 1)
     se = math.sqrt(mean_variance(of_image + of_text, groups))
-    notes = ("standard error: U-statistic",)
+    notes = (*size_notes(count), "standard error: U-statistic")
     return normal_estimate(float(of_image.mean()), se, *_sides(count, real), notes, (-1, 1))
 
 
@@ -138,7 +143,8 @@ def retrieval(
     found = {}
     for k in ranks:
         hits = (nearer < k).astype(np.float64)
-        notes = (f"chance: {min(1.0, k / count):.4g}", "standard error: binomial, prompts fixed")
+        chance = f"chance: {min(1.0, k / count):.4g}"
+        notes = (*size_notes(count), chance, "standard error: binomial, prompts fixed")
         se, units = math.sqrt(mean_variance(hits, groups)), count_groups(count, groups)
         found[k] = proportion_estimate(float(hits.mean()), se, units, *_sides(count, real), notes)
     return found

@@ -11,6 +11,7 @@ import numpy as np
 from pipeline.errors import StepError
 from pipeline.evaluate.metrics.estimate import Estimate, mean_variance, normal_estimate, refused, size_notes
 from pipeline.evaluate.metrics.features import check_features, check_groups
+from pipeline.evaluate.metrics.floor import random_order
 from pipeline.evaluate.metrics.pairs import Side, Subset, Tile, Visitor, all_subsets, sweep, two_sides
 
 KERNELS = ("kid", "cmmd")
@@ -351,7 +352,7 @@ def kid_of_subsets(
     """Returns KID as the mean over random subsets, as it is usually reported (Bińkowski et al. 2018).
 
     It has the expectation of `kid`, and costs the same however large the sets are. Rows are drawn without
-    replacement within a subset.
+    replacement within a subset; with groups, whole groups are, but for the last.
 
     Args:
         real: Real features, of shape (n, d).
@@ -365,12 +366,14 @@ def kid_of_subsets(
 
     Returns:
         KID, with the standard error sd (1/B + size / (n - size))^½ of B subsets with deviation sd and the smaller n:
-        the usual sd / B^½ is only the error of drawing subsets, and leaves out that of the sets themselves. It takes
-        rows as independent. With a size of more than n / 2 there is none: see `kid`.
+        the usual sd / B^½ is only the error of drawing subsets, and leaves out that of the sets themselves. Subsets of
+        groups differ as sets of groups do, so that it is the error over groups (Politis and Romano 1994). With a size
+        of more than n / 2 there is none: see `kid`.
     """
     real, synthetic = check_features(real, synthetic, rows=rows)
     mine, theirs = rows or (np.arange(len(real)), np.arange(len(synthetic)))
     n, m = len(mine), len(theirs)
+    groups = check_groups(groups, len(real))
     if subsets < 2:
         raise StepError(f"KID needs at least 2 subsets: {subsets}")
     size = min(size, n, m)
@@ -379,7 +382,8 @@ def kid_of_subsets(
     rng = np.random.default_rng(seed)
     values = []
     for _ in range(subsets):
-        one, two = (rng.choice(part, size, replace=False) for part in (mine, theirs))
+        one = _drawn(mine, groups, size, rng)
+        two = _drawn(theirs, None, size, rng)
         units = None if groups is None else groups[one]
         if units is not None and (units == units[0]).all():
             return refused(n, m, "needs subsets with real rows of at least 2 groups, such as patients")
@@ -390,3 +394,10 @@ def kid_of_subsets(
         return Estimate(value, None, None, None, n, m, (*notes, "no standard error: subsets of most of the rows"))
     se = sd * math.sqrt(1 / subsets + size / (smaller - size))
     return normal_estimate(value, se, n, m, (*notes, "standard error: subsampling"))
+
+
+def _drawn(rows: np.ndarray, groups: np.ndarray | None, size: int, rng: np.random.Generator) -> np.ndarray:
+    """Returns some rows, drawn at random; with groups, whole ones but for the last."""
+    if groups is None:
+        return rng.choice(rows, size, replace=False)
+    return rows[random_order(len(rows), groups[rows], rng)[:size]]

@@ -23,8 +23,8 @@
 
 Names of metrics: fd, kid, kid_subsets, precision, recall, density, coverage, cmmd, vendi, inception_score, alignment,
 alignment_shuffled, retrieval_1, retrieval_5, retrieval_10, label_auroc, frd. Those that compare with the same on real
-images (alignment, retrieval, label_auroc) have that value as a metric of their own, with n_synthetic 0, and its name
-ends in `_real`.
+images (inception_score, alignment, retrieval, label_auroc) have that value as a metric of their own, with n_synthetic
+0, and its name ends in `_real`.
 
 All metrics have the protocol of the section, so that values of two protocols never stand in one table.
 """

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pipeline.evaluate.metrics.chexgenbench import feature_inception_score, rounded_alignment, sharded_fd, whole_kid
+from pipeline.evaluate.metrics.chexgenbench import feature_inception_score, rounded_alignment, whole_fd, whole_kid
 from pipeline.evaluate.metrics.frechet import fd_value
 
 
@@ -40,13 +40,11 @@ def test_inception_score_takes_features_for_logits() -> None:
     assert found.value == pytest.approx(expected, rel=1e-10) and "not over class logits" in found.notes[1]
 
 
-def test_fd_is_the_mean_over_contiguous_shards_and_grows_with_their_number() -> None:
+def test_fd_is_that_of_all_rows_from_two_on() -> None:
     x, y = drawn(403, 10), drawn(400, 10, 1)
-    parts = zip(np.array_split(x, 4), np.array_split(y, 4))
-    assert sharded_fd(x, y, shards=4).value == pytest.approx(np.mean([fd_value(a, b) for a, b in parts]))
-    one, four = sharded_fd(x, y).value, sharded_fd(x, y, shards=4).value
-    assert one == pytest.approx(fd_value(x, y)) and one and four and four > 2 * one
-    assert sharded_fd(x[:7], y, shards=4).value is None
+    found = whole_fd(x, y)
+    assert (found.value, found.se, found.notes) == (fd_value(x, y), None, ("protocol: chexgenbench",))
+    assert whole_fd(x[:2], y).value and whole_fd(x[:1], y).value is None
 
 
 def test_alignment_is_rounded_row_by_row() -> None:

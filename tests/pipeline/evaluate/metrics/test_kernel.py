@@ -148,6 +148,19 @@ def test_subsets_are_seeded_and_agree_with_the_whole() -> None:
     assert abs(found.value - whole.value) < 2 * found.se
 
 
+def test_the_error_of_subsets_counts_patients() -> None:
+    """The images of a patient tell as much as one of them, so that more of them make no smaller error."""
+    one, y = drawn(200, 5), drawn(1200, 5, 1) + 0.4
+    six, patients = one.repeat(6, axis=0) + drawn(1200, 5, 2) / 100, np.arange(200).repeat(6)
+    whole = kid(kernel_sums(six, y, ["kid"], groups=patients)["kid"][""], patients)
+    found = kid_of_subsets(six, y, 60, 200, groups=patients)
+    assert found.se == pytest.approx(whole.se, rel=0.3) and whole.se
+    shuffled = np.random.default_rng(0).permutation(1200)
+    mixed = kid_of_subsets(six[shuffled], y, 60, 200, groups=patients[shuffled])
+    assert mixed.se == pytest.approx(whole.se, rel=0.3)
+    assert kid_of_subsets(six, y, 60, 200).se == pytest.approx(0, abs=0.7 * whole.se)  # of rows, it is too small
+
+
 def test_few_rows_are_marked() -> None:
     few, enough = (kid(kernel_sums(drawn(n, 3), drawn(60, 3, 1))["kid"][""]) for n in (49, 50))
     assert "rough" in few.notes[0] and "rough" not in enough.notes[0]

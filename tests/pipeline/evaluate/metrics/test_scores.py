@@ -80,6 +80,26 @@ def test_inception_score_of_sure_and_of_unsure_classifiers() -> None:
     assert inception_score(sure[:19]).value is None
 
 
+def test_an_inception_score_of_few_rows_is_refused_and_one_of_few_rows_for_the_classes_marked() -> None:
+    few = inception_score(drawn(49, 30))
+    assert few.value is None and few.notes == ("needs at least 50 rows: a split scores at most its number of rows",)
+    marked = inception_score(50 * drawn(50, 30))
+    assert marked.value and marked.value <= 5
+    assert marked.notes[0] == "splits of 5 rows for 30 classes: at most 5, and up to 85.3 % too low; compare at one n"
+    assert "splits of 299 rows" in inception_score(drawn(2999, 30)).notes[0]
+    assert "mean of 10 splits" in inception_score(drawn(3000, 30)).notes[0]
+
+
+@pytest.mark.parametrize("rows", [5, 30, 300])
+def test_splits_of_few_rows_lower_the_inception_score_by_no_more_than_the_note_tells(rows: int) -> None:
+    """The worst case is that of a sure classifier whose 30 classes are equally frequent."""
+    rng = np.random.default_rng(0)
+    logits = 1000.0 * np.eye(30)[rng.integers(0, 30, 100 * rows)]
+    found = inception_score(logits, splits=100, seed=None)
+    assert found.value is not None
+    assert 30 * rows / (rows + 29) <= found.value <= min(rows, 30)
+
+
 # Alignment
 
 
@@ -112,6 +132,15 @@ def test_alignment_needs_pairs() -> None:
     with pytest.raises(StepError, match="3 images, 2 prompts"):
         alignment(drawn(3, 2), drawn(2, 2))
     assert alignment(drawn(1, 2), drawn(1, 2)).value is None and retrieval(drawn(1, 2), drawn(1, 2))[1].value is None
+
+
+@pytest.mark.parametrize("real", [False, True])
+def test_alignment_and_retrieval_of_few_rows_are_marked(real: bool) -> None:
+    for n, is_marked in ((3, True), (49, True), (50, False)):
+        images, texts = drawn(n, 8), drawn(n, 8, 1)
+        found = [metric(images, texts, real=real) for metric in (alignment, shuffled_alignment)]
+        for estimate in (*found, *retrieval(images, texts, real=real).values()):
+            assert estimate.ci_low is not None and any("rough" in note for note in estimate.notes) == is_marked
 
 
 # AUROC

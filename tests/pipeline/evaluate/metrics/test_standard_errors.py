@@ -32,6 +32,9 @@ def draw(seed: int) -> Iterator[tuple[str, Estimate]]:
     yield "kid", kid(found.kernels["kid"][""], patients)
     yield "cmmd", cmmd(found.kernels["cmmd"][""], patients)
     yield "kid of subsets", kid_of_subsets(rng.normal(size=(ROWS, D)), synthetic, 20, 30)
+    sixes = np.arange(ROWS) // 6  # images of a patient
+    alike = 0.6 * rng.normal(size=(ROWS, D)) + 0.8 * rng.normal(size=(ROWS // 6, D))[sixes]
+    yield "kid of subsets of patients", kid_of_subsets(alike, synthetic, 20, 60, groups=sixes)
     yield "vendi", vendi(real, synthetic, patients)
     yield "inception score", inception_score(2 * synthetic, splits=1)
     texts = synthetic + rng.normal(size=synthetic.shape)
