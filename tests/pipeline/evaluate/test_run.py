@@ -6,13 +6,18 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import PIL.Image
 import pytest
 
+from conftest import to_zip
 from evaluate_images import main
+from images import to_jpeg
 from pipeline.evaluate.results.results import read_results, update_results
+from pipeline.evaluate.results.results_section import Section
 from planted import PATIENTS, write_planted
 
 Run = Callable[..., int]
+GIVEN = ["--encoder", "embedding:pixels", "--patient-column", PATIENTS, "--seeds", "1", "--labels", "none"]
 
 
 @pytest.fixture
@@ -24,9 +29,8 @@ def sources(tmp_path: Path) -> dict[str, Path]:
 
 @pytest.fixture
 def run(sources: dict[str, Path]) -> Run:
-    def call(results: Path, *options: str) -> int:
-        given = ["--encoder", "embedding:pixels", "--patient-column", PATIENTS, "--seeds", "1", "--labels", "none"]
-        return main(["run", *map(str, sources.values()), str(results), *given, *options])
+    def call(results: Path, *options: str, sources: dict[str, Path] = sources) -> int:
+        return main(["run", *map(str, sources.values()), str(results), *GIVEN, *options])
 
     return call
 
@@ -88,3 +92,74 @@ def test_a_section_that_this_run_did_not_compute_is_named(
     assert run(results) == 0
     told = capsys.readouterr().out.splitlines()
     assert [line.partition(",")[0] for line in told if "of an earlier run" in line] == ["reports: of an earlier run"]
+
+
+# Fewer images than there are
+
+
+def privacy_of(results: Path) -> Section:
+    found = read_results(results / "results.json").privacy
+    assert found
+    return found
+
+
+@pytest.fixture
+def twins(sources: dict[str, Path], tmp_path: Path) -> dict[str, Path]:
+    """Sources of which each synthetic image is named for a training image."""
+    train = write_planted(tmp_path / "paired", "train", 20)
+    return {**sources, "train": train, "made": write_planted(tmp_path, "SyntheticImg_train", 20, seed=1)}
+
+
+@pytest.mark.parametrize(("limit", "pairs"), [(4, 0), (8, 2), (20, 20)])
+def test_pairs_are_those_of_the_images_that_the_limit_chose(
+    limit: int, pairs: int, run: Run, twins: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = tmp_path / "results"
+    assert run(results, "--limit", str(limit), sources=twins) == 0
+    told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("skipped: privacy of pairs: ")]
+    none = (
+        "skipped: privacy of pairs: no synthetic image that --limit chose is named for a training image that it chose"
+    )
+    assert told == ([] if pairs else [none])
+    section = privacy_of(results)
+    rows = {"train": limit, "synthetic": limit, "heldout": min(limit, 12)}
+    assert {name: side.rows for name, side in section.sides.items()} == rows
+    assert section.options["pair"] == ("filename" if pairs else None)
+    paired = {one.n["synthetic"] for one in section.metrics if "same-patient pairs" in one.n}
+    assert paired == ({pairs} if pairs else set())
+    assert (results / "results.html").exists()
+
+
+def test_a_larger_limit_adds_images(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    results, whole = tmp_path / "results", tmp_path / "whole"
+    assert run(results, "--limit", "6") == 0
+    assert run(results) == 0
+    told = capsys.readouterr()
+    assert told.out.count(": 6 images embedded") == 6, "the first ones of three sources, and then the others"
+    assert "done before" not in told.out + told.err
+    assert run(whole) == 0
+    assert privacy_of(results).metrics == privacy_of(whole).metrics
+
+
+def test_a_limit_that_leaves_too_few_images_is_an_error_before_the_long_work(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = tmp_path / "results"
+    assert run(results, "--limit", "1") == 1
+    assert "all real training images are of one patient" in capsys.readouterr().err.splitlines()[-1]
+    assert not results.exists()
+
+
+def test_training_images_that_differ_in_their_endings_only_make_no_pairs(
+    run: Run, twins: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = twins["train"] / "metadata.csv"
+    first = next(line for line in table.read_text().splitlines() if line.startswith("train-00000.png"))
+    table.write_text(f"{table.read_text()}{first.replace('train-00000.png', 'train-00000.jpg')}\n")
+    to_zip(twins["train"] / "images-1.zip", {"train-00000.jpg": to_jpeg(PIL.Image.new("L", (48, 48)))})
+    assert run(tmp_path / "results", sources=twins) == 0
+    assert (
+        "skipped: privacy of pairs: training images differ in the ending of their names only: train-00000.jpg; "
+        "train-00000.png" in capsys.readouterr().out.splitlines()
+    )
+    assert privacy_of(tmp_path / "results").options["pair"] is None
