@@ -74,7 +74,7 @@ def run(
     images: bool = True,
     overwrite: bool = False,
 ) -> None:
-    """Evaluates synthetic images: all that the installed packages allow, and a page.
+    """Does embed, fidelity, privacy, utility and report; reports, frd and inception_score only if asked for.
 
     Args:
         real_train: SOURCE of the real images that the generator was trained on, or a folder that

@@ -14,6 +14,7 @@ from evaluate_images import main
 from images import to_jpeg
 from pipeline.evaluate.results.results import read_results, update_results
 from pipeline.evaluate.results.results_section import Section
+from pipeline.evaluate.run import AUTOMATIC
 from planted import PATIENTS, write_planted
 
 Run = Callable[..., int]
@@ -92,6 +93,17 @@ def test_a_section_that_this_run_did_not_compute_is_named(
     assert run(results) == 0
     told = capsys.readouterr().out.splitlines()
     assert [line.partition(",")[0] for line in told if "of an earlier run" in line] == ["reports: of an earlier run"]
+
+
+def test_the_help_tells_what_is_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["run", "--help"])
+    about, _, rest = capsys.readouterr().out.partition("positional arguments")
+    assert "reports, frd and inception_score only if asked for" in " ".join(about.split())
+    told = " ".join(rest[rest.index("leaves out") :].split())
+    for wanted in ("reports, which needs --report-model", "--backbone", *(f"--encoder {name}" for name in AUTOMATIC)):
+        assert wanted in told
+    assert "--encoder inception --encoder radiomics" in told
 
 
 # Fewer images than there are
