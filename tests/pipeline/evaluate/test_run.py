@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import PIL.Image
 import pytest
 
-from conftest import to_zip
+from conftest import ROOT, contents, to_zip
 from evaluate_images import main
 from images import to_jpeg
 from pipeline.evaluate.results.results import read_results, update_results
@@ -104,6 +110,78 @@ def test_the_help_tells_what_is_left_out(capsys: pytest.CaptureFixture[str]) -> 
     for wanted in ("reports, which needs --report-model", "--backbone", *(f"--encoder {name}" for name in AUTOMATIC)):
         assert wanted in told
     assert "--encoder inception --encoder radiomics" in told
+
+
+# Packages that are not installed
+
+
+def test_a_step_whose_package_is_missing_is_skipped_with_the_reason(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "sklearn", None)  # as if it were not installed
+    results = tmp_path / "results"
+    assert run(results) == 0
+    told = capsys.readouterr()
+    skipped = [line for line in told.out.splitlines() if line.startswith("skipped: ")]
+    assert skipped == ["skipped: utility: this model needs the Python module sklearn: pip install scikit-learn"]
+    found = read_results(results / "results.json")
+    assert found.fidelity and found.privacy and not found.utility
+    assert {*json.loads((results / ".steps.json").read_text())} == {"fidelity", "privacy"}, "utility is tried again"
+    assert "== report" in told.out.splitlines() and (results / "results.html").exists()
+
+
+def test_encoders_whose_packages_are_missing_are_named(
+    sources: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for package in ("transformers", "torchxrayvision"):
+        monkeypatch.setitem(sys.modules, package, None)
+    assert main(["run", *map(str, sources.values()), str(tmp_path / "results")]) == 1
+    told = capsys.readouterr().err.splitlines()
+    start = told.index("error: no encoder can be used; name one with --encoder")
+    assert [line.partition(": ")[0] for line in told[start + 1 :]] == [f"encoder {name}" for name in AUTOMATIC]
+    assert all(": pip install " in line for line in told[start + 1 :])
+    assert not (tmp_path / "results").exists()
+
+
+# Interruptions
+
+
+def without_times(results: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((results / "results.json").read_bytes())
+    return {
+        name: {**section, "created": None} if isinstance(section, dict) else section for name, section in found.items()
+    }
+
+
+def test_a_run_that_is_killed_again_and_again_ends_with_the_same_results(
+    run: Run, sources: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert run(whole) == 0
+    program = [sys.executable, str(ROOT / "scripts" / "evaluate_images.py"), "run"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "tests")}
+    for written in ("features/train/features.json", "results.json", ".steps.json"):  # the last: in the second section
+        process = subprocess.Popen(
+            [*program, *map(str, sources.values()), str(killed), *GIVEN],
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
+        while not (killed / written).exists():
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.001)
+        process.kill()
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL
+        assert not (killed / "results.html").exists()
+    capsys.readouterr()
+    assert run(killed) == 0
+    told = capsys.readouterr()
+    assert told.out.splitlines().count("== fidelity: done before") == 1
+    assert told.out.count(": 0 images embedded") == 3
+    assert without_times(killed) == without_times(whole)
+    for side in ("train", "synthetic", "test"):
+        assert contents(killed / "features" / side / "data") == contents(whole / "features" / side / "data")
 
 
 # Fewer images than there are
