@@ -7,7 +7,7 @@
 5. reports   fine-tunes a model that writes reports on real and on synthetic images, and scores its reports
 6. score     scores reports that were written elsewhere
 7. report    shows results as a page
-8. run       does all of it that the installed packages allow
+8. run       does 1 to 4 and 7 with the installed packages, and 5 if asked for
 
 `evaluate_images.py embed --help` and so on describe the options of each.
 """
@@ -148,6 +148,11 @@ examples:
   python scripts/evaluate_images.py report path/to/one.json path/to/other.json --html path/to/both.html --no-images
 """
 RUN = """
+What it leaves out by default: reports, which needs --report-model; training on images, which needs --backbone; and the
+metrics of encoders beyond rad-dino, xrv and biovil-t. For inception_score and frd too, name all encoders:
+--encoder rad-dino --encoder xrv --encoder biovil-t --encoder inception --encoder radiomics. Re-identification and the
+protocol of CheXGenBench are options of privacy and fidelity alone.
+
 It does what is missing, and can be interrupted at any time: images that have features are not embedded again, and a
 section of results.json that was computed from the same features and options is kept. What needs a package that is not
 installed is skipped, and the last lines tell what to install.

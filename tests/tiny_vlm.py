@@ -3,6 +3,7 @@
 python tests/pipeline/quality/tiny_vlm.py FOLDER
 """
 
+import json
 import sys
 from pathlib import Path
 
@@ -77,6 +78,36 @@ def build(folder: Path) -> None:
     )
     LlavaForConditionalGeneration(config).save_pretrained(folder)
     processor.save_pretrained(folder)
+
+
+# How a file of a model asks for code of its folder: of the configuration, the processor, its image processor and the
+# tokenizer.
+ASKS_FOR_CODE: dict[str, dict[str, object]] = {
+    "config.json": {
+        "model_type": "own",
+        "auto_map": {"AutoConfig": "own.Own", "AutoModelForImageTextToText": "own.Own"},
+    },
+    "processor_config.json": {"processor_class": "Own", "auto_map": {"AutoProcessor": "own.Own"}},
+    "preprocessor_config.json": {"image_processor_type": "Own", "auto_map": {"AutoImageProcessor": "own.Own"}},
+    "tokenizer_config.json": {"tokenizer_class": "Own", "auto_map": {"AutoTokenizer": ["own.Own", None]}},
+}
+
+
+def add_code(folder: Path, file: str, executed: Path) -> None:
+    """Changes a file of a model so that it asks for code of the model's folder.
+
+    Args:
+        folder: The model.
+        file: One of `ASKS_FOR_CODE`.
+        executed: The file that the code writes.
+    """
+    if file == "preprocessor_config.json":  # then the class of the processor is that of the model's family
+        (folder / "processor_config.json").unlink()
+        told = ASKS_FOR_CODE[file]
+    else:
+        told = json.loads((folder / file).read_bytes()) | ASKS_FOR_CODE[file]
+    (folder / file).write_text(json.dumps(told), encoding="utf-8")
+    (folder / "own.py").write_text(f"open({str(executed)!r}, 'w')\nclass Own: pass\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

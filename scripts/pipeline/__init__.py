@@ -22,7 +22,7 @@ The ground floor, modules that every step may use:
     engine         a model over items: in this process, or in workers of Ray
     machine        hardware and versions that a model runs on; errors for lack of memory
     checkpoint     weights: a folder, a file or a name on the Hub, pinned
-    imports        optional packages, and functions named MODULE:FUNCTION
+    imports        optional packages, functions named MODULE:FUNCTION, and models without their own code
     retry          retries with back-off that honour Retry-After
     hub            requests to the Hugging Face Hub
     page           self-contained HTML pages

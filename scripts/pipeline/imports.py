@@ -1,4 +1,4 @@
-"""Packages that are optional, and functions that the command line names as MODULE:FUNCTION."""
+"""Packages that are optional, functions that are named as MODULE:FUNCTION, and models, whose own code stays out."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import functools
 import importlib
 import importlib.util
+import io
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -113,6 +114,35 @@ def import_function(name: str, option: str = "--callable") -> Callable[..., Any]
             return function(*arguments)
 
     return call
+
+
+@contextlib.contextmanager
+def loading(model: str, instead: str = "") -> Iterator[None]:
+    """Turns what a library raises while it loads a model into a StepError, and executes no code of its repository.
+
+    Where a model needs such code, `transformers` asks on the standard input whether to execute it. With
+    `trust_remote_code=False` it does not ask, but it and `diffusers` do not hand that to all parts of a model. So the
+    standard input is empty meanwhile: no answer is a no.
+
+    Args:
+        model: What is loaded, for messages: `--model NAME`.
+        instead: What to do about a model that needs code. Default: nothing is advised.
+
+    Raises:
+        StepError: It cannot be loaded.
+    """
+    usual, sys.stdin = sys.stdin, io.StringIO()
+    try:
+        yield
+    except StepError:
+        raise
+    except Exception as error:  # any model may raise anything
+        reason = describe_error(error)
+        if "trust_remote_code" in str(error):  # which is the advice of the libraries
+            reason = "it needs code of its repository, which is not executed" + (f"; {instead}" if instead else "")
+        raise StepError(f"{model} cannot be loaded: {reason}") from error
+    finally:
+        sys.stdin = usual
 
 
 @contextlib.contextmanager

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pipeline.errors import MissingPackageError, StepError, one_line
+from pipeline.errors import MissingPackageError, StepError, listing, one_line
 from pipeline.evaluate.embedding.embed import embed
 from pipeline.evaluate.encoders.registry import resolve_encoder
 from pipeline.evaluate.features import FEATURES_JSON
@@ -19,7 +20,7 @@ from pipeline.evaluate.page.report import report
 from pipeline.evaluate.privacy.privacy import privacy
 from pipeline.evaluate.reports.reports import reports
 from pipeline.evaluate.results.results import Results, check_results_path, read_results
-from pipeline.evaluate.settings import SETTINGS, plan_examples, splits
+from pipeline.evaluate.settings import SETTINGS, Example, limited, plan_examples, splits
 from pipeline.evaluate.utility.utility import utility
 from pipeline.files import atomic_write, sha256_of
 from pipeline.folder import local_source
@@ -73,7 +74,7 @@ def run(
     images: bool = True,
     overwrite: bool = False,
 ) -> None:
-    """Evaluates synthetic images: all that the installed packages allow, and a page.
+    """Does embed, fidelity, privacy, utility and report; reports, frd and inception_score only if asked for.
 
     Args:
         real_train: SOURCE of the real images that the generator was trained on, or a folder that
@@ -110,9 +111,15 @@ def run(
     sources = {"train": real_train, "synthetic": synthetic, "test": real_test}
     patients = {"train": patient_column, "synthetic": None, "test": patient_column}
     _check_folder(results_dir, sources.values())
-    with notice("reading the sources"):
-        pair = _check_sources(sources, patients, settings, seeds, seed, on_mismatch)
     skipped: list[str] = []
+    with notice("reading the sources"):
+        sides = {
+            side: plan_examples(source, "synthetic" if side == "synthetic" else "real", patients[side], on_mismatch)
+            for side, source in sources.items()
+        }
+        chosen = {side: limited(examples, limit) for side, examples in sides.items()}
+        splits(chosen["train"], chosen["synthetic"], chosen["test"], settings, seeds, seed)  # for its errors
+        pair = _pair(sides, chosen, skipped)
     names = encoder or _usable_encoders(skipped)
     with FolderLock(results_dir):
         results_json = results_dir / RESULTS
@@ -226,31 +233,36 @@ def _check_folder(folder: Path, sources: Iterable[str]) -> None:
             raise StepError(f"{path} is a folder; move it, or name another RESULTS_DIR")
 
 
-def _check_sources(
-    sources: dict[str, str],
-    patients: dict[str, str | None],
-    settings: tuple[str, ...],
-    seeds: int,
-    seed: int,
-    on_mismatch: str,
-) -> str | None:
-    """Plans all sources and the splits, before the long work.
+def _pair(sides: dict[str, list[Example]], chosen: dict[str, list[Example]], skipped: list[str]) -> str | None:
+    """Decides whether `privacy` compares pairs, and adds why not where some images of the sources are pairs.
+
+    Args:
+        sides: All images of the sources.
+        chosen: Those that are embedded.
+        skipped: Gets the reason.
 
     Returns:
         "filename" if some synthetic images are named for training images, as `privacy` pairs them; else None.
-
-    Raises:
-        SourceError: A source cannot be used.
-        StepError: There is no column of patients, or images or patients are among the training and the test images.
     """
-    train, made, test = (
-        plan_examples(source, "synthetic" if side == "synthetic" else "real", patients[side], on_mismatch)
-        for side, source in sources.items()
-    )
-    splits(train, made, test, settings, seeds, seed)
-    known = {stem_of(one.row.filename) for one in train}
-    named = any(known.intersection(training_stems(one.row.filename)) for one in made)
-    return "filename" if named else None
+    if not _paired(sides["train"], sides["synthetic"]):
+        return None
+    paired = _paired(chosen["train"], chosen["synthetic"])
+    stems = Counter(map(stem_of, paired))
+    if doubled := [name for name in paired if stems[stem_of(name)] > 1]:
+        what = "training images differ in the ending of their names only"
+        skipped.append(f"privacy of pairs: {what}: {listing(sorted(doubled))}")
+        return None
+    if not paired:
+        reason = "no synthetic image that --limit chose is named for a training image that it chose"
+        skipped.append(f"privacy of pairs: {reason}")
+        return None
+    return "filename"
+
+
+def _paired(train: list[Example], synthetic: list[Example]) -> list[str]:
+    """Returns the names of the training images that synthetic ones are named for."""
+    named = {stem for one in synthetic for stem in training_stems(one.row.filename)}
+    return [one.row.filename for one in train if stem_of(one.row.filename) in named]
 
 
 def _usable_encoders(skipped: list[str]) -> list[str]:

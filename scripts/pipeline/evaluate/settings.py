@@ -22,6 +22,7 @@ import numpy as np
 
 from pipeline.columns import read_patients
 from pipeline.errors import StepError, counted, listing
+from pipeline.evaluate.embedding.embed import sample
 from pipeline.evaluate.names import PREFIX, stem_of, training_stems
 from pipeline.evaluate.results.results_parts import EncoderResult, SideResult, source_name
 from pipeline.folder import local_source
@@ -95,6 +96,17 @@ def plan_examples(
     targets = np.array([[TARGETS[raw] for raw in row.labels] for row in rows], np.float32).reshape(-1, len(LABELS))
     patients = read_patients(source, rows, patient_column)
     return [Example(row, side, patient, part) for row, patient, part in zip(rows, patients, targets)]
+
+
+def limited(examples: list[Example], limit: int | None) -> list[Example]:
+    """Returns the images that `embed` takes with a limit.
+
+    Args:
+        examples: All images of a source.
+        limit: How many. Default: all.
+    """
+    chosen = {row.filename for row in sample([one.row for one in examples], limit)}
+    return [one for one in examples if one.row.filename in chosen]
 
 
 def splits(

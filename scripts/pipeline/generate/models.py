@@ -15,13 +15,15 @@ import PIL.Image
 from pipeline.checkpoint import Checkpoint
 from pipeline.errors import StepError, describe_error, listing
 from pipeline.generate.presets import Part
-from pipeline.imports import import_function, import_optional
+from pipeline.imports import import_function, import_optional, loading
 from pipeline.machine import device_name, memory_errors
 from pipeline.progress import notice
 
 DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 # These overflow in fp16; diffusers' documentation of the pipeline keeps them in bfloat16.
 KEPT_IN_BF16 = {"SanaPipeline": ("text_encoder", "vae")}
+
+INSTEAD_OF_CODE = "write a function, --callable MODULE:FUNCTION"
 
 
 class Failure(NamedTuple):
@@ -162,17 +164,13 @@ class DiffusersModel:
         self.dtype = task.dtype if task.dtype != "auto" else _best_dtype(torch, device)
         self.device = device_name(device)
         self._task, self._draws_each_alone = task, device == "cpu"
-        try:
+        with loading(f"--model {task.name}", INSTEAD_OF_CODE):
             with notice(f"loading {task.name} …"):
                 self._pipeline = _load_pipeline(task, getattr(torch, DTYPES[self.dtype]))
             if self.dtype == "fp16":
                 for part in KEPT_IN_BF16.get(task.pipeline, ()):
                     getattr(self._pipeline, part).to(torch.bfloat16)
             self._pipeline.to(device)
-        except StepError:
-            raise
-        except Exception as error:  # any model may raise anything
-            raise StepError(f"--model {task.name} cannot be loaded: {describe_error(error)}") from error
         self._pipeline.set_progress_bar_config(disable=True)
 
     def generate(self, prompts: list[str], seeds: list[int]) -> list[Drawn]:
@@ -238,7 +236,7 @@ def _load_pipeline(task: PipelineTask, dtype: Any) -> Any:
     for library in (diffusers, import_optional("transformers")):
         library.utils.logging.disable_progress_bar()
     if task.checkpoint:
-        options = {"revision": task.checkpoint.revision, "dtype": dtype, **task.options}
+        options = {"revision": task.checkpoint.revision, "dtype": dtype, "trust_remote_code": False, **task.options}
         pipeline = diffusers.DiffusionPipeline.from_pretrained(task.checkpoint.name, **options)
     else:
         parts = {name: _load_part(part, dtype) for name, part in task.parts.items()}

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from pipeline.errors import StepError, describe_error
-from pipeline.generate.models import PipelineTask, pipeline_index
+from pipeline.generate.models import INSTEAD_OF_CODE, PipelineTask, pipeline_index
 from pipeline.generate.presets import Part
 from pipeline.generate.prompts import Request
-from pipeline.imports import import_optional
+from pipeline.imports import import_optional, loading
 
 BATCH = 1000  # prompts
 
@@ -55,10 +54,9 @@ def _tokenizers(task: PipelineTask) -> Iterator[tuple[str, Any]]:
         found = {name: part for name, part in task.parts.items() if name.startswith("tokenizer")}
     for name, part in found.items():
         options = {**part.options, "revision": part.revision, "trust_remote_code": False}
-        try:
-            yield name, getattr(transformers, part.class_name).from_pretrained(part.checkpoint, **options)
-        except Exception as error:  # of a damaged file, transformers raises errors of any class
-            raise StepError(f"--model {task.name}: its {name} cannot be loaded: {describe_error(error)}") from error
+        with loading(f"--model {task.name}: its {name}", INSTEAD_OF_CODE):
+            tokenizer = getattr(transformers, part.class_name).from_pretrained(part.checkpoint, **options)
+        yield name, tokenizer
 
 
 def _limit(task: PipelineTask, tokenizer: Any) -> int:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol
 import PIL.Image
 
 from pipeline.errors import StepError, describe_error, one_line
-from pipeline.imports import check_installed, find_module, import_function, import_optional
+from pipeline.imports import check_installed, find_module, import_function, import_optional, loading
 from pipeline.quality.server_client import ResponseError, make_client
 from pipeline.retry import TRANSIENT_STATUS, backoff, with_retry
 from pipeline.rows import decode, to_rgb
@@ -222,10 +222,9 @@ class TransformersJudge:
         self.batch_size, self.max_tokens = batch_size, max_tokens
         torch, transformers = import_optional("torch"), import_optional("transformers")
         device = 0 if torch.cuda.is_available() else "cpu"
-        try:
-            self._pipeline = transformers.pipeline("image-text-to-text", model=model, device=device, dtype="auto")
-        except Exception as error:  # any model may raise anything
-            raise StepError(f"--model {model} cannot be loaded: {describe_error(error)}") from error
+        options = {"device": device, "dtype": "auto", "trust_remote_code": False}
+        with loading(f"--model {model}", "write a function, --callable MODULE:FUNCTION"):
+            self._pipeline = transformers.pipeline("image-text-to-text", model=model, **options)
         if not getattr(self._pipeline.processor, "chat_template", None):
             raise StepError(f"{model} has no chat template, so it cannot be asked; see --callable")
         self._pipeline.processor.tokenizer.padding_side = "left"  # where batches are generated from

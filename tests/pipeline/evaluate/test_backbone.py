@@ -4,6 +4,7 @@ import importlib
 import json
 import os
 import pickle
+import re
 import signal
 import subprocess
 import sys
@@ -19,8 +20,10 @@ import torch
 
 import import_torchvision  # noqa: F401 - before what needs it
 from conftest import ROOT, contents, to_zip
+from pipeline import progress
 from pipeline.errors import StepError
 from pipeline.evaluate.settings import SETTINGS, Example, Split, plan_examples, splits
+from pipeline.evaluate.utility import training
 from pipeline.evaluate.utility.backbone import Backbone
 from pipeline.evaluate.utility.training import Recipe, batch_of, macro_auroc
 from planted import PATIENTS, PIXELS, SHOWN, write_planted
@@ -120,6 +123,23 @@ def test_images_are_mirrored_only_if_asked(chosen: list[Split], tmp_path: Path) 
     recipe = Recipe(1, 1000, 1e-4, 1, False, 0)
     assert not batch_of(0, 10, recipe)[1].any()
     assert 400 < batch_of(0, 10, recipe._replace(horizontal_flips=True))[1].sum() < 600
+
+
+def test_progress_tells_loss_and_time_left(
+    chosen: list[Split], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(progress, "LOG_INTERVAL", 0)  # a line each step
+    monkeypatch.setattr(training, "SHOW_INTERVAL", -1)
+    Backbone("test_resnet", tmp_path, **{**OPTIONS, "epochs": 2}).scores(chosen[0])
+    lines = [line for line in capfd.readouterr().err.splitlines() if "loss" in line]
+    told = [
+        re.fullmatch(r"real, seed 0: +(\d+)/24, .*step.*, loss (\d\.\d{4})(, best AUROC 0\.\d{4})?, .*\d left", line)
+        for line in lines
+    ]
+    assert all(told), lines
+    steps, _, best = zip(*(one.groups() for one in told if one))
+    assert {*steps} > {"6", "12", "18"}
+    assert best[0] is None and best[-1], "from the first validation on"
 
 
 def test_a_finished_run_is_kept(found: dict[str, np.ndarray], chosen: list[Split], work: Path) -> None:

@@ -27,6 +27,7 @@ from pipeline.evaluate.encoders.registry import resolve_encoder
 from pipeline.evaluate.encoders.torch_model import shrink_and_crop
 from pipeline.evaluate.features import read_features, read_index
 from pipeline.machine import OutOfMemoryError
+from planted import write_planted
 from servers.local_hub import Hub
 
 pytestmark = pytest.mark.slow
@@ -391,6 +392,21 @@ def test_weights_that_are_a_pickle_of_tensors(hub: Hub, models: Path, copied: Ca
         for output, rows in encoder.load().encode(pictures(2), PROMPTS[:2]).items():
             # Tensors of a pickle lie elsewhere in memory, where other instructions multiply them.
             np.testing.assert_allclose(rows, expected[output], rtol=1e-4, atol=1e-6)
+
+
+def test_run_skips_the_encoders_that_cannot_be_had(
+    hub: Hub, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hub.create("microsoft/rad-dino", files=contents(models / "rad-dino"))
+    monkeypatch.setitem(sys.modules, "torchxrayvision", None)  # as if it were not installed
+    sources = [str(write_planted(tmp_path, name, 8, seed=seed)) for seed, name in enumerate(("train", "made", "test"))]
+    assert main(["run", *sources, str(tmp_path / "results"), "--labels", "none", "--seeds", "1"]) == 0
+    told = capsys.readouterr().out.splitlines()
+    skipped = [line.partition("skipped: encoder ")[2] for line in told if line.startswith("skipped: encoder ")]
+    assert [reason.partition(":")[0] for reason in skipped] == ["xrv", "biovil-t"]
+    assert "pip install torchxrayvision" in skipped[0]
+    assert "microsoft/BiomedVLP-BioViL-T" in skipped[1]
+    assert [*read_index(tmp_path / "results/features/train")] == ["rad-dino"]
 
 
 # Errors

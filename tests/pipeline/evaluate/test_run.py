@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import PIL.Image
 import pytest
 
+from conftest import ROOT, contents, to_zip
 from evaluate_images import main
+from images import to_jpeg
 from pipeline.evaluate.results.results import read_results, update_results
+from pipeline.evaluate.results.results_section import Section
+from pipeline.evaluate.run import AUTOMATIC
 from planted import PATIENTS, write_planted
 
 Run = Callable[..., int]
+GIVEN = ["--encoder", "embedding:pixels", "--patient-column", PATIENTS, "--seeds", "1", "--labels", "none"]
 
 
 @pytest.fixture
@@ -24,9 +36,8 @@ def sources(tmp_path: Path) -> dict[str, Path]:
 
 @pytest.fixture
 def run(sources: dict[str, Path]) -> Run:
-    def call(results: Path, *options: str) -> int:
-        given = ["--encoder", "embedding:pixels", "--patient-column", PATIENTS, "--seeds", "1", "--labels", "none"]
-        return main(["run", *map(str, sources.values()), str(results), *given, *options])
+    def call(results: Path, *options: str, sources: dict[str, Path] = sources) -> int:
+        return main(["run", *map(str, sources.values()), str(results), *GIVEN, *options])
 
     return call
 
@@ -88,3 +99,157 @@ def test_a_section_that_this_run_did_not_compute_is_named(
     assert run(results) == 0
     told = capsys.readouterr().out.splitlines()
     assert [line.partition(",")[0] for line in told if "of an earlier run" in line] == ["reports: of an earlier run"]
+
+
+def test_the_help_tells_what_is_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["run", "--help"])
+    about, _, rest = capsys.readouterr().out.partition("positional arguments")
+    assert "reports, frd and inception_score only if asked for" in " ".join(about.split())
+    told = " ".join(rest[rest.index("leaves out") :].split())
+    for wanted in ("reports, which needs --report-model", "--backbone", *(f"--encoder {name}" for name in AUTOMATIC)):
+        assert wanted in told
+    assert "--encoder inception --encoder radiomics" in told
+
+
+# Packages that are not installed
+
+
+def test_a_step_whose_package_is_missing_is_skipped_with_the_reason(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "sklearn", None)  # as if it were not installed
+    results = tmp_path / "results"
+    assert run(results) == 0
+    told = capsys.readouterr()
+    skipped = [line for line in told.out.splitlines() if line.startswith("skipped: ")]
+    assert skipped == ["skipped: utility: this model needs the Python module sklearn: pip install scikit-learn"]
+    found = read_results(results / "results.json")
+    assert found.fidelity and found.privacy and not found.utility
+    assert {*json.loads((results / ".steps.json").read_text())} == {"fidelity", "privacy"}, "utility is tried again"
+    assert "== report" in told.out.splitlines() and (results / "results.html").exists()
+
+
+def test_encoders_whose_packages_are_missing_are_named(
+    sources: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for package in ("transformers", "torchxrayvision"):
+        monkeypatch.setitem(sys.modules, package, None)
+    assert main(["run", *map(str, sources.values()), str(tmp_path / "results")]) == 1
+    told = capsys.readouterr().err.splitlines()
+    start = told.index("error: no encoder can be used; name one with --encoder")
+    assert [line.partition(": ")[0] for line in told[start + 1 :]] == [f"encoder {name}" for name in AUTOMATIC]
+    assert all(": pip install " in line for line in told[start + 1 :])
+    assert not (tmp_path / "results").exists()
+
+
+# Interruptions
+
+
+def without_times(results: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((results / "results.json").read_bytes())
+    return {
+        name: {**section, "created": None} if isinstance(section, dict) else section for name, section in found.items()
+    }
+
+
+def test_a_run_that_is_killed_again_and_again_ends_with_the_same_results(
+    run: Run, sources: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert run(whole) == 0
+    program = [sys.executable, str(ROOT / "scripts" / "evaluate_images.py"), "run"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "tests")}
+    for written in ("features/train/features.json", "results.json", ".steps.json"):  # the last: in the second section
+        process = subprocess.Popen(
+            [*program, *map(str, sources.values()), str(killed), *GIVEN],
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
+        while not (killed / written).exists():
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.001)
+        process.kill()
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL
+        assert not (killed / "results.html").exists()
+    capsys.readouterr()
+    assert run(killed) == 0
+    told = capsys.readouterr()
+    assert told.out.splitlines().count("== fidelity: done before") == 1
+    assert told.out.count(": 0 images embedded") == 3
+    assert without_times(killed) == without_times(whole)
+    for side in ("train", "synthetic", "test"):
+        assert contents(killed / "features" / side / "data") == contents(whole / "features" / side / "data")
+
+
+# Fewer images than there are
+
+
+def privacy_of(results: Path) -> Section:
+    found = read_results(results / "results.json").privacy
+    assert found
+    return found
+
+
+@pytest.fixture
+def twins(sources: dict[str, Path], tmp_path: Path) -> dict[str, Path]:
+    """Sources of which each synthetic image is named for a training image."""
+    train = write_planted(tmp_path / "paired", "train", 20)
+    return {**sources, "train": train, "made": write_planted(tmp_path, "SyntheticImg_train", 20, seed=1)}
+
+
+@pytest.mark.parametrize(("limit", "pairs"), [(4, 0), (8, 2), (20, 20)])
+def test_pairs_are_those_of_the_images_that_the_limit_chose(
+    limit: int, pairs: int, run: Run, twins: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = tmp_path / "results"
+    assert run(results, "--limit", str(limit), sources=twins) == 0
+    told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("skipped: privacy of pairs: ")]
+    none = (
+        "skipped: privacy of pairs: no synthetic image that --limit chose is named for a training image that it chose"
+    )
+    assert told == ([] if pairs else [none])
+    section = privacy_of(results)
+    rows = {"train": limit, "synthetic": limit, "heldout": min(limit, 12)}
+    assert {name: side.rows for name, side in section.sides.items()} == rows
+    assert section.options["pair"] == ("filename" if pairs else None)
+    paired = {one.n["synthetic"] for one in section.metrics if "same-patient pairs" in one.n}
+    assert paired == ({pairs} if pairs else set())
+    assert (results / "results.html").exists()
+
+
+def test_a_larger_limit_adds_images(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    results, whole = tmp_path / "results", tmp_path / "whole"
+    assert run(results, "--limit", "6") == 0
+    assert run(results) == 0
+    told = capsys.readouterr()
+    assert told.out.count(": 6 images embedded") == 6, "the first ones of three sources, and then the others"
+    assert "done before" not in told.out + told.err
+    assert run(whole) == 0
+    assert privacy_of(results).metrics == privacy_of(whole).metrics
+
+
+def test_a_limit_that_leaves_too_few_images_is_an_error_before_the_long_work(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = tmp_path / "results"
+    assert run(results, "--limit", "1") == 1
+    assert "all real training images are of one patient" in capsys.readouterr().err.splitlines()[-1]
+    assert not results.exists()
+
+
+def test_training_images_that_differ_in_their_endings_only_make_no_pairs(
+    run: Run, twins: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = twins["train"] / "metadata.csv"
+    first = next(line for line in table.read_text().splitlines() if line.startswith("train-00000.png"))
+    table.write_text(f"{table.read_text()}{first.replace('train-00000.png', 'train-00000.jpg')}\n")
+    to_zip(twins["train"] / "images-1.zip", {"train-00000.jpg": to_jpeg(PIL.Image.new("L", (48, 48)))})
+    assert run(tmp_path / "results", sources=twins) == 0
+    assert (
+        "skipped: privacy of pairs: training images differ in the ending of their names only: train-00000.jpg; "
+        "train-00000.png" in capsys.readouterr().out.splitlines()
+    )
+    assert privacy_of(tmp_path / "results").options["pair"] is None

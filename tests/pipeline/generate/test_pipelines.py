@@ -1,6 +1,7 @@
 """`generate_images.py` with pipelines of diffusers, small and of random weights, and with Ray."""
 
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -198,6 +199,29 @@ def test_code_of_a_model_is_never_executed(models: Path, run: Run, tmp_path: Pat
     monkeypatch.chdir(tmp_path)
     run(str(tmp_path / "model"))
     assert not (tmp_path / "executed").exists()
+
+
+def test_no_answer_lets_code_of_a_model_be_executed(
+    models: Path, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(models / "stable-diffusion", model)
+    part = model / "feature_extractor"  # of a class that loads its own parts, and is not told what is trusted
+    shutil.copytree(model / "tokenizer", part)
+    index = json.loads((model / "model_index.json").read_bytes())
+    (model / "model_index.json").write_text(json.dumps({**index, part.name: ["transformers", "CLIPProcessor"]}))
+    told = {"image_processor_type": "Own", "auto_map": {"AutoImageProcessor": "own.Own"}}
+    (part / "preprocessor_config.json").write_text(json.dumps(told))
+    (part / "own.py").write_text(f"open({str(tmp_path / 'executed')!r}, 'w')\nclass Own: pass\n")
+    monkeypatch.setattr("sys.stdin", io.StringIO("y\n" * 9))  # to the question of transformers whether to execute it
+    code, _, error = run(str(model))
+    assert not (tmp_path / "executed").exists()
+    assert (code, error.splitlines()[-1]) == (
+        1,
+        f"error: --model {model} cannot be loaded: it needs code of its repository, which is not executed; write a "
+        "function, --callable MODULE:FUNCTION",
+    )
+    assert sys.stdin.readline() == "y\n", "nobody was asked"
 
 
 def test_a_damaged_tokenizer(models: Path, run: Run, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import PIL.Image
 
 from pipeline.checkpoint import Checkpoint
 from pipeline.errors import StepError, describe_error
-from pipeline.imports import import_optional
+from pipeline.imports import import_optional, loading
 from pipeline.machine import memory_errors
 
 INSTRUCTION = "Describe the findings of this chest radiograph."
@@ -66,14 +66,13 @@ class ReportModel:
         self.dtype = compute_type()
         on_gpu = torch.cuda.is_available()
         self.device = torch.device("cuda", torch.cuda.current_device()) if on_gpu else torch.device("cpu")
-        options = {} if checkpoint.is_local else {"revision": checkpoint.revision}
-        try:
+        options: dict[str, Any] = {"trust_remote_code": False}
+        options |= {} if checkpoint.is_local else {"revision": checkpoint.revision}
+        with loading(f"--model {checkpoint.name}"):
             self._processor: Any = transformers.AutoProcessor.from_pretrained(checkpoint.name, **options)
             self.model = transformers.AutoModelForImageTextToText.from_pretrained(
                 checkpoint.name, dtype=getattr(torch, self.dtype), **options
             )
-        except Exception as error:  # any model may raise anything
-            raise StepError(f"--model {checkpoint.name} cannot be loaded: {describe_error(error)}") from error
         config = self.model.config
         if config.is_encoder_decoder or getattr(config.get_text_config(), "is_encoder_decoder", False):
             raise StepError(

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from pipeline.checkpoint import Checkpoint
 from pipeline.errors import StepError, counted
-from pipeline.evaluate.embedding.embed import sample
 from pipeline.evaluate.reports.report_model import INSTRUCTION, LANGUAGE_MODEL, LoraOptions, compute_type
 from pipeline.evaluate.reports.report_runs import TEXTS_CSV, ReportRun, crc32_of, images_fingerprint, run_all
 from pipeline.evaluate.reports.report_scores import check_scorers, measure_texts, test_side, write_section
@@ -22,6 +21,7 @@ from pipeline.evaluate.settings import (
     Example,
     Split,
     examples_side,
+    limited,
     plan_examples,
     split_about,
     split_cautions,
@@ -110,7 +110,7 @@ def reports(
         "synthetic": plan_examples(synthetic, "synthetic", None, on_mismatch),
         "test": plan_examples(real_test, "real", patient_column, on_mismatch),
     }
-    sides = {name: _limited(side, limit) for name, side in sides.items()}
+    sides = {name: limited(side, limit) for name, side in sides.items()}
     planned = splits(sides["train"], sides["synthetic"], sides["test"], settings, seeds, seed)
     _check_references(planned[0].test)
     checkpoint = Checkpoint(model, revision).pin()
@@ -173,11 +173,6 @@ def _check_batches(batch_size: int, device_batch_size: int, processes: int) -> N
     if batch_size % (device_batch_size * processes):
         times = f" times {counted(processes, 'process', 'processes')}" if processes > 1 else ""
         raise StepError(f"--batch-size {batch_size} is no multiple of --device-batch-size {device_batch_size}{times}")
-
-
-def _limited(examples: list[Example], limit: int | None) -> list[Example]:
-    chosen = {row.filename for row in sample([one.row for one in examples], limit)}
-    return [one for one in examples if one.row.filename in chosen]
 
 
 def _check_references(test: Sequence[Example]) -> None:
