@@ -45,6 +45,7 @@ from pipeline.benchmark.conversion import compare_conversions
 from pipeline.benchmark.full_size import measure_full_size
 from pipeline.benchmark.metrics import compare_metrics
 from pipeline.benchmark.training import compare_loaders
+from pipeline.cli import end_on_signals
 from pipeline.errors import StepError
 from pipeline.files import NewFile
 from pipeline.parquet import shard
@@ -54,6 +55,7 @@ from synthchex_75k import Row
 
 def main() -> None:
     """Runs the benchmark."""
+    end_on_signals()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--images",
@@ -72,7 +74,7 @@ def main() -> None:
     modes.add_argument("--training", action="store_true", help="measure loaders of PyTorch instead")
     modes.add_argument("--chunking", action="store_true", help="measure the pages of Parquet files instead")
     modes.add_argument("--browsing", action="store_true", help="measure label queries and browse_images.py instead")
-    modes.add_argument("--full-size", action="store_true", help="convert 20 GB; the disk must hold twice that")
+    modes.add_argument("--full-size", action="store_true", help="convert 20 GB; the disk of --work-dir must hold 40 GB")
     parser.add_argument(
         "--python",
         metavar="PATH",

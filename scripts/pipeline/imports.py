@@ -122,7 +122,7 @@ def loading(model: str, instead: str = "") -> Iterator[None]:
 
     Where a model needs such code, `transformers` asks on the standard input whether to execute it. With
     `trust_remote_code=False` it does not ask, but it and `diffusers` do not hand that to all parts of a model. So the
-    standard input is empty meanwhile: no answer is a no.
+    standard input is empty meanwhile: no answer is a no. The question is printed all the same.
 
     Args:
         model: What is loaded, for messages: `--model NAME`.
@@ -138,7 +138,7 @@ def loading(model: str, instead: str = "") -> Iterator[None]:
         raise
     except Exception as error:  # any model may raise anything
         reason = describe_error(error)
-        if "trust_remote_code" in str(error):  # which is the advice of the libraries
+        if isinstance(error, ValueError) and "trust_remote_code" in str(error):  # which is the advice of the libraries
             reason = "it needs code of its repository, which is not executed" + (f"; {instead}" if instead else "")
         raise StepError(f"{model} cannot be loaded: {reason}") from error
     finally:

@@ -173,8 +173,8 @@ def plan_parquet(source: str) -> list[ParquetRow]:
 def read_parquet_rows(rows: Iterable[ParquetRow], uncertainty: str = "keep") -> Iterator[dict[str, Any]]:
     """Reads rows of `plan_parquet`, each when it is iterated over.
 
-    Rows in their order read a row group once. A row elsewhere is read by the page index, a page alone; the converter
-    writes one for each image. Where that cannot be used, its row group is read from the start.
+    Rows in their order read a row group once. A row elsewhere is read by the page index, a page alone, in which the
+    converter puts one image of more than 16 KiB. Where that cannot be used, its row group is read from the start.
 
     Args:
         rows: Rows, any of them.

@@ -23,6 +23,7 @@ from pipeline.benchmark.measure import (
     used_memory,
 )
 from pipeline.benchmark.sources import make_many_rows, small_png
+from pipeline.errors import StepError
 
 PACKAGES = ["datasets", "pillow", "duckdb", "polars", "gradio>=6.31"]
 QUERIES = {
@@ -30,6 +31,7 @@ QUERIES = {
     "file names and prompts, DuckDB": "find_with_duckdb",
     "file names and prompts, Polars": "find_with_polars",
 }
+OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # the server is on this machine
 
 
 class Served(NamedTuple):
@@ -89,15 +91,16 @@ def serve_once(python: str, folder: Path) -> Served:
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as program:
         try:
             assert program.stdout
-            line = next(line for line in program.stdout if "http://" in line)
-            started = time.monotonic()
-            url = re.findall(r"http://\S+/", line)[0]
-            urllib.request.urlopen(url).read()
+            found = next((found for line in program.stdout if (found := re.search(r"http://\S+/", line))), None)
+            if not found:
+                raise StepError("browse_images.py ended before it listened")
+            started, url = time.monotonic(), found[0]
+            OPENER.open(url, timeout=60).read()
             _show(url, "")
             shown = time.monotonic()
             _show(url, "?label=Edema:positive&words=effusion")
-            found = time.monotonic()
-            return Served(started - begin, shown - started, found - shown, used_memory(program.pid))
+            filtered = time.monotonic()
+            return Served(started - begin, shown - started, filtered - shown, used_memory(program.pid))
         finally:
             program.terminate()
 
@@ -107,5 +110,5 @@ def _show(url: str, query: str) -> None:
     request = urllib.request.Request(
         f"{url}gradio_api/run/predict", json.dumps(event).encode(), {"Content-Type": "application/json"}
     )
-    answer = urllib.request.urlopen(request).read()
+    answer = OPENER.open(request, timeout=60).read()
     assert b" images" in answer, answer[:1000]

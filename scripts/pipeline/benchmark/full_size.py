@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline.benchmark.measure import SCRIPTS, described, make_environment, measure
 from pipeline.benchmark.sources import DIFFERENT, make_many_rows, noise_png
+from pipeline.errors import StepError
+
+IMAGE_BYTES = 265_000
 
 
 def measure_full_size(work: Path, rows: int, num_proc: int) -> Iterator[str]:
-    """Measures a conversion, the same again, and `--verify`, once each: they are long, and read from the disk.
+    """Measures a conversion, the same again, and `--verify`, once each, because they are long.
+
+    As much of the source as fits into the memory is in the page cache.
 
     Args:
         work: An empty folder, on a disk that holds the source twice.
@@ -19,7 +25,15 @@ def measure_full_size(work: Path, rows: int, num_proc: int) -> Iterator[str]:
 
     Yields:
         Lines of Markdown.
+
+    Raises:
+        StepError: The disk has not enough space.
     """
+    needed, free = 2 * rows * IMAGE_BYTES, shutil.disk_usage(work).free
+    if free < needed:
+        raise StepError(
+            f"{work} has {free / 1e9:.0f} GB free, and needs {needed / 1e9:,.0f} GB: name another --work-dir"
+        )
     python = make_environment(work / "env", ["datasets", "pillow"])
     release, output = work / "release", work / "parquet"
     make_many_rows(release, rows, noise_png)
@@ -34,7 +48,7 @@ def measure_full_size(work: Path, rows: int, num_proc: int) -> Iterator[str]:
     machine = described(python, "datasets", "pyarrow")
     yield f"{rows:,} images ({DIFFERENT} that differ), one zip of {size / 1e9:.1f} GB; {machine}"
     yield ""
-    yield "| step | time | read | peak memory |"
+    yield "| step | time | of the source | peak memory |"
     yield "|---|---|---|---|"
     for name, command in steps.items():
         run = measure(command, work / "home", watch_memory=True)

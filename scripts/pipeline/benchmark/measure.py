@@ -91,11 +91,14 @@ def measure(command: list[str | Path], home: Path, watch_memory: bool = False) -
     environment = {**os.environ, "HF_HOME": str(home), "HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1"}
     start, memory = time.monotonic(), 0
     with tempfile.TemporaryFile("w+") as log:
-        process = subprocess.Popen([str(word) for word in command], stdout=log, stderr=log, env=environment)
-        while watch_memory and process.poll() is None:
-            memory = max(memory, used_memory(process.pid))
-            time.sleep(0.05)
-        process.wait()
+        with subprocess.Popen([str(word) for word in command], stdout=log, stderr=log, env=environment) as process:
+            try:
+                while watch_memory and process.poll() is None:
+                    memory = max(memory, used_memory(process.pid))
+                    time.sleep(0.05)
+                process.wait()
+            finally:
+                process.terminate()  # after Ctrl-C it would write on
         os.sync()
         seconds = time.monotonic() - start
         log.seek(0)

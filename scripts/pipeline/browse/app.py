@@ -18,7 +18,7 @@ from packaging.version import Version
 
 from pipeline.browse.filters import MATCHES, MAX_TEXT, Filter, chosen_labels, from_query, label_choices
 from pipeline.browse.gallery import Gallery, View
-from pipeline.browse.guard import Guard
+from pipeline.browse.guard import MAX_EVENT, Guard
 from pipeline.errors import StepError
 from pipeline.imports import check_installed
 from pipeline.progress import write_line
@@ -99,7 +99,11 @@ def serve(gallery: Gallery, title: str, listening: socket.socket) -> None:
 
     host, port, *_ = listening.getsockname()
     config = uvicorn.Config(
-        make_app(gallery, title, (host, port)), log_level="warning", timeout_graceful_shutdown=CLOSING
+        make_app(gallery, title, (host, port)),
+        log_level="warning",
+        timeout_graceful_shutdown=CLOSING,
+        http="h11",
+        h11_max_incomplete_event_size=MAX_EVENT,  # else 16 KiB, which the longest address exceeds
     )
     write_line(f"open http://{_in_address(host)}:{port}/ in a browser; Ctrl-C ends this program")
     Server(config).run(sockets=[listening])

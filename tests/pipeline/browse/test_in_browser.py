@@ -25,6 +25,7 @@ from browser import find_browser
 from browsing import HOSTILE, MARKUP, PATIENT, hostile_name, hostile_source, write_answers, write_lists
 from conftest import FIXTURE, ROOT, convert, to_csv, to_zip
 from pipeline.browse.app import make_app
+from pipeline.browse.filters import MAX_TEXT, Filter, to_query
 from pipeline.browse.gallery import Gallery
 from pipeline.browse.index import Index
 from pipeline.rows import plan_any
@@ -383,6 +384,18 @@ def test_only_its_own_names_are_answered_on_the_loopback(address: str) -> None:
 
     with ThreadPoolExecutor() as pool:  # Playwright has a loop in this thread
         assert pool.submit(asyncio.run, codes()).result() == [200, 200, 400, 400]
+
+
+def test_the_longest_address_is_answered_in_pieces_too(served: Served) -> None:
+    long = "é" * MAX_TEXT
+    query = to_query(Filter(words=long, patient=long, name=long))
+    host = urllib.parse.urlsplit(served.url).netloc
+    request = f"GET /files.csv?{query} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode()
+    with socket.create_connection((urllib.parse.urlsplit(served.url).hostname or "", int(host.split(":")[1]))) as sent:
+        for start in range(0, len(request), 1400):  # as over a network
+            sent.sendall(request[start : start + 1400])
+            time.sleep(0.02)
+        assert sent.makefile("rb").readline() == b"HTTP/1.1 200 OK\r\n"
 
 
 def test_no_event_reads_a_file_of_the_machine(tmp_path: Path) -> None:

@@ -61,17 +61,18 @@ def inception_score(
     se = value * math.sqrt(mean_variance(_divergences(logits, np.arange(m)), groups))
     spread = float(np.std(values, ddof=1)) if splits > 1 else 0.0
     notes = (
-        *_warnings(m // splits, logits.shape[1]),
+        *_warnings(m // splits, -(-m // splits), logits.shape[1]),
         f"mean of {splits} splits, whose standard deviation is {spread:.4g}",
         "standard error: delta method",
     )
     return normal_estimate(value, se, *sizes, notes, (1, logits.shape[1]))
 
 
-def _warnings(rows: int, classes: int) -> tuple[str, ...]:
+def _warnings(rows: int, most_rows: int, classes: int) -> tuple[str, ...]:
+    """Returns a note if splits of `rows` to `most_rows` rows are small for so many classes."""
     if rows >= ENOUGH * classes:
         return ()
-    most, share = min(rows, classes), (classes - 1) / (rows + classes - 1)
+    most, share = min(most_rows, classes), (classes - 1) / (rows + classes - 1)
     limits = f"at most {most:,}, and up to {100 * share:.1f} % too low"
     return (f"splits of {rows:,} rows for {classes:,} classes: {limits}; compare at one n",)
 

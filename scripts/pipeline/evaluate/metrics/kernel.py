@@ -351,8 +351,8 @@ def kid_of_subsets(
 ) -> Estimate:
     """Returns KID as the mean over random subsets, as it is usually reported (Bińkowski et al. 2018).
 
-    It has the expectation of `kid`, and costs the same however large the sets are. Rows are drawn without
-    replacement within a subset; with groups, whole groups are, but for the last.
+    It has the expectation of `kid`, and costs the same however large the sets are, but for drawing groups. Rows are
+    drawn without replacement within a subset; with groups, whole groups are, but for the last.
 
     Args:
         real: Real features, of shape (n, d).
