@@ -6,11 +6,13 @@ import io
 import json
 import multiprocessing
 import random
+import signal
 import string
 import tarfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -53,7 +55,7 @@ def make_release(release: Path, count: int) -> int:
     release.mkdir(parents=True)
     rng = random.Random(0)
     rows, size = [], 0
-    with zipfile.ZipFile(release / "ALL_FILES.zip", "w") as archive, multiprocessing.Pool() as pool:
+    with zipfile.ZipFile(release / "ALL_FILES.zip", "w") as archive, drawing_pool() as pool:
         for png in tqdm(pool.imap(noise_png, range(count), chunksize=16), "Drawing", count, unit="image"):
             name = f"SyntheticImg_{'-'.join(f'{rng.getrandbits(32):08x}' for _ in range(5))}.png"
             prompt = " ".join(rng.choices(PHRASES, k=rng.randint(2, 10)))
@@ -63,6 +65,11 @@ def make_release(release: Path, count: int) -> int:
             archive.writestr(name, png)
         archive.writestr("metadata.csv", csv_bytes([["img_savename", "annotated_prompt", "chexpert_labels"], *rows]))
     return size
+
+
+def drawing_pool() -> Any:
+    """Returns a pool of processes that SIGTERM ends, by which it ends them: with this process's handler it may not."""
+    return multiprocessing.Pool(initializer=signal.signal, initargs=(signal.SIGTERM, signal.SIG_DFL))
 
 
 def make_many_rows(release: Path, count: int, draw: Callable[[int], bytes]) -> None:
@@ -76,7 +83,7 @@ def make_many_rows(release: Path, count: int, draw: Callable[[int], bytes]) -> N
     release.mkdir(parents=True)
     rng = random.Random(0)
     words = ["".join(rng.choices(string.ascii_lowercase, k=rng.randint(2, 9))) for _ in range(WORDS)]
-    with multiprocessing.Pool() as pool:
+    with drawing_pool() as pool:
         images = pool.map(draw, range(min(count, DIFFERENT)))
     rows: list[tuple] = [("img_savename", "annotated_prompt", "chexpert_labels", "view", "patient", "seed")]
     with zipfile.ZipFile(release / "ALL_FILES.zip", "w") as archive:
