@@ -11,6 +11,7 @@ import pytest
 
 from conftest import ROOT
 from pipeline.benchmark.full_size import measure_full_size
+from pipeline.benchmark.sources import drawing_pool
 from pipeline.errors import StepError
 
 WAITS = """
@@ -42,6 +43,15 @@ def test_a_measured_command_ends_with_the_benchmark(sent: signal.Signals, watche
     benchmark.send_signal(sent)
     assert benchmark.wait(60) != 0
     assert not measured.is_running()
+
+
+def test_a_process_that_draws_is_ended_by_the_signal_of_its_pool() -> None:
+    usual = signal.signal(signal.SIGTERM, lambda *_: None)
+    try:
+        with drawing_pool() as pool:
+            assert pool.apply(signal.getsignal, (signal.SIGTERM,)) == signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGTERM, usual)
 
 
 def test_a_disk_that_is_too_small_is_an_error_before_any_work(tmp_path: Path) -> None:
