@@ -91,6 +91,8 @@ def main() -> None:
     others = (options.evaluation, options.training, options.chunking, options.browsing, options.full_size)
     if options.before and any(others):
         parser.error("--before measures conversions, which another mode leaves out")
+    if options.work_dir and not options.work_dir.is_dir():
+        parser.error(f"--work-dir: no folder {options.work_dir}")
     if options.images is None:
         options.images = 512 if options.training else 1000 if options.chunking else 4000
     with tempfile.TemporaryDirectory(prefix="benchmark-", dir=options.work_dir) as name:
