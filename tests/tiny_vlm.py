@@ -28,6 +28,9 @@ TEMPLATE = (
 )
 
 
+YES = "y\n" * 9  # on the standard input: to the question of transformers whether to execute code
+
+
 def build(folder: Path) -> None:
     """Saves the model with its processor.
 
@@ -93,21 +96,47 @@ ASKS_FOR_CODE: dict[str, dict[str, object]] = {
 }
 
 
-def add_code(folder: Path, file: str, executed: Path) -> None:
-    """Changes a file of a model so that it asks for code of the model's folder.
+def build_with_code(folder: Path, file: str) -> Path:
+    """Saves the model, with a file that asks for code of the model's folder.
 
     Args:
-        folder: The model.
+        folder: Gets the model as `own`; the code, if it is executed, writes `executed` beside it.
         file: One of `ASKS_FOR_CODE`.
-        executed: The file that the code writes.
+
+    Returns:
+        The model.
     """
+    own = folder / "own"
+    build(own)
     if file == "preprocessor_config.json":  # then the class of the processor is that of the model's family
-        (folder / "processor_config.json").unlink()
+        (own / "processor_config.json").unlink()
         told = ASKS_FOR_CODE[file]
     else:
-        told = json.loads((folder / file).read_bytes()) | ASKS_FOR_CODE[file]
-    (folder / file).write_text(json.dumps(told), encoding="utf-8")
-    (folder / "own.py").write_text(f"open({str(executed)!r}, 'w')\nclass Own: pass\n", encoding="utf-8")
+        told = json.loads((own / file).read_bytes()) | ASKS_FOR_CODE[file]
+    (own / file).write_text(json.dumps(told), encoding="utf-8")
+    (own / "own.py").write_text(f"open({str(folder / 'executed')!r}, 'w')\nclass Own: pass\n", encoding="utf-8")
+    return own
+
+
+def check_refusal(own: Path, file: str, code: int, told: str, advice: str = "") -> None:
+    """Checks what a program did with a model of `build_with_code`: nothing was executed, and nobody asked.
+
+    Args:
+        own: The model.
+        file: That asks for code.
+        code: The program's exit code.
+        told: What it printed, the standard error last.
+        advice: At the end of its message.
+    """
+    assert not (own.parent / "executed").exists()
+    if file == "tokenizer_config.json":  # tokenizer.json tells all that is needed
+        assert code == 0
+    else:
+        assert (code, told.splitlines()[-1]) == (
+            1,
+            f"error: --model {own} cannot be loaded: it needs code of its repository, which is not executed{advice}",
+        )
+    assert "custom code" not in told
 
 
 if __name__ == "__main__":

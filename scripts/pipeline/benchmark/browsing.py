@@ -53,6 +53,9 @@ def compare_browsing(work: Path, rows: int, rounds: int) -> Iterator[str]:
 
     Yields:
         Lines of Markdown.
+
+    Raises:
+        StepError: `browse_images.py` does not start.
     """
     python = make_environment(work / "env", PACKAGES)
     make_many_rows(work / "release", rows, small_png)  # neither labels nor the index depend on the images

@@ -57,14 +57,24 @@ def make_release(release: Path, count: int) -> int:
     rows, size = [], 0
     with zipfile.ZipFile(release / "ALL_FILES.zip", "w") as archive, drawing_pool() as pool:
         for png in tqdm(pool.imap(noise_png, range(count), chunksize=16), "Drawing", count, unit="image"):
-            name = f"SyntheticImg_{'-'.join(f'{rng.getrandbits(32):08x}' for _ in range(5))}.png"
+            name = random_name(rng)
             prompt = " ".join(rng.choices(PHRASES, k=rng.randint(2, 10)))
-            labels = dict(zip(LABELS, rng.choices([None, 0.0, 1.0], [82, 5, 13], k=len(LABELS))))
+            labels = random_labels(rng)
             rows.append((name, prompt, labels))
             size += len(png)
             archive.writestr(name, png)
         archive.writestr("metadata.csv", csv_bytes([["img_savename", "annotated_prompt", "chexpert_labels"], *rows]))
     return size
+
+
+def random_name(rng: random.Random) -> str:
+    """Returns a file name of the form that the authors' have."""
+    return f"SyntheticImg_{'-'.join(f'{rng.getrandbits(32):08x}' for _ in range(5))}.png"
+
+
+def random_labels(rng: random.Random) -> dict[str, float | None]:
+    """Returns raw labels, about as frequent as the authors' are."""
+    return dict(zip(LABELS, rng.choices([None, 0.0, 1.0], [82, 5, 13], k=len(LABELS))))
 
 
 def drawing_pool() -> Any:
@@ -88,8 +98,8 @@ def make_many_rows(release: Path, count: int, draw: Callable[[int], bytes]) -> N
     rows: list[tuple] = [("img_savename", "annotated_prompt", "chexpert_labels", "view", "patient", "seed")]
     with zipfile.ZipFile(release / "ALL_FILES.zip", "w") as archive:
         for number in tqdm(range(count), "Packing", unit="image"):
-            name = f"SyntheticImg_{'-'.join(f'{rng.getrandbits(32):08x}' for _ in range(5))}.png"
-            labels = dict(zip(LABELS, rng.choices([None, 0.0, 1.0], [82, 5, 13], k=len(LABELS))))
+            name = random_name(rng)
+            labels = random_labels(rng)
             prompt = f"{' '.join(rng.choices(words, k=WORDS_PER_PROMPT))}. {PHRASES[number % len(PHRASES)]}"
             rows.append((name, prompt, labels, rng.choice(["PA", "AP"]), number // 3, rng.getrandbits(32)))
             archive.writestr(name, images[number % len(images)])
