@@ -4,26 +4,26 @@ from __future__ import annotations
 
 import io
 import json
-import multiprocessing
 import random
-import signal
 import string
 import tarfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
 import synthchex_75k
+from pipeline.jobs import WorkerPool, available_cpus
 from pipeline.table import csv_bytes
 from synthchex_75k import LABELS
 
 SIZE = 512  # pixels
 DIFFERENT = 300
+DRAWN_TOGETHER = 16  # images
 WORDS, WORDS_PER_PROMPT = 2000, 34  # random, so that they compress worse than those of reports
 PHRASES = ("No focal consolidation.", "The heart is of ordinary size.", "Small effusion on the left.", "No edema.")
 
@@ -54,15 +54,14 @@ def make_release(release: Path, count: int) -> int:
     """
     release.mkdir(parents=True)
     rng = random.Random(0)
-    rows, size = [], 0
-    with zipfile.ZipFile(release / "ALL_FILES.zip", "w") as archive, drawing_pool() as pool:
-        for png in tqdm(pool.imap(noise_png, range(count), chunksize=16), "Drawing", count, unit="image"):
-            name = random_name(rng)
-            prompt = " ".join(rng.choices(PHRASES, k=rng.randint(2, 10)))
-            labels = random_labels(rng)
-            rows.append((name, prompt, labels))
+    rows: list[tuple] = []
+    for _ in range(count):
+        rows.append((random_name(rng), " ".join(rng.choices(PHRASES, k=rng.randint(2, 10))), random_labels(rng)))
+    size = 0
+    with WorkerPool(available_cpus()) as pool, zipfile.ZipFile(release / "ALL_FILES.zip", "w") as archive:
+        for number, png in tqdm(draw_all(pool, noise_png, count), "Drawing", count, unit="image"):
             size += len(png)
-            archive.writestr(name, png)
+            archive.writestr(rows[number][0], png)
         archive.writestr("metadata.csv", csv_bytes([["img_savename", "annotated_prompt", "chexpert_labels"], *rows]))
     return size
 
@@ -77,9 +76,24 @@ def random_labels(rng: random.Random) -> dict[str, float | None]:
     return dict(zip(LABELS, rng.choices([None, 0.0, 1.0], [82, 5, 13], k=len(LABELS))))
 
 
-def drawing_pool() -> Any:
-    """Returns a pool of processes that SIGTERM ends, by which it ends them: with this process's handler it may not."""
-    return multiprocessing.Pool(initializer=signal.signal, initargs=(signal.SIGTERM, signal.SIG_DFL))
+def draw_all(pool: WorkerPool, draw: Callable[[int], bytes], count: int) -> Iterator[tuple[int, bytes]]:
+    """Draws images in several processes.
+
+    Args:
+        pool: The processes.
+        draw: A function of a module, which returns a PNG for a number.
+        count: Number of images.
+
+    Yields:
+        A number from 0 to `count` - 1 and its PNG; not in the order of the numbers.
+    """
+    jobs = [range(start, min(start + DRAWN_TOGETHER, count)) for start in range(0, count, DRAWN_TOGETHER)]
+    for numbers, images in pool.run(partial(_draw_each, draw), jobs, "Drawing"):
+        yield from zip(numbers, images)
+
+
+def _draw_each(draw: Callable[[int], bytes], numbers: range) -> list[bytes]:
+    return [draw(number) for number in numbers]
 
 
 def make_many_rows(release: Path, count: int, draw: Callable[[int], bytes]) -> None:
@@ -93,8 +107,8 @@ def make_many_rows(release: Path, count: int, draw: Callable[[int], bytes]) -> N
     release.mkdir(parents=True)
     rng = random.Random(0)
     words = ["".join(rng.choices(string.ascii_lowercase, k=rng.randint(2, 9))) for _ in range(WORDS)]
-    with drawing_pool() as pool:
-        images = pool.map(draw, range(min(count, DIFFERENT)))
+    with WorkerPool(available_cpus()) as pool:
+        images = dict(draw_all(pool, draw, min(count, DIFFERENT)))
     rows: list[tuple] = [("img_savename", "annotated_prompt", "chexpert_labels", "view", "patient", "seed")]
     with zipfile.ZipFile(release / "ALL_FILES.zip", "w") as archive:
         for number in tqdm(range(count), "Packing", unit="image"):
