@@ -10,17 +10,18 @@ import importlib.metadata
 import ipaddress
 import logging
 import os
+import shlex
 import socket
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from packaging.version import Version
+from packaging.requirements import Requirement
 
 from pipeline.browse.filters import MATCHES, MAX_TEXT, Filter, chosen_labels, from_query, label_choices
 from pipeline.browse.gallery import Gallery, View
 from pipeline.browse.guard import MAX_EVENT, Guard
 from pipeline.errors import StepError
-from pipeline.imports import check_installed
+from pipeline.imports import INSTALL, check_installed
 from pipeline.progress import write_line
 
 HERE = Path(__file__).parent
@@ -31,7 +32,6 @@ START = """() => {
   return [location.search];
 }"""
 PREVIOUS, NEXT = "← Previous", "Next →"
-GRADIO = "6.31"  # the least version
 SOURCE_ORDER = "order of the source"
 CLOSING = 1  # seconds that open connections get at the end
 
@@ -40,12 +40,12 @@ def check_browse() -> None:
     """Checks that Gradio is installed, and turns off what it and the Hub's client report.
 
     Raises:
-        StepError: It is not, or is older than `GRADIO`.
+        StepError: It is not, or another version is needed.
     """
     check_installed("gradio", needed_by="browse_images.py")
-    found = importlib.metadata.version("gradio")
-    if Version(found) < Version(GRADIO):  # which lacks arguments that are used here
-        raise StepError(f"browse_images.py needs Gradio {GRADIO}, not {found}: pip install 'gradio>={GRADIO}'")
+    needed, found = Requirement(*shlex.split(INSTALL["gradio"])), importlib.metadata.version("gradio")
+    if not needed.specifier.contains(found, prereleases=True):  # it lacks arguments that are used here
+        raise StepError(f"browse_images.py needs {needed}, not {found}: pip install '{needed}'")
     os.environ.update(GRADIO_ANALYTICS_ENABLED="False", HF_HUB_DISABLE_TELEMETRY="1")
 
 

@@ -42,7 +42,7 @@ def test_an_older_gradio_is_an_error_before_the_source_is_read(tmp_path: Path) -
     run = [*PROGRAM, "nothing"]
     done = subprocess.run(run, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(tmp_path)})
     assert done.returncode == 1
-    assert done.stderr == "error: browse_images.py needs Gradio 6.31, not 6.9.0: pip install 'gradio>=6.31'\n"
+    assert done.stderr == "error: browse_images.py needs gradio>=6.31, not 6.9.0: pip install 'gradio>=6.31'\n"
 
 
 @pytest.mark.parametrize("option", ["--labels", "--results"])
