@@ -14,6 +14,6 @@ run         all of it in one command
 features    FEATURES_DIR: files of features with what they depend on
 comparison  which rows are compared, and whether they may be
 settings    splits of the utility experiments: patients on one side, twins too
-names       file names of synthetic images, and the training image that one names
+names       file names of synthetic images, and the training images that they name
 meanings    what a metric tells; those of `fidelity`
 """

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +14,7 @@ from pipeline.evaluate.embedding.embed import embed
 from pipeline.evaluate.encoders.registry import resolve_encoder
 from pipeline.evaluate.features import FEATURES_JSON
 from pipeline.evaluate.fidelity.fidelity import fidelity
-from pipeline.evaluate.names import stem_of, training_stems
+from pipeline.evaluate.names import DOUBLED, NamedPairs, pair_by_names
 from pipeline.evaluate.page.report import report
 from pipeline.evaluate.privacy.privacy import privacy
 from pipeline.evaluate.reports.reports import reports
@@ -244,25 +243,20 @@ def _pair(sides: dict[str, list[Example]], chosen: dict[str, list[Example]], ski
     Returns:
         "filename" if some synthetic images are named for training images, as `privacy` pairs them; else None.
     """
-    if not _paired(sides["train"], sides["synthetic"]):
+    pairs = _named_pairs(chosen)
+    if pairs.doubled:
+        skipped.append(f"privacy of pairs: {DOUBLED}: {listing(pairs.doubled)}")
         return None
-    paired = _paired(chosen["train"], chosen["synthetic"])
-    stems = Counter(map(stem_of, paired))
-    if doubled := [name for name in paired if stems[stem_of(name)] > 1]:
-        what = "training images differ in the ending of their names only"
-        skipped.append(f"privacy of pairs: {what}: {listing(sorted(doubled))}")
-        return None
-    if not paired:
+    if not pairs.has_pairs and _named_pairs(sides).has_pairs:
         reason = "no synthetic image that --limit chose is named for a training image that it chose"
         skipped.append(f"privacy of pairs: {reason}")
-        return None
-    return "filename"
+    return "filename" if pairs.has_pairs else None
 
 
-def _paired(train: list[Example], synthetic: list[Example]) -> list[str]:
-    """Returns the names of the training images that synthetic ones are named for."""
-    named = {stem for one in synthetic for stem in training_stems(one.row.filename)}
-    return [one.row.filename for one in train if stem_of(one.row.filename) in named]
+def _named_pairs(sides: dict[str, list[Example]]) -> NamedPairs:
+    """Pairs images as `privacy` does."""
+    train, synthetic = ([(one.row.filename, one.row.prompt) for one in sides[side]] for side in ("train", "synthetic"))
+    return pair_by_names(train, synthetic)
 
 
 def _usable_encoders(skipped: list[str]) -> list[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import os
 import signal
@@ -15,9 +17,8 @@ from typing import Any
 import PIL.Image
 import pytest
 
-from conftest import ROOT, contents, to_zip
+from conftest import ROOT, contents, to_csv, to_zip
 from evaluate_images import main
-from images import to_jpeg
 from pipeline.evaluate.results.results import read_results, update_results
 from pipeline.evaluate.results.results_section import Section
 from pipeline.evaluate.run import AUTOMATIC
@@ -185,7 +186,23 @@ def test_a_run_that_is_killed_again_and_again_ends_with_the_same_results(
         assert contents(killed / "features" / side / "data") == contents(whole / "features" / side / "data")
 
 
-# Fewer images than there are
+# Images that are added, and fewer images than there are
+
+
+def add_images(source: Path, prompts: dict[str, str]) -> None:
+    """Adds images, with these names and prompts, and the labels and the patient of the first image."""
+    path, number = source / "metadata.csv", len([*source.glob("*.zip")])
+    rows = [*csv.DictReader(io.StringIO(path.read_text()))]
+    added = [{**rows[0], "filename": name, "prompt": prompt} for name, prompt in prompts.items()]
+    path.write_bytes(to_csv([*rows, *added]))
+    drawn = {name: PIL.Image.new("L", (48, 48), 40 * place) for place, name in enumerate(prompts)}
+    to_zip(source / f"images-{number}.zip", {name: encoded(image, name) for name, image in drawn.items()})
+
+
+def encoded(image: PIL.Image.Image, name: str) -> bytes:
+    file = io.BytesIO()
+    image.save(file, "PNG" if name.endswith("png") else "JPEG")
+    return file.getvalue()
 
 
 def privacy_of(results: Path) -> Section:
@@ -244,13 +261,24 @@ def test_a_limit_that_leaves_too_few_images_is_an_error_before_the_long_work(
 def test_training_images_that_differ_in_their_endings_only_make_no_pairs(
     run: Run, twins: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    table = twins["train"] / "metadata.csv"
-    first = next(line for line in table.read_text().splitlines() if line.startswith("train-00000.png"))
-    table.write_text(f"{table.read_text()}{first.replace('train-00000.png', 'train-00000.jpg')}\n")
-    to_zip(twins["train"] / "images-1.zip", {"train-00000.jpg": to_jpeg(PIL.Image.new("L", (48, 48)))})
+    add_images(twins["train"], {"train-00000.jpg": "Radiograph train-00000.jpg."})
     assert run(tmp_path / "results", sources=twins) == 0
     assert (
         "skipped: privacy of pairs: training images differ in the ending of their names only: train-00000.jpg; "
         "train-00000.png" in capsys.readouterr().out.splitlines()
     )
     assert privacy_of(tmp_path / "results").options["pair"] is None
+
+
+@pytest.mark.parametrize(("prompt", "is_pair"), [("Edema.", True), ("No edema.", False)])
+def test_endings_count_where_the_image_is_of_one_of_them_only(
+    prompt: str, is_pair: bool, run: Run, twins: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`SyntheticImg_x_1.png` is of `x_1` or a replicate of `x`, as its prompt tells: `run` asks what `privacy` does."""
+    add_images(twins["train"], {"x_1.png": "Edema.", "x.png": "No edema.", "x.jpg": "No edema."})
+    add_images(twins["made"], {"SyntheticImg_x_1.png": prompt})
+    assert run(tmp_path / "results", sources=twins) == 0
+    told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("skipped: privacy of pairs: ")]
+    reason = "training images differ in the ending of their names only: x.jpg; x.png"
+    assert told == ([] if is_pair else [f"skipped: privacy of pairs: {reason}"])
+    assert privacy_of(tmp_path / "results").options["pair"] == ("filename" if is_pair else None)

@@ -13,7 +13,7 @@ from pipeline.errors import StepError, counted, listing
 from pipeline.evaluate.comparison import patient_groups
 from pipeline.evaluate.features import Features
 from pipeline.evaluate.metrics.calibration import draw_partners
-from pipeline.evaluate.names import PREFIX, stem_of, training_stems
+from pipeline.evaluate.names import DOUBLED, PREFIX, pair_by_names
 
 PAIRED_BY = ("filename", "prompt")
 
@@ -77,23 +77,12 @@ def pair_images(train: Features, synthetic: Features, pair: str, seed: int = 0) 
 
 
 def _find_by_names(train: Features, synthetic: Features, seed: int) -> tuple[np.ndarray, tuple[str, ...]]:
-    by_stem: dict[str, list[int]] = defaultdict(list)
-    for row, name in enumerate(train.filenames.tolist()):
-        by_stem[stem_of(name)].append(row)
-    found, doubled = np.full(len(synthetic.filenames), -1, np.intp), list[str]()
-    for row, name in enumerate(synthetic.filenames.tolist()):
-        candidates = [by_stem[stem] for stem in training_stems(name) if stem in by_stem]
-        if not candidates:
-            continue
-        prompt = synthetic.prompts[row]
-        rows = next((rows for rows in candidates if any(train.prompts[i] == prompt for i in rows)), candidates[0])
-        found[row] = rows[0]
-        doubled += [str(train.filenames[i]) for i in rows] if len(rows) > 1 else []
-    if doubled:
+    pairs = pair_by_names(*(zip(side.filenames.tolist(), side.prompts.tolist()) for side in (train, synthetic)))
+    if pairs.doubled:
         raise StepError(
-            "--pair filename: training images differ in the ending of their names only: "
-            f"{listing(sorted({*doubled}))}; which of them an image was made for is unknown"
+            f"--pair filename: {DOUBLED}: {listing(pairs.doubled)}; which of them an image was made for is unknown"
         )
+    found = np.array(pairs.train, np.intp)
     paired = np.flatnonzero(found >= 0)
     others = int((synthetic.prompts[paired] != train.prompts[found[paired]]).sum())
     return found, (f"{counted(others, 'pair')} by name with two different prompts",) if others else ()
