@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -295,6 +295,36 @@ def read_features(folder: Path, encoder: EncodedWith, outputs: tuple[str, ...] |
         np.stack(labels, axis=1)[order],
         _read_outputs(files, {name: encoder.outputs[name] for name in wanted}, np.argsort(order)),
     )
+
+
+def changed_rows(
+    features: Features,
+    rows: Sequence[AnyRow],
+    crcs: Mapping[str, int],
+    patients: Sequence[str | None] | None = None,
+) -> list[AnyRow]:
+    """Returns the rows of a source whose image, prompt, labels or patient are not those that were embedded.
+
+    Args:
+        features: Features of the source; rows without features are not compared.
+        rows: Rows of the source as it is now.
+        crcs: CRC-32 of images by file name, as far as it is known.
+        patients: The patient of each row, or None. Default: patients are not compared.
+    """
+    numbers = {name: number for number, name in enumerate(features.filenames.tolist())}
+    known = [None] * len(numbers) if features.patients is None else features.patients.tolist()
+
+    def is_changed(number: int, row: AnyRow, patient: str | None) -> bool:
+        labels = np.array([np.nan if raw is None else raw for raw in row.labels], np.float32)
+        return (
+            row.prompt != features.prompts[number]
+            or not np.array_equal(labels, features.labels[number], equal_nan=True)
+            or crcs.get(row.filename, features.crc32[number]) != features.crc32[number]
+            or (patients is not None and patient != known[number])
+        )
+
+    of_rows = zip(rows, patients or [None] * len(rows), (numbers.get(row.filename) for row in rows))
+    return [row for row, patient, number in of_rows if number is not None and is_changed(number, row, patient)]
 
 
 def _read_table(path: Path, columns: list[str] | None = None) -> pa.Table:

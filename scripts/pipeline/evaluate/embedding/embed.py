@@ -7,15 +7,24 @@ import hashlib
 import json
 import time
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from pipeline.columns import read_patients
 from pipeline.engine import check_engine, start_engine
-from pipeline.errors import StepError
+from pipeline.errors import StepError, listing
 from pipeline.evaluate.embedding.encoding import Encoding
-from pipeline.evaluate.embedding.output import FeaturesWriter, Resolved
+from pipeline.evaluate.embedding.output import FeaturesWriter, Resolved, crc32_by_name, is_whole
 from pipeline.evaluate.encoders.registry import resolve_encoder
-from pipeline.evaluate.features import FEATURES_JSON, EncodedWith, fingerprint_of, read_index
+from pipeline.evaluate.features import (
+    FEATURES_JSON,
+    EncodedWith,
+    changed_rows,
+    fingerprint_of,
+    read_features,
+    read_index,
+)
 from pipeline.folder import OutputFolder, local_source, read_manifest
 from pipeline.jobs import WorkerPool, available_cpus
 from pipeline.rows import AnyRow, plan_any
@@ -66,21 +75,137 @@ def embed(
         OSError: A file cannot be read or written.
     """
     check_engine(engine)
-    resolved = _resolve([*dict.fromkeys(encoder or [DEFAULT])], model or [], revision or [])
-    with contextlib.ExitStack() as stack:
-        with WorkerPool(available_cpus()) as pool:  # starts before a network client starts threads, which a fork breaks
-            rows = plan_any(source, on_mismatch)
-            chosen = sample(rows, limit)
-            patients = read_patients(source, chosen, patient_column)
-            request = (output.absolute(), source, limit, patient_column, resolved, overwrite)
-            folder = stack.enter_context(_open(*request))
-            writer = FeaturesWriter(folder, pool, chosen, patients, resolved)
-        start = time.monotonic()
+    resolved = resolve_encoders(encoder or [DEFAULT], model or [], revision or [])
+    wanted = Wanted(source, output, patient_column)
+    with open_features([wanted], resolved, limit, on_mismatch, overwrite) as (opened,):
+        opened.embed(batch_size, engine, workers)
+
+
+class Wanted(NamedTuple):
+    """What `open_features` opens.
+
+    Attributes:
+        source: The SOURCE or PARQUET REPO.
+        output: FEATURES_DIR.
+        patient_column: Column of the metadata CSV that names the patient of an image; None: no patients.
+    """
+
+    source: str
+    output: Path
+    patient_column: str | None = None
+
+
+class OpenFeatures(NamedTuple):
+    """A FEATURES_DIR that is locked and checked, and what a run has to do in it.
+
+    Attributes:
+        source: Address of the source; a local one as an absolute path.
+        output: FEATURES_DIR, as it was named.
+        rows: The images of the source that are asked for.
+        patients: The patient of each, or None.
+        source_rows: Number of images of the source.
+        encoders: The encoders that are asked for.
+        folder: The folder.
+        writer: What has to be done.
+    """
+
+    source: str
+    output: Path
+    rows: list[AnyRow]
+    patients: list[str | None]
+    source_rows: int
+    encoders: list[Resolved]
+    folder: OutputFolder
+    writer: FeaturesWriter
+
+    def embed(self, batch_size: int, engine: str, workers: int) -> None:
+        """Embeds the images that have no features yet.
+
+        Args:
+            batch_size: Images at once.
+            engine: See `embed`.
+            workers: See `embed`.
+
+        Raises:
+            SourceError: An image is damaged.
+            StepError: An image cannot be embedded.
+            OSError: A file cannot be read or written.
+        """
+        start, writer = time.monotonic(), self.writer
         if writer.items:
-            task = Encoding(tuple(one.encoder for one in resolved), writer.needed, batch_size)
+            task = Encoding(tuple(one.encoder for one in self.encoders), writer.needed, batch_size)
             writer.write(start_engine(task, engine, workers)(writer.items))
-        writer.finish(local_source(source), len(rows))
-        _report(output, read_index(folder.path), writer.embedded, time.monotonic() - start)
+        writer.finish(self.source, self.source_rows)
+        _report(self.output, read_index(self.folder.path), writer.embedded, time.monotonic() - start)
+
+    def others(self) -> dict[str, EncodedWith]:
+        """Returns the encoders whose features are there, which are not asked for, and which this run keeps; by name.
+
+        Raises:
+            StepError: `features.json` is damaged.
+        """
+        asked = [one.name for one in self.encoders]
+        index = read_index(self.folder.path) if (self.folder.path / FEATURES_JSON).is_file() else {}
+        return {name: one for name, one in index.items() if name not in asked and is_whole(one, self.folder)}
+
+    def check_same_images(self, encoder: EncodedWith) -> None:
+        """Checks that features are of the images that are asked for, as these are now.
+
+        Args:
+            encoder: One of `others`.
+
+        Raises:
+            StepError: They are of other ones, or were embedded with other prompts, labels or patients.
+            SourceError: An image is damaged.
+            OSError: A file cannot be read.
+        """
+        found = read_features(self.folder.path, encoder, ())
+        names, known = {row.filename for row in self.rows}, {*found.filenames.tolist()}
+        if differing := sorted(names ^ known):
+            what = f"of other images ({len(known):,}; this run takes {len(names):,})"
+        else:
+            what = "of an image, prompt, label or patient that has changed"
+            is_local = "://" not in self.source  # else the images would be transferred twice
+            crcs = crc32_by_name([row for row in self.rows if is_local or row.zipped])
+            differing = [row.filename for row in changed_rows(found, self.rows, crcs, self.patients)]
+        if differing:
+            raise StepError(
+                f"{self.output} has features of {encoder.name} too, {what}: {listing(differing, 3)}. Take the same "
+                "images as before, name that encoder as well, or name another folder."
+            )
+
+
+@contextlib.contextmanager
+def open_features(
+    wanted: Sequence[Wanted], encoders: list[Resolved], limit: int | None, on_mismatch: str, overwrite: bool
+) -> Iterator[list[OpenFeatures]]:
+    """Opens FEATURES_DIRs until the end of the context: all are checked before an image is embedded for one of them.
+
+    Args:
+        wanted: Which ones.
+        encoders: Those of `resolve_encoders`.
+        limit: See `embed`.
+        on_mismatch: See `embed`.
+        overwrite: See `embed`.
+
+    Raises:
+        SourceError: A source cannot be used.
+        StepError: A folder cannot be used, or features of another request would be lost.
+        WorkerDiedError: A process that checked finished files was killed.
+        OSError: A file cannot be read.
+    """
+    with contextlib.ExitStack() as stack:
+        opened = []
+        with WorkerPool(available_cpus()) as pool:  # starts before a network client starts threads, which a fork breaks
+            for one in wanted:
+                rows = plan_any(one.source, on_mismatch)
+                chosen = sample(rows, limit)
+                patients = read_patients(one.source, chosen, one.patient_column)
+                folder = stack.enter_context(_open(one, limit, encoders, overwrite))
+                writer = FeaturesWriter(folder, pool, chosen, patients, encoders)
+                place = local_source(one.source), one.output  # absolute: a function may change the working directory
+                opened.append(OpenFeatures(*place, chosen, patients, len(rows), encoders, folder, writer))
+        yield opened
 
 
 def sample(rows: list[AnyRow], limit: int | None) -> list[AnyRow]:
@@ -97,7 +222,18 @@ def sample(rows: list[AnyRow], limit: int | None) -> list[AnyRow]:
     return [row for row in rows if row.filename in chosen]
 
 
-def _resolve(names: list[str], models: list[str], revisions: list[str]) -> list[Resolved]:
+def resolve_encoders(names: Sequence[str], models: Sequence[str], revisions: Sequence[str]) -> list[Resolved]:
+    """Finds encoders, and what their features depend on; loads none.
+
+    Args:
+        names: Names of encoders; one that is repeated counts once.
+        models: Their weights, as `embed` takes them.
+        revisions: Revisions of weights on the Hub, as `embed` takes them.
+
+    Raises:
+        StepError: One cannot be used, or two would be stored under one name.
+    """
+    names = [*dict.fromkeys(names)]
     of_model, of_revision = _by_encoder("--model", names, models), _by_encoder("--revision", names, revisions)
     resolved = []
     for name in names:
@@ -110,7 +246,7 @@ def _resolve(names: list[str], models: list[str], revisions: list[str]) -> list[
     return resolved
 
 
-def _by_encoder(option: str, names: list[str], values: list[str]) -> dict[str, str]:
+def _by_encoder(option: str, names: Sequence[str], values: Sequence[str]) -> dict[str, str]:
     """Returns the value of an option for each encoder: `VALUE` for the only one, or `NAME=VALUE`."""
     if len(names) == 1 and len(values) == 1 and not values[0].startswith(f"{names[0]}="):
         return {names[0]: values[0]}
@@ -126,19 +262,13 @@ def _by_encoder(option: str, names: list[str], values: list[str]) -> dict[str, s
     return found
 
 
-def _open(
-    path: Path,
-    source: str,
-    limit: int | None,
-    patient_column: str | None,
-    encoders: list[Resolved],
-    overwrite: bool,
-) -> OutputFolder:
+def _open(wanted: Wanted, limit: int | None, encoders: list[Resolved], overwrite: bool) -> OutputFolder:
     """Opens FEATURES_DIR. Each encoder has a request of its own, and those of the encoders not asked for stay.
 
-    The path is absolute, since a function may change the working directory.
+    The path becomes absolute, since a function may change the working directory.
     """
-    asked = {"source": local_source(source), "limit": limit, "patient column": patient_column}
+    path = wanted.output.absolute()
+    asked = {"source": local_source(wanted.source), "limit": limit, "patient column": wanted.patient_column}
     request = {f"{one.name} {key}": value for one in encoders for key, value in {**asked, **one.about}.items()}
     folder = OutputFolder(path, FEATURES_JSON, request, overwrite, live=(FEATURES_JSON,))
     names = [one.name for one in encoders]

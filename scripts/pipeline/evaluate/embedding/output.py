@@ -191,7 +191,7 @@ class FeaturesWriter:
             self._folder.begin(outdated)
         index = read_index(self._folder.path) if (self._folder.path / FEATURES_JSON).is_file() else {}
         index |= {one.name: self._encoded_with(one, source, source_rows) for one in self._encoders}
-        kept = [one for one in index.values() if all(path in self._folder.entries for path, _, _ in one.files)]
+        kept = [one for one in index.values() if is_whole(one, self._folder)]
         self._folder.finish({FEATURES_JSON: index_json(kept)})
 
     def _entry(self, path: Path) -> dict[str, Any]:
@@ -206,7 +206,7 @@ class FeaturesWriter:
         """Finds the rows of missing files in outdated ones that are not damaged."""
         known = {path: read_known(path) for path in self._outdated if sha256_of(path) == self._entry(path)["sha256"]}
         names = {row.filename for rows in known.values() for row in rows}
-        crcs = _crc32_by_name([row for file in missing for row in file.rows if row.filename in names])
+        crcs = crc32_by_name([row for file in missing for row in file.rows if row.filename in names])
         self._check_replaceable(known, crcs)
         places: dict[Key, Place] = {}
         for path, rows in known.items():
@@ -305,7 +305,12 @@ def _file(folder: Path, rows: list[AnyRow], patients: list[str | None], encoder:
     )
 
 
-def _crc32_by_name(rows: list[AnyRow]) -> dict[str, int]:
+def is_whole(encoder: EncodedWith, folder: OutputFolder) -> bool:
+    """Returns whether all files of an encoder are there: a run that was killed while it replaced some leaves others."""
+    return all(path in folder.entries for path, _, _ in encoder.files)
+
+
+def crc32_by_name(rows: list[AnyRow]) -> dict[str, int]:
     """Returns the CRC-32 of images by file name; those that are in no zip are read."""
     rows = [*{row.filename: row for row in rows}.values()]  # each encoder has a file with it
     unread = sum(not row.zipped for row in rows)

@@ -13,7 +13,7 @@ import numpy as np
 from pipeline.errors import StepError, counted, listing
 from pipeline.evaluate.comparison import check_finite, check_same_encoder, check_same_images
 from pipeline.evaluate.encoders.encoder import FEATURE
-from pipeline.evaluate.features import EncodedWith, Features, read_features, read_index
+from pipeline.evaluate.features import EncodedWith, Features, changed_rows, read_features, read_index
 from pipeline.evaluate.fidelity.fidelity import common_encoders
 from pipeline.evaluate.metrics.auroc import auroc_placements
 from pipeline.evaluate.settings import Example, Split
@@ -89,16 +89,9 @@ def _check_same_rows(folder: Path, features: Features, examples: Sequence[Exampl
     Raises:
         StepError: Some differ; the message names them.
     """
-    rows = {name: number for number, name in enumerate(features.filenames.tolist())}
-    differing = []
-    for one in examples:
-        if (number := rows.get(one.row.filename)) is None:
-            continue
-        labels = [np.nan if raw is None else raw for raw in one.row.labels]
-        same = features.prompts[number] == one.row.prompt
-        same = same and np.array_equal(features.labels[number], np.array(labels, np.float32), equal_nan=True)
-        if not same or (one.row.zipped and one.row.zipped[2] != features.crc32[number]):
-            differing.append(one.row.where)
+    rows = [one.row for one in examples]
+    crcs = {row.filename: row.zipped[2] for row in rows if row.zipped}
+    differing = [row.where for row in changed_rows(features, rows, crcs)]
     if differing:
         raise StepError(
             f"{folder}, {features.encoder.name}: {counted(len(differing), 'image')} of the source changed after it was "
