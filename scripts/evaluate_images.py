@@ -277,6 +277,8 @@ def _add_utility(commands: Any) -> None:
     add("--seeds", type=positive, metavar="N", help="trainings in each setting")
     patients = "column of the metadata CSV of the real sources that names the patient of an image (default: none)"
     add("--patient-column", metavar="NAME", help=patients)
+    limit = "take N images of each source, chosen at random as embed does (default: all)"
+    add("--limit", type=positive, metavar="N", help=limit)
     add("--seed", type=int, metavar="N", help="the first seed of everything that is drawn")
     add_on_mismatch(add)
     add("--backbone", metavar="NAME", help="fine-tune this network of timm on the images, such as resnet50")

@@ -120,6 +120,15 @@ def test_images_without_features_are_left_out_and_counted(
     assert any("300 synthetic images in place of 450" in note for note in value(section, "auroc", "synthetic").notes)
 
 
+def test_a_limit_takes_the_images_that_embed_takes(
+    useful: tuple[Planted, Section], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    section = run(useful[0], tmp_path / "results.json", "--settings", "real,synthetic", "--limit", "200")
+    assert {name: side.rows for name, side in section.sides.items()} == dict.fromkeys(section.sides, 200)
+    assert section.options["limit"] == 200 and "left out: without features" not in capsys.readouterr().out
+    assert 160 < value(section, "auroc", "real").n["train"] < 200
+
+
 def test_features_of_another_version_of_the_source_are_refused(
     useful: tuple[Planted, Section], tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:

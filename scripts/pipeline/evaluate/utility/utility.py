@@ -25,6 +25,7 @@ from pipeline.evaluate.settings import (
     Example,
     Split,
     examples_side,
+    limited,
     plan_examples,
     split_about,
     split_cautions,
@@ -51,6 +52,7 @@ def utility(
     probe: Sequence[Path] | None = None,
     seeds: int = 3,
     patient_column: str | None = None,
+    limit: int | None = None,
     seed: int = 0,
     on_mismatch: str = "error",
     backbone: str | None = None,
@@ -76,6 +78,7 @@ def utility(
         seeds: Number of trainings in each setting, with other validation patients and other draws.
         patient_column: Column of the metadata of the two real sources that names the patient of an image. Default:
             none; each image counts as a patient.
+        limit: Take this number of images of each source, chosen at random by a hash of the file name. Default: all.
         seed: The first seed.
         on_mismatch: `"error"` or `"skip"`, as in `synthchex_75k.plan`.
         backbone: Name of a network of `timm`: fine-tune it on the images. Either this or `probe` is given.
@@ -121,6 +124,7 @@ def utility(
         )
         for name, source in sources.items()
     }
+    sides = {name: limited(side, limit) for name, side in sides.items()}
     _split(sides, settings, seeds, seed)  # its errors come before features are looked at
     found = None
     if probe is not None:
@@ -138,6 +142,7 @@ def utility(
             "settings": [*settings],
             "seeds": seeds,
             "patient_column": patient_column,
+            "limit": limit,
             "validation": VALIDATION,
             "labels": POLICY,
             "left_out": found.left_out if found else {},
