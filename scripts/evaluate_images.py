@@ -361,7 +361,7 @@ def _add_run(commands: Any) -> None:
     add("--encoder", action="append", metavar="NAME", help=automatic)
     add("--model", action="append", metavar="WEIGHTS", help="weights of encoders, as in embed")
     add("--revision", action="append", metavar="SHA", help="of weights on the Hub, as in embed")
-    add("--limit", type=positive, metavar="N", help="embed N images of each source, chosen at random (default: all)")
+    add("--limit", type=positive, metavar="N", help="take N images of each source, chosen at random (default: all)")
     patients = "column of the real images' metadata that names the patient (default: none)"
     add("--patient-column", metavar="NAME", help=patients)
     add("--batch-size", type=positive, metavar="N", help="images at once; halved when memory runs out")
@@ -375,6 +375,7 @@ def _add_run(commands: Any) -> None:
     add("--seeds", type=positive, metavar="N", help="how often each classifier is trained")
     add("--backbone", metavar="NAME", help="model of timm to train on images (default: a probe on the features)")
     add("--report-model", metavar="MODEL", help="folder or name on the Hub of a model that learns to write reports")
+    add("--report-revision", metavar="SHA", help="commit, branch or tag of that model on the Hub (default: main)")
     add("--seed", type=int, metavar="N", help="seed of everything that is drawn")
     add("--no-images", dest="images", action="store_false", help="show no images and no prompts on the page")
     add("--overwrite", action="store_true", help="replace features of another source, encoder or a larger limit")

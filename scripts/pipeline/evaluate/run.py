@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pipeline.checkpoint import Checkpoint
+from pipeline.engine import check_engine
 from pipeline.errors import MissingPackageError, StepError, listing, one_line
-from pipeline.evaluate.embedding.embed import embed
+from pipeline.evaluate.comparison import check_same_encoder
+from pipeline.evaluate.embedding.embed import OpenFeatures, Wanted, open_features, resolve_encoders
 from pipeline.evaluate.encoders.registry import resolve_encoder
 from pipeline.evaluate.features import FEATURES_JSON
 from pipeline.evaluate.fidelity.fidelity import fidelity
@@ -20,6 +25,7 @@ from pipeline.evaluate.privacy.privacy import privacy
 from pipeline.evaluate.reports.reports import reports
 from pipeline.evaluate.results.results import Results, check_results_path, read_results
 from pipeline.evaluate.settings import SETTINGS, Example, limited, plan_examples, splits
+from pipeline.evaluate.utility.backbone import Backbone
 from pipeline.evaluate.utility.utility import utility
 from pipeline.files import atomic_write, sha256_of
 from pipeline.folder import local_source
@@ -32,20 +38,23 @@ AUTOMATIC = ("rad-dino", "xrv", "biovil-t")  # of radiographs: features; patholo
 RESULTS, PAGE, STEPS = "results.json", "results.html", ".steps.json"
 
 
+Sides = tuple[Wanted, Wanted, Wanted]  # real training images, synthetic ones, real test images
+
+
 class Step(NamedTuple):
     """A step that writes a section of the results.
 
     Attributes:
         name: Name of the section.
+        compute: Computes and writes it, from the options.
         options: What decides the section, beside the features.
-        run: Computes and writes it.
         sees_images: Whether it reads images itself, of which some may have no features: it is never known to be done
             before, and resumes from its own files.
     """
 
     name: str
+    compute: Callable[..., None]
     options: dict[str, Any]
-    run: Callable[[], None]
     sees_images: bool = False
 
 
@@ -69,6 +78,7 @@ def run(
     seeds: int = 3,
     backbone: str | None = None,
     report_model: str | None = None,
+    report_revision: str | None = None,
     seed: int = 0,
     images: bool = True,
     overwrite: bool = False,
@@ -85,7 +95,7 @@ def run(
             are installed and whose weights are at hand or can be downloaded.
         model: Weights of encoders, as in `embed`.
         revision: Revisions of weights on the Hub, as in `embed`.
-        limit: Embed this number of images of each source. Default: all.
+        limit: Take this number of images of each source. Default: all.
         patient_column: Column of the real images' metadata that names the patient. Default: none; each image counts as
             a draw of its own.
         batch_size: Images at once.
@@ -97,6 +107,7 @@ def run(
         seeds: How often each is trained.
         backbone: A model of `timm` to train on images. Default: none; a probe is trained on the features.
         report_model: A model of `transformers` that learns to write reports. Default: none.
+        report_revision: Commit, branch or tag of that model on the Hub. Default: main.
         seed: Seeds everything that is drawn.
         images: Whether the page shows images and their prompts.
         overwrite: Replace features of other sources, encoders or a larger limit.
@@ -107,114 +118,42 @@ def run(
         WorkerDiedError: A process that checked finished files was killed.
         OSError: A file cannot be read or written.
     """
-    sources = {"train": real_train, "synthetic": synthetic, "test": real_test}
-    patients = {"train": patient_column, "synthetic": None, "test": patient_column}
-    _check_folder(results_dir, sources.values())
+    results_json, features = results_dir / RESULTS, results_dir / "features"
+    sides = (
+        Wanted(real_train, features / "train", patient_column),
+        Wanted(synthetic, features / "synthetic"),
+        Wanted(real_test, features / "test", patient_column),
+    )
     skipped: list[str] = []
+    check_engine(engine)
+    _check_folder(results_dir, [side.source for side in sides])
+    commit = _commit_of(report_model, report_revision)
     with notice("reading the sources"):
-        sides = {
-            side: plan_examples(source, "synthetic" if side == "synthetic" else "real", patients[side], on_mismatch)
-            for side, source in sources.items()
-        }
-        chosen = {side: limited(examples, limit) for side, examples in sides.items()}
-        splits(chosen["train"], chosen["synthetic"], chosen["test"], settings, seeds, seed)  # for its errors
-        pair = _pair(sides, chosen, skipped)
-    names = encoder or _usable_encoders(skipped)
+        planned = _plan(sides, on_mismatch)
+        chosen = [limited(examples, limit) for examples in planned]
+        splits(chosen[0], chosen[1], chosen[2], settings, seeds, seed)  # for its errors
+        pair = _pair(planned, chosen, skipped)
+    encoders = resolve_encoders(encoder or _usable_encoders(skipped), model or [], revision or [])
+    trained = {"settings": settings, "patient_column": patient_column, "limit": limit, "seed": seed}
+    steps = [
+        _fidelity(sides, results_json, {"labels": labels, "seed": seed}),
+        _privacy(sides, results_json, {"pair": pair, "seed": seed}, on_mismatch),
+        _utility(sides, results_json, {**trained, "seeds": seeds, "backbone": backbone}, on_mismatch),
+    ]
+    if report_model:
+        options = {**trained, "seeds": 1, "model": report_model, "revision": commit}
+        steps.append(_reports(sides, results_json, options, on_mismatch, overwrite))
     with FolderLock(results_dir):
-        results_json = results_dir / RESULTS
         check_results_path(results_json)
         _done(results_dir)  # an error of it comes before the long work
-        folders = {side: results_dir / "features" / side for side in sources}
-        for side, source in sources.items():
-            write_line(f"== embed: {side}")
-            embed(
-                source,
-                folders[side],
-                encoder=names,
-                model=model,
-                revision=revision,
-                batch_size=batch_size,
-                engine=engine,
-                workers=workers,
-                limit=limit,
-                patient_column=patients[side],
-                on_mismatch=on_mismatch,
-                overwrite=overwrite,
-            )
-        train, made, test = folders.values()
-        trained = {"settings": settings, "seeds": seeds, "patient_column": patient_column, "seed": seed}
-        steps = [
-            Step(
-                "fidelity",
-                {"labels": labels, "seed": seed},
-                lambda: fidelity(test, made, results_json, labels=labels, seed=seed),
-            ),
-            Step(
-                "privacy",
-                {"pair": pair, "seed": seed},
-                lambda: privacy(
-                    train,
-                    made,
-                    results_json,
-                    heldout=test,
-                    pair=pair,
-                    train_source=real_train if pair else None,
-                    synthetic_source=synthetic if pair else None,
-                    on_mismatch=on_mismatch,
-                    seed=seed,
-                ),
-            ),
-            Step(
-                "utility",
-                {**trained, "backbone": backbone},
-                lambda: utility(
-                    real_train,
-                    synthetic,
-                    real_test,
-                    results_json,
-                    settings=settings,
-                    probe=None if backbone else [*folders.values()],
-                    seeds=seeds,
-                    patient_column=patient_column,
-                    seed=seed,
-                    on_mismatch=on_mismatch,
-                    backbone=backbone,
-                ),
-                sees_images=backbone is not None,
-            ),
-        ]
-        if report_model:
-            steps.append(
-                Step(
-                    "reports",
-                    {**trained, "seeds": 1, "model": report_model, "limit": limit},
-                    lambda: reports(
-                        real_train,
-                        synthetic,
-                        real_test,
-                        results_json,
-                        model=report_model,
-                        settings=settings,
-                        seed=seed,
-                        patient_column=patient_column,
-                        limit=limit,
-                        on_mismatch=on_mismatch,
-                        overwrite=overwrite,
-                    ),
-                    sees_images=True,
-                )
-            )
-        inputs = {"sources": [*map(local_source, sources.values())], "features": _hashes(folders), "code": _code()}
-        current = {step.name for step in steps if _do(step, inputs, results_dir, skipped)}
-        present = read_results(results_json)._asdict() if results_json.exists() else {}
-        older = [name for name, section in present.items() if section and name not in current]
+        with open_features(sides, encoders, limit, on_mismatch, overwrite) as opened:
+            _check_others(opened)
+            _check_backbone(backbone, results_json)
+            _embed(opened, batch_size, engine, workers)
+        current = _do_all(steps, sides, results_dir, skipped)
         write_line("== report")
         report([results_json], html=results_dir / PAGE, images=images)
-    for reason in skipped:
-        print(printable(f"skipped: {reason}"))
-    for name in older:
-        print(printable(f"{name}: of an earlier run, perhaps of other images or options; {RESULTS} and {PAGE} keep it"))
-    print(printable(f"{results_dir}: {RESULTS}, {PAGE}"))
+        _tell(results_dir, current, skipped)
 
 
 def _check_folder(folder: Path, sources: Iterable[str]) -> None:
@@ -232,11 +171,34 @@ def _check_folder(folder: Path, sources: Iterable[str]) -> None:
             raise StepError(f"{path} is a folder; move it, or name another RESULTS_DIR")
 
 
-def _pair(sides: dict[str, list[Example]], chosen: dict[str, list[Example]], skipped: list[str]) -> str | None:
+def _commit_of(report_model: str | None, revision: str | None) -> str | None:
+    """Returns the commit that the revision of a model on the Hub is now; None for a folder, or without a model.
+
+    Raises:
+        StepError: There is no such model or revision, or the revision is one of no model on the Hub.
+    """
+    if report_model is None:
+        if revision:
+            raise StepError(f"--report-revision {revision}: of --report-model only")
+        return None
+    checkpoint = Checkpoint(report_model, revision)
+    if not checkpoint.is_local:
+        return checkpoint.pin().revision
+    if revision:
+        raise StepError(f"--report-revision is for models on the Hub; {report_model} is a folder")
+    return None
+
+
+def _plan(sides: Sides, on_mismatch: str) -> list[list[Example]]:
+    kinds = ("real", "synthetic", "real")
+    return [plan_examples(side.source, kind, side.patient_column, on_mismatch) for side, kind in zip(sides, kinds)]
+
+
+def _pair(planned: Sequence[list[Example]], chosen: Sequence[list[Example]], skipped: list[str]) -> str | None:
     """Decides whether `privacy` compares pairs, and adds why not where some images of the sources are pairs.
 
     Args:
-        sides: All images of the sources.
+        planned: All images of the sources, in the order of `Sides`.
         chosen: Those that are embedded.
         skipped: Gets the reason.
 
@@ -247,15 +209,15 @@ def _pair(sides: dict[str, list[Example]], chosen: dict[str, list[Example]], ski
     if pairs.doubled:
         skipped.append(f"privacy of pairs: {DOUBLED}: {listing(pairs.doubled)}")
         return None
-    if not pairs.has_pairs and _named_pairs(sides).has_pairs:
+    if not pairs.has_pairs and _named_pairs(planned).has_pairs:
         reason = "no synthetic image that --limit chose is named for a training image that it chose"
         skipped.append(f"privacy of pairs: {reason}")
     return "filename" if pairs.has_pairs else None
 
 
-def _named_pairs(sides: dict[str, list[Example]]) -> NamedPairs:
-    """Pairs images as `privacy` does."""
-    train, synthetic = ([(one.row.filename, one.row.prompt) for one in sides[side]] for side in ("train", "synthetic"))
+def _named_pairs(sides: Sequence[list[Example]]) -> NamedPairs:
+    """Pairs training and synthetic images as `privacy` does."""
+    train, synthetic = ([(one.row.filename, one.row.prompt) for one in side] for side in sides[:2])
     return pair_by_names(train, synthetic)
 
 
@@ -278,6 +240,82 @@ def _usable_encoders(skipped: list[str]) -> list[str]:
     return usable
 
 
+def _fidelity(sides: Sides, results_json: Path, options: dict[str, Any]) -> Step:
+    _, made, test = sides
+    return Step("fidelity", partial(fidelity, test.output, made.output, results_json), options)
+
+
+def _privacy(sides: Sides, results_json: Path, options: dict[str, Any], on_mismatch: str) -> Step:
+    train, made, test = sides
+    sources = {"train_source": train.source, "synthetic_source": made.source} if options["pair"] else {}
+    folders = partial(privacy, train.output, made.output, results_json, heldout=test.output)
+    return Step("privacy", partial(folders, **sources, on_mismatch=on_mismatch), options)
+
+
+def _utility(sides: Sides, results_json: Path, options: dict[str, Any], on_mismatch: str) -> Step:
+    sees_images = options["backbone"] is not None
+    probe = None if sees_images else [side.output for side in sides]
+    compute = partial(utility, *_sources(sides), results_json, probe=probe, on_mismatch=on_mismatch)
+    return Step("utility", compute, options, sees_images)
+
+
+def _reports(sides: Sides, results_json: Path, options: dict[str, Any], on_mismatch: str, overwrite: bool) -> Step:
+    compute = partial(reports, *_sources(sides), results_json, on_mismatch=on_mismatch, overwrite=overwrite)
+    return Step("reports", compute, options, sees_images=True)
+
+
+def _sources(sides: Sides) -> tuple[str, str, str]:
+    train, made, test = sides
+    return train.source, made.source, test.source
+
+
+def _check_others(opened: Sequence[OpenFeatures]) -> None:
+    """Checks that features of encoders that this run does not name fit, for the sections will hold them too.
+
+    Raises:
+        StepError: They are of other images than those of this run, or of another encoder on each side.
+    """
+    train, made, test = (one.others() for one in opened)
+    for name in made:
+        if name not in test:  # then no section has it
+            continue
+        for folder, index in zip(opened, (train, made, test)):
+            if name in index:
+                check_same_encoder(index[name], made[name], (folder.output.name, "synthetic"))
+                folder.check_same_images(index[name])
+
+
+def _check_backbone(name: str | None, results_json: Path) -> None:
+    """Checks a network; without its packages, `utility` is skipped.
+
+    Raises:
+        StepError: There is no such network, or no weights of it.
+    """
+    if name is not None:
+        with contextlib.suppress(MissingPackageError):
+            Backbone(name, results_json.with_suffix(".utility"))
+
+
+def _embed(opened: Sequence[OpenFeatures], batch_size: int, engine: str, workers: int) -> None:
+    for one in opened:
+        write_line(f"== embed: {one.output.name}")
+        one.embed(batch_size, engine, workers)
+
+
+def _do_all(steps: Sequence[Step], sides: Sides, results_dir: Path, skipped: list[str]) -> set[str]:
+    """Does the steps that are not done, and adds why others cannot be.
+
+    Returns:
+        The names of the sections that are those of this run.
+    """
+    inputs = {
+        "sources": [local_source(side.source) for side in sides],
+        "features": [sha256_of(side.output / FEATURES_JSON) for side in sides],  # it has the SHA-256 of each file
+        "code": _code(),
+    }
+    return {step.name for step in steps if _do(step, inputs, results_dir, skipped)}
+
+
 def _do(step: Step, inputs: dict[str, Any], results_dir: Path, skipped: list[str]) -> bool:
     """Does a step unless its section was computed from the same inputs; a step whose package is missing is skipped.
 
@@ -290,7 +328,7 @@ def _do(step: Step, inputs: dict[str, Any], results_dir: Path, skipped: list[str
         return True
     write_line(f"== {step.name}")
     try:
-        step.run()
+        step.compute(**step.options)
     except MissingPackageError as error:
         skipped.append(f"{step.name}: {one_line(error)}")
         return False
@@ -319,14 +357,21 @@ def _created(results_dir: Path, name: str) -> str | None:
     return section.created if section else None
 
 
-def _hashes(folders: dict[str, Path]) -> list[str]:
-    """Returns what identifies the features: `features.json` has the SHA-256 of each file."""
-    return [sha256_of(folder / FEATURES_JSON) for folder in folders.values()]
-
-
 def _code() -> str:
     """Returns a hash of this package: another version of a metric computes its section again."""
     content = hashlib.sha256()
     for path in sorted(Path(__file__).parent.rglob("*.py")):
         content.update(path.read_bytes())
     return content.hexdigest()
+
+
+def _tell(results_dir: Path, current: set[str], skipped: Sequence[str]) -> None:
+    """Prints what was skipped, and which sections this run did not compute."""
+    for reason in skipped:
+        print(printable(f"skipped: {reason}"))
+    path = results_dir / RESULTS
+    for name, section in (read_results(path) if path.exists() else Results())._asdict().items():
+        if section and name not in current:
+            older = f"of an earlier run, perhaps of other images or options; {RESULTS} and {PAGE} keep it"
+            print(printable(f"{name}: {older}"))
+    print(printable(f"{results_dir}: {RESULTS}, {PAGE}"))

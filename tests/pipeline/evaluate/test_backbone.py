@@ -20,8 +20,10 @@ import torch
 
 import import_torchvision  # noqa: F401 - before what needs it
 from conftest import ROOT, contents, to_zip
+from evaluate_images import main
 from pipeline import progress
 from pipeline.errors import StepError
+from pipeline.evaluate.results.results import read_results
 from pipeline.evaluate.settings import SETTINGS, Example, Split, plan_examples, splits
 from pipeline.evaluate.utility import training
 from pipeline.evaluate.utility.backbone import Backbone
@@ -312,6 +314,28 @@ def test_a_killed_run_is_resumed_and_scores_as_one_that_was_not(sources: list[Pa
     assert values_of(one) == values_of(other)
     assert {path: path.stat().st_mtime_ns for path in (work / "images").iterdir()} == images
     assert not half_written.exists() and not checkpoint.exists()
+
+
+def test_run_trains_on_the_images_that_the_limit_chose(hub: Hub, sources: list[Path], tmp_path: Path) -> None:
+    timm.models.save_for_hf(timm.create_model("test_resnet"), tmp_path / "saved", safe_serialization=True)
+    hub.create("timm/test_resnet.r160_in1k", files=contents(tmp_path / "saved"))
+    given = ["--encoder", "embedding:pixels", "--backbone", "test_resnet", "--limit", "40", "--settings", "real"]
+    given += ["--seeds", "1", "--labels", "none", "--patient-column", PATIENTS]
+    results = tmp_path / "results"
+    assert main(["run", *map(str, sources), str(results), *given]) == 0
+    found = read_results(results / "results.json").utility
+    assert found and {side.rows for side in found.sides.values()} == {40}
+
+
+def test_run_names_a_network_that_is_none_before_the_long_work(
+    sources: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["--encoder", "embedding:pixels", "--backbone", "test_resnett", "--patient-column", PATIENTS]
+    assert main(["run", *map(str, sources), str(tmp_path / "results"), *given]) == 1
+    told = capsys.readouterr()
+    assert told.err.splitlines()[-1].startswith("error: --backbone test_resnett: timm has no such model; did you mean ")
+    assert "== embed" not in told.out + told.err
+    assert not contents(tmp_path)
 
 
 def test_two_processes_share_the_batches_of_one(sources: list[Path], tmp_path: Path) -> None:

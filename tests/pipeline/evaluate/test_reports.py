@@ -26,6 +26,7 @@ from pipeline.evaluate.reports.report_model import IGNORED, LoraOptions, ReportM
 from pipeline.evaluate.results.results import read_results
 from pipeline.evaluate.results.results_section import Section
 from reporting import make_sources
+from servers.local_hub import MAIN, Hub
 
 pytestmark = pytest.mark.slow
 PROGRAM = [sys.executable, str(ROOT / "scripts" / "evaluate_images.py")]
@@ -203,6 +204,20 @@ def test_limit_and_seeds(arguments: list[str], tmp_path: Path) -> None:
     assert [row["seed"] for row in rows] == ["0"] * 8 + ["1"] * 8
     found = section(tmp_path / "r.json")
     assert {one.n["seeds"] for one in found.metrics} == {2}
+    assert found.sides["train"].rows == 8
+
+
+def test_run_takes_the_revision_of_the_model(
+    sources: tuple[str, str, str], model: Path, hub: Hub, tmp_path: Path
+) -> None:
+    repo = hub.create("alice/tiny", files=contents(model))
+    commit = repo.refs["refs/heads/v1"] = repo.refs[MAIN]
+    hub.push("alice/tiny", {"config.json": b"{}"})  # a model that cannot be loaded
+    given = ["--report-model", "alice/tiny", "--report-revision", "v1", "--limit", "8", "--settings", "real"]
+    given += ["--encoder", "embedding:pixels", "--labels", "none", "--seeds", "1", "--patient-column", "patientID"]
+    assert main(["run", *sources, str(tmp_path / "results"), *given]) == 0
+    found = section(tmp_path / "results" / "results.json")
+    assert found.options["model"] == {"name": "alice/tiny", "revision": commit}
     assert found.sides["train"].rows == 8
 
 

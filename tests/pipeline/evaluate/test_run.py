@@ -6,26 +6,30 @@ import csv
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+import zipfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import PIL.Image
 import pytest
 
-from conftest import ROOT, contents, to_csv, to_zip
+from conftest import ROOT, contents, to_csv, to_files, to_zip
 from evaluate_images import main
 from pipeline.evaluate.results.results import read_results, update_results
 from pipeline.evaluate.results.results_section import Section
 from pipeline.evaluate.run import AUTOMATIC
 from planted import PATIENTS, write_planted
+from servers.local_hub import Hub
 
 Run = Callable[..., int]
-GIVEN = ["--encoder", "embedding:pixels", "--patient-column", PATIENTS, "--seeds", "1", "--labels", "none"]
+GIVEN = ["--patient-column", PATIENTS, "--seeds", "1", "--labels", "none"]
+PIXELS, EDGES = ["--encoder", "embedding:pixels"], ["--encoder", "embedding:edges"]
 
 
 @pytest.fixture
@@ -37,8 +41,8 @@ def sources(tmp_path: Path) -> dict[str, Path]:
 
 @pytest.fixture
 def run(sources: dict[str, Path]) -> Run:
-    def call(results: Path, *options: str, sources: dict[str, Path] = sources) -> int:
-        return main(["run", *map(str, sources.values()), str(results), *GIVEN, *options])
+    def call(results: Path, *options: str, sources: dict[str, Path] = sources, encoders: Sequence[str] = PIXELS) -> int:
+        return main(["run", *map(str, sources.values()), str(results), *encoders, *GIVEN, *options])
 
     return call
 
@@ -164,7 +168,7 @@ def test_a_run_that_is_killed_again_and_again_ends_with_the_same_results(
     codes = []
     for written in ("features/train/features.json", "results.json", ".steps.json"):  # the last: in the second section
         process = subprocess.Popen(
-            [*program, *map(str, sources.values()), str(killed), *GIVEN],
+            [*program, *map(str, sources.values()), str(killed), *PIXELS, *GIVEN],
             env=environment,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -184,6 +188,126 @@ def test_a_run_that_is_killed_again_and_again_ends_with_the_same_results(
     assert without_times(killed) == without_times(whole)
     for side in ("train", "synthetic", "test"):
         assert contents(killed / "features" / side / "data") == contents(whole / "features" / side / "data")
+
+
+# Other encoders and other images than before
+
+
+def encoders_in(results: Path) -> set[str]:
+    found = read_results(results / "results.json").fidelity
+    assert found
+    return {*found.synthetic.encoders}
+
+
+def test_another_encoder_is_added(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    results = tmp_path / "results"
+    assert run(results) == 0
+    assert run(results, encoders=EDGES) == 0
+    assert encoders_in(results) == {"embedding-pixels", "embedding-edges"}
+    assert capsys.readouterr().out.count(": 12 images embedded") == 6
+
+
+def change_prompt(source: Path) -> None:
+    path = source / "metadata.csv"
+    path.write_text(path.read_text().replace("Radiograph made-00003.png.", "Edema."))
+
+
+def change_image(source: Path) -> None:
+    with zipfile.ZipFile(source / "images-0.zip") as archive:
+        images = {name: archive.read(name) for name in archive.namelist()}
+    images["made-00003.png"] = encoded(PIL.Image.new("L", (48, 48)), "made-00003.png")
+    to_zip(source / "images-0.zip", images)
+
+
+def change_loose_image(source: Path) -> None:
+    to_files(source, {"made-00003.png": encoded(PIL.Image.new("L", (48, 48)), "made-00003.png")})
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        ([], ["--limit", "6"], "train has features of embedding-pixels too, of other images (12; this run takes 6): "),
+        (["--limit", "6"], [], "train has features of embedding-pixels too, of other images (6; this run takes 12): "),
+        (
+            [],
+            ["--patient-column", "prompt"],
+            "train has features of embedding-pixels too, of an image, prompt, label or patient that has changed: ",
+        ),
+    ],
+)
+def test_another_encoder_of_other_images_is_refused_before_an_image_is_embedded(
+    before: list[str],
+    after: list[str],
+    message: str,
+    run: Run,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    results = tmp_path / "results"
+    assert run(results, *before) == 0
+    kept = contents(results)
+    capsys.readouterr()
+    assert run(results, *after, encoders=EDGES) == 1
+    told = capsys.readouterr()
+    assert f"error: {results}/features/{message}" in told.err.splitlines()[-1]
+    assert "== embed" not in told.out + told.err
+    assert contents(results) == kept
+
+
+@pytest.mark.parametrize("change", [change_prompt, change_image, change_loose_image])
+def test_another_encoder_of_changed_images_is_refused_before_an_image_is_embedded(
+    change: Callable[[Path], None],
+    run: Run,
+    sources: dict[str, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    results, is_loose = tmp_path / "results", change is change_loose_image
+    if is_loose:
+        with zipfile.ZipFile(sources["made"] / "images-0.zip") as archive:
+            archive.extractall(sources["made"])
+        (sources["made"] / "images-0.zip").unlink()
+    assert run(results) == 0
+    change(sources["made"])
+    kept = contents(results)
+    capsys.readouterr()
+    assert run(results, encoders=EDGES) == 1
+    told = capsys.readouterr()
+    assert told.err.splitlines()[-1] == (
+        f"error: {results}/features/synthetic has features of embedding-pixels too, of an image, prompt, label or "
+        "patient that has changed: made-00003.png. Take the same images as before, name that encoder as well, or "
+        "name another folder."
+    )
+    assert "== embed" not in told.out + told.err
+    assert contents(results) == kept
+    assert run(results, encoders=[*PIXELS, *EDGES]) == 0
+    assert encoders_in(results) == {"embedding-pixels", "embedding-edges"}
+
+
+def test_what_would_be_lost_on_one_side_is_refused_before_the_others_are_embedded(
+    run: Run, sources: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = tmp_path / "results"
+    sources["made"] = write_planted(tmp_path / "more", "made", 20)
+    assert run(results, sources=sources) == 0
+    kept = contents(results)
+    capsys.readouterr()
+    assert run(results, "--limit", "13", sources=sources, encoders=[*PIXELS, *EDGES]) == 1
+    told = capsys.readouterr()
+    assert f"error: {results}/features/synthetic contains the result of another" in told.err.splitlines()[-1]
+    assert "== embed" not in told.out + told.err
+    assert contents(results) == kept
+
+
+def test_an_encoder_that_one_side_lacks_is_no_reason_to_refuse(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As after a run that ended before it embedded the last side."""
+    results = tmp_path / "results"
+    assert run(results) == 0
+    shutil.rmtree(results / "features" / "test")
+    assert run(results, "--limit", "6", encoders=EDGES) == 0
+    assert encoders_in(results) == {"embedding-edges"}
 
 
 # Images that are added, and fewer images than there are
@@ -282,3 +406,25 @@ def test_endings_count_where_the_image_is_of_one_of_them_only(
     reason = "training images differ in the ending of their names only: x.jpg; x.png"
     assert told == ([] if is_pair else [f"skipped: privacy of pairs: {reason}"])
     assert privacy_of(tmp_path / "results").options["pair"] == ("filename" if is_pair else None)
+
+
+# The model that writes reports
+
+
+def test_a_revision_of_the_model_is_checked_before_the_long_work(
+    run: Run, hub: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hub.create("alice/tiny", files={"config.json": b"{}"})
+    (tmp_path / "tiny").mkdir()
+    for options, message in (
+        (["--report-revision", "v1"], "--report-revision v1: of --report-model only"),
+        (
+            ["--report-model", str(tmp_path / "tiny"), "--report-revision", "v1"],
+            f"--report-revision is for models on the Hub; {tmp_path / 'tiny'} is a folder",
+        ),
+        (["--report-model", "alice/tiny", "--report-revision", "v1"], "alice/tiny@v1: no such model or revision"),
+        (["--report-model", "no-folder"], "no-folder: no such folder, and not a name on the Hub"),
+    ):
+        assert run(tmp_path / "results", *options) == 1
+        assert f"error: {message}" in capsys.readouterr().err.splitlines()[-1]
+    assert not (tmp_path / "results").exists()
