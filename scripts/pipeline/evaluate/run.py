@@ -150,6 +150,7 @@ def run(
             _check_others(opened)
             _check_backbone(backbone, results_json)
             _embed(opened, batch_size, engine, workers)
+        del planned, chosen, opened  # all rows, before features are read
         current = _do_all(steps, sides, results_dir, skipped)
         write_line("== report")
         report([results_json], html=results_dir / PAGE, images=images)
