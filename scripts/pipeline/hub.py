@@ -182,7 +182,7 @@ def model_commit(repo_id: str, revision: str | None) -> str:
             f"accepted: {one_line(error)[:200]}"
         ) from error
     except OSError as error:  # of the client's offline mode
-        advice = "without a network, name a folder, or pass the 40 digits of a commit as --revision"
+        advice = "without a network, name a folder, or the 40 digits of a commit as the revision"
         raise HubError(f"{repo_id}: {one_line(error)[:200]}; {advice}") from error
     return str(info.sha)
 
