@@ -37,8 +37,8 @@ from images import chunk
 ROOT = Path(__file__).parents[1]
 FIXTURE = ROOT / "tests" / "fixture"
 
-# On a busy machine every test data generator is slow.
-hypothesis.settings.register_profile("tests", suppress_health_check=[hypothesis.HealthCheck.too_slow])
+# On a busy machine every example and every test data generator is slow.
+hypothesis.settings.register_profile("tests", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("tests")
 
 # Ends a program at its last line: pyarrow sometimes aborts while the interpreter shuts down (Arrow's issue 45214).

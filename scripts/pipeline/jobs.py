@@ -70,6 +70,10 @@ class WorkerPool:
         """Kills the workers and waits until they have ended."""
         for child in multiprocessing.active_children():
             child.kill()
+        # A worker may be killed while it sends a result. The thread of the pool waits for the rest until nobody could
+        # send it: neither a worker, nor this process, which never does.
+        if results := getattr(self._pool, "_result_queue", None):  # None after the first call
+            results._writer.close()
         self._pool.shutdown(cancel_futures=True)
 
     def run(
@@ -102,6 +106,12 @@ class WorkerPool:
                 bar.update(bytes_done - bar.n)
                 for future in finished:
                     yield waiting.pop(future), future.result()
+                if not finished and self._has_lost_a_worker():
+                    raise BrokenProcessPool
+
+    def _has_lost_a_worker(self) -> bool:
+        """True if a worker has ended. The pool does not notice it in the middle of a result: it waits for the rest."""
+        return bool(connection.wait([worker.sentinel for worker in [*self._pool._processes.values()]], timeout=0))
 
     def _counts(self) -> list[int]:
         return [counter.get_obj().value for counter in self._done]  # without its lock, which a killed worker may hold

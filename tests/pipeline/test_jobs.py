@@ -6,12 +6,16 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Sized
+from multiprocessing.connection import Connection
 from pathlib import Path
 
+import psutil
 import pytest
 
 from conftest import ROOT, to_files
 from pipeline.jobs import WorkerDiedError, WorkerPool, _cgroup_quota, advance, available_cpus
+from processes import wait_for_the_end
 
 
 def square(number: int) -> int:
@@ -28,6 +32,29 @@ def fail_at_3(number: int) -> int:
 
 def kill_itself(_: int) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def send_half_of_the_result(then: Callable[[], object]) -> bytes:
+    """Returns a result, of which this process sends the first half; then it does something else."""
+
+    def send(self: Connection, data: Sized) -> None:
+        os.write(self.fileno(), memoryview(data)[: len(data) // 2])  # type: ignore[arg-type]
+        then()
+
+    Connection._send = send  # type: ignore[attr-defined]
+    return bytes(100_000)
+
+
+def be_killed_while_sending(_: int) -> bytes:
+    return send_half_of_the_result(lambda: kill_itself(0))
+
+
+def wait_while_sending(file: Path) -> bytes:
+    def wait() -> None:
+        file.touch()
+        time.sleep(600)
+
+    return send_half_of_the_result(wait)
 
 
 def test_results_come_with_their_jobs() -> None:
@@ -52,23 +79,37 @@ def test_killed_worker_is_an_error() -> None:
     assert multiprocessing.active_children() == []
 
 
+def test_a_worker_killed_while_it_sends_a_result_is_an_error() -> None:
+    with pytest.raises(WorkerDiedError, match="possibly out of memory"), WorkerPool(2) as pool:
+        list(pool.run(be_killed_while_sending, range(1), "Dying"))
+    assert multiprocessing.active_children() == []
+
+
+def test_an_error_ends_a_worker_that_sends_a_result(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="meanwhile"), WorkerPool(2) as pool:
+        pool._pool.submit(wait_while_sending, tmp_path / "sends")
+        while not (tmp_path / "sends").exists():
+            time.sleep(0.01)
+        pool.stop()  # as `write_missing` does, before the context ends
+        raise ValueError("meanwhile")
+    assert multiprocessing.active_children() == []
+
+
 @pytest.mark.slow  # test_interrupted.py checks it at each kill
 def test_workers_end_with_their_parent() -> None:
     code = "import os, time\nfrom pipeline.jobs import WorkerPool\n"
     code += (
         "pool = WorkerPool(2)\nprint(*[p.pid for p in __import__('multiprocessing').active_children()], flush=True)\n"
     )
-    code += "time.sleep(60)"
+    code += "time.sleep(600)"
     with subprocess.Popen(
         [sys.executable, "-c", code], cwd=ROOT / "scripts", stdout=subprocess.PIPE, text=True
     ) as parent:
         assert parent.stdout
-        workers = [Path("/proc", pid, "stat") for pid in parent.stdout.readline().split()]
+        workers = [psutil.Process(int(pid)) for pid in parent.stdout.readline().split()]
         assert len(workers) == 2
         parent.kill()
-    deadline = time.monotonic() + 10
-    while any(path.exists() and path.read_text().rpartition(")")[2].split()[0] != "Z" for path in workers):
-        assert time.monotonic() < deadline
+    wait_for_the_end(workers)
 
 
 def test_number_of_processes_is_bounded() -> None:

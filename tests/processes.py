@@ -1,0 +1,56 @@
+"""Processes under test: waiting for their end, and holding one back where a test wants it."""
+
+import sys
+import time
+from pathlib import Path
+
+import psutil
+
+PATIENCE = 60  # seconds in which a process ends, even on a busy machine
+HELD = f"""
+import os, runpy, sys
+from pathlib import Path
+sys.path.append({str(Path(__file__).parent)!r})
+from processes import hold
+sys.argv = sys.argv[1:]
+hold(sys.argv.pop(0), Path(sys.argv.pop(0)))
+sys.path.insert(0, os.path.dirname(sys.argv[0]))
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def wait_for_the_end(processes: list[psutil.Process]) -> None:
+    """Waits until processes have ended; a zombie has."""
+    deadline = time.monotonic() + PATIENCE
+    while alive := [process for process in processes if is_alive(process)]:
+        assert time.monotonic() < deadline, f"processes live on: {alive}"
+        time.sleep(0.01)
+
+
+def is_alive(process: psutil.Process) -> bool:
+    """Tells whether a process runs, sleeps or is stopped."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def hold(name: str, proceed: Path) -> None:
+    """Holds back this process and its forks when they open a file, so that they are not done before a test acts.
+
+    Args:
+        name: Part of the path of that file.
+        proceed: A file; they go on when it exists.
+    """
+
+    def look(event: str, arguments: tuple) -> None:
+        if event == "open" and isinstance(arguments[0], (str, Path)) and name in str(arguments[0]):
+            while not proceed.exists():
+                time.sleep(0.01)
+
+    sys.addaudithook(look)
+
+
+def held(program: list[str], name: str, proceed: Path) -> list[str]:
+    """Returns the command of a Python program that `hold` holds back."""
+    return [program[0], "-c", HELD, name, str(proceed), *program[1:]]
