@@ -743,6 +743,8 @@ def _unpack(member: bytes, method: int, packed: int) -> bytes:
     try:
         start = 30 + sum(struct.unpack_from("<HH", member, 26))  # after header, name, extra field
         data = member[start : start + packed]
+        if len(data) < packed:  # it overlaps the next member
+            return b""
         if method == zipfile.ZIP_DEFLATED:
             return zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, MAX_IMAGE_BYTES)
         return data

@@ -923,6 +923,9 @@ ZIPS = {
     "zip_1000_names_of_one_member": Case(one_member_many_names, r"x\.zip"),
     "zip_members_overlap": Case(overlapping, r"x\.zip"),
     "zip_members_overlap_fifield": Case(nested_members, r"x\.zip"),
+    "zip_member_overlaps_by_less_than_its_name": Case(
+        zipped(Member("a.png", ZERO, size=len(ZERO), packed=len(ZERO) + 3)), r"x\.zip: a\.png"
+    ),
     "zip_member_outside_that_is_not_read": Case(zipped(Member("a.txt", b"", at=GIB)), r"x\.zip: .*a\.txt"),
     "zip_member_past_the_directory": Case(
         zipped(Member("a.png", b"", at=1 << 20), Member("a.txt", b"", at=GIB)), r"x\.zip: .*outside"
