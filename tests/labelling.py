@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +14,8 @@ import pytest
 import synthchex_75k
 from conftest import FIXTURE, ROOT, to_csv
 from filter_quality import main
-from servers.chat_server import Question
+from processes import PATIENCE
+from servers.chat_server import Answer, Question, Reply
 
 PROGRAM = [sys.executable, str(ROOT / "scripts" / "filter_quality.py")]
 
@@ -47,9 +50,34 @@ def names(folder: Path) -> set[str]:
     return {*found}
 
 
+def lines(folder: Path) -> int:
+    """Returns the number of whole lines of labels.csv below its header; 0 where there is none."""
+    path = folder / "labels.csv"
+    return max(0, path.read_bytes().count(b"\n") - 1) if path.exists() else 0
+
+
 def high_quality(_: Question) -> str:
     """Answers each question alike."""
     return "High Quality"
+
+
+class Together:
+    """Answers the first question, which is asked alone, and some others not before so many are asked at once.
+
+    Args:
+        answer: Returns the answers.
+        count: Number of questions at once.
+    """
+
+    def __init__(self, answer: Answer, count: int) -> None:
+        self._answer = answer
+        self._asked = itertools.count()
+        self._together, self._count = threading.Barrier(count), count
+
+    def __call__(self, question: Question) -> str | Reply:
+        if 0 < next(self._asked) <= self._count:
+            self._together.wait(PATIENCE)
+        return self._answer(question)
 
 
 def write_labels(folder: Path, qualities: dict[str, str]) -> Path:

@@ -1,6 +1,7 @@
 """Requests to a Hub on localhost, through the unmodified client."""
 
 import email.utils
+import re
 import time
 from typing import Any
 
@@ -56,7 +57,7 @@ def test_retry_after_may_be_a_date(repo: DatasetRepo, hub: Hub) -> None:
     hub.fail(INFO, 429, Retry_After=email.utils.formatdate(time.time() + 2, usegmt=True))
     start = time.time()
     assert repo.info().sha
-    assert 0.9 < time.time() - start < 10
+    assert 0.9 < time.time() - start < 60
 
 
 @pytest.mark.parametrize(
@@ -153,10 +154,11 @@ def test_conflict_after_a_lost_answer_may_be_with_the_own_commit(repo: DatasetRe
 
 
 def test_one_delay_between_a_lost_answer_and_looking(
-    repo: DatasetRepo, hub: Hub, monkeypatch: pytest.MonkeyPatch
+    repo: DatasetRepo, hub: Hub, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(hub_module, "FIRST_DELAY", 1)
     hub.fail(r"POST .*/branch/", "lose")
     start = time.monotonic()
     repo.request(lambda: branch(repo, hub), lambda: "b1")
-    assert 1 <= time.monotonic() - start < 2
+    assert time.monotonic() - start >= 1
+    assert re.findall(r"retrying in (.*) s\n", capsys.readouterr().err) == ["1"]

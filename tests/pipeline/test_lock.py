@@ -19,6 +19,7 @@ import pytest
 from conftest import FIXTURE, ROOT, contents, padded
 from pipeline.errors import StepError
 from pipeline.lock import LOCK, FolderLock, change_in, lock_file
+from processes import held
 
 HOLDER = r"process \d+ on \S+, .+, since \d{4}-\d\d-\d\d \d\d:\d\d:\d\d[+-]\d\d:\d\d"
 REFUSED = (
@@ -84,7 +85,9 @@ def test_the_file_of_a_killed_run_locks_nothing(tmp_path: Path) -> None:
     assert contents(tmp_path) == {}
 
 
-def test_never_two_at_once_although_each_removes_the_file(tmp_path: Path) -> None:
+def test_never_two_at_once_although_each_removes_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.lock.PATIENCE", 100)  # each waits for the others
+
     def take_turns() -> None:
         for _ in range(100):
             lock = FolderLock(tmp_path / "o")
@@ -160,10 +163,15 @@ def big(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def command(program: str, big: Path, output: Path) -> list[str]:
-    """Returns a command that writes twenty files."""
+    """Returns a command that writes twenty files, the last one not before `go_on`."""
     inputs = [big / "source"] if program == "convert_to_parquet" else [big / "images", big / "source/m.csv"]
     options = ["--max-shard-size", "2100KB", "--num-proc", "2"]
-    return [sys.executable, str(ROOT / f"scripts/{program}.py"), *map(str, inputs), str(output), *options]
+    whole = [sys.executable, str(ROOT / f"scripts/{program}.py"), *map(str, inputs), str(output), *options]
+    return held(whole, "-00019-of-00020", go_on(output))
+
+
+def go_on(output: Path) -> Path:
+    return output.with_name(f"{output.name}-proceeds")
 
 
 def other_command(program: str, output: Path, tmp_path: Path) -> list[str]:
@@ -205,10 +213,12 @@ def test_a_stopped_run_keeps_its_folder(program: str, group: bool, big: Path, tm
         assert re.fullmatch(REFUSED, second.stderr)
         assert f"process {run.pid} on " in second.stderr
         assert f", {program}.py, since " in second.stderr
+        go_on(output).touch()
         os.killpg(run.pid, signal.SIGCONT)
         run.communicate()
         assert run.returncode == 0
     assert not (output / LOCK).exists()
+    go_on(tmp_path / "whole").touch()
     subprocess.run(command(program, big, tmp_path / "whole"), capture_output=True, check=True)
     written, whole = contents(output), contents(tmp_path / "whole")
     assert written == whole

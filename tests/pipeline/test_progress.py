@@ -22,7 +22,7 @@ from pipeline.progress import notice, progress_bar
 from servers.chat_server import Question, Reply, serve
 
 CONVERTING = r"Converting: +\d+%\|.*/60.0M \[.*B/s, \d+/60 rows\]"
-LABELLING = r"Labelling: +\d+%\|.* \d+/12 \[.*img/s.*Quality \d+, .*Quality \d+\]"
+LABELLING = r"Labelling: +\d+%\|.* \d+/12 \[.*(img/s|s/img).*Quality \d+, .*Quality \d+\]"
 
 
 @contextlib.contextmanager
@@ -85,7 +85,7 @@ def test_a_conversion_in_a_log(
     *lines, last = capsys.readouterr().err.split("\n")
     assert lines
     for line in lines:
-        assert re.fullmatch(r"Converting: [\d.]+M?/60.0M, ([\d.]+[MG]|\?)B/s, \d+/60 rows, (\d\d:\d\d|\?) left", line)
+        assert re.fullmatch(r"Converting: [\d.]+M?/60.0M, ([\d.]+[kMG]|\?)B/s, \d+/60 rows, (\d\d:\d\d|\?) left", line)
     assert last.strip() == ""
 
 
@@ -155,12 +155,18 @@ def test_a_short_run_logs_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err.strip() == ""
 
 
-@pytest.mark.parametrize(("seconds", "printed"), [(0.3, "checking …\n"), (0, "")])
-def test_notice(
-    seconds: float, printed: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_notice(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr("pipeline.progress.NOTICE_AFTER", 0.1)
     with notice("checking …"):
-        time.sleep(seconds)
-    time.sleep(0.15)
-    assert capsys.readouterr().err == printed
+        while not (printed := capsys.readouterr().err):
+            time.sleep(0.01)
+    assert printed == "checking …\n"
+
+
+def test_no_notice_of_what_has_ended(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("pipeline.progress.NOTICE_AFTER", 300)
+    before = threading.enumerate()
+    with notice("checking …"):
+        (timer,) = {*threading.enumerate()} - {*before}
+    timer.join()  # not 300 s
+    assert capsys.readouterr().err == ""

@@ -28,6 +28,7 @@ from images import RGB, chunk, gray_16, rgb_16, to_jpeg, to_png
 from pack_shards import main
 from pipeline.folder import MANIFEST
 from pipeline.source_writer import ImageShard, cut_zips, metadata_csv, resize
+from processes import held
 from synthchex_75k import LABELS, Row
 
 Pack = Callable[..., tuple[int, str]]
@@ -598,9 +599,8 @@ def test_interrupted_run_continues(number: int, tmp_path: Path) -> None:
     ]
     options = ["--max-shard-size", "2100KB", "--num-proc", "2"]
     subprocess.run([*program, str(tmp_path / "whole"), *options], check=True, capture_output=True)
-    with subprocess.Popen(
-        [*program, str(tmp_path / "o"), *options], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-    ) as run:
+    interrupted = held([*program, str(tmp_path / "o"), *options], "-00019-of-00020", tmp_path / "never")
+    with subprocess.Popen(interrupted, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as run:
         while len(list(tmp_path.glob("o/data/*.zip"))) < 5:
             assert run.poll() is None
         run.send_signal(number)
@@ -625,14 +625,13 @@ def test_images_that_are_replaced_during_the_run(options: list[str], tmp_path: P
     program = [sys.executable, str(ROOT / "scripts/pack_shards.py"), *arguments, *options]
     *_, one, other = sorted((tmp_path / "images").rglob("*.png"))
     pipes: Any = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen(program, start_new_session=True, **pipes) as run:
+    with subprocess.Popen(held(program, one.name, tmp_path / "proceed"), **pipes) as run:
         while not list(tmp_path.glob("o/data/*")) and not list(tmp_path.glob("o/data/.*")):
             assert run.poll() is None
-        os.killpg(run.pid, signal.SIGSTOP)
         before = one.read_bytes()
         one.write_bytes(other.read_bytes())
         other.write_bytes(before)
-        os.killpg(run.pid, signal.SIGCONT)
+        (tmp_path / "proceed").touch()
         assert run.stderr
         error = run.stderr.read()
     assert run.returncode == 1
@@ -661,6 +660,7 @@ def test_a_second_ctrl_c_leaves_nothing_half_written(delay: float, tmp_path: Pat
         archive.extractall(tmp_path / "images")
     arguments = [str(tmp_path / "images"), str(tmp_path / "big/m.csv"), str(tmp_path / "o"), "--num-proc", "2"]
     program = [sys.executable, str(ROOT / "scripts/pack_shards.py"), *arguments, "--max-shard-size", "2100KB"]
+    program = held(program, "-00019-of-00020", tmp_path / "never")
     with subprocess.Popen(program, stderr=subprocess.PIPE, text=True, start_new_session=True) as run:
         while len(list(tmp_path.glob("o/data/*.zip"))) < 3:
             assert run.poll() is None

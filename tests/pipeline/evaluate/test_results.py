@@ -115,7 +115,7 @@ def test_each_command_replaces_its_own_section(tmp_path: Path) -> None:
 
 
 def replace_often(path: Path, name: str, begin: Barrier) -> None:
-    begin.wait()
+    begin.wait(100)
     for seed in range(30):
         update_results(path, **{name: SECTION._replace(seed=seed)})
         assert read_results(path)._asdict()[name].seed == seed

@@ -21,6 +21,7 @@ import pytest
 
 import convert_to_parquet  # noqa: F401 - before a test changes the user
 import pipeline.parquet.shard
+import synthchex_75k
 from conftest import (
     FIXTURE,
     ROOT,
@@ -40,12 +41,14 @@ from pipeline.cli import start
 from pipeline.errors import StepError
 from pipeline.folder import MANIFEST
 from pipeline.shards import check_space
+from processes import PATIENCE
 from servers.range_server import RangeServer, serve
 
 # The fixture in four files of two row groups, and a large source in 14 files.
 SMALL = ["--max-shard-size", "300kB", "--rows-per-group", "2", "--num-proc", "2"]
 LARGE = ["--max-shard-size", "14MB", "--rows-per-group", "4", "--num-proc", "2"]
 LARGE_FILES = 14
+LAST = ("SyntheticImg_4cafedeb-506fd81e-f52a221a-8de0d06c-f77eef92.png", "0079.png")  # image of each
 SIGNALS: dict[int, int] = {signal.SIGKILL: -signal.SIGKILL, signal.SIGINT: 130, signal.SIGTERM: 143}  # exit codes
 INTERRUPTED = "\ninterrupted. Finished files are kept: run the same command again to continue.\n"
 WORKER_DIED = r"error: a worker process was killed, possibly out of memory. Finished files are kept: .*\n"
@@ -118,10 +121,10 @@ class Run:
     def end(self) -> tuple[int | None, str]:
         """Waits until it and all its processes have ended; returns exit code and output.
 
-        A process that lives on for ten seconds after the main one is an error.
+        A process that lives on for `PATIENCE` seconds after the main one is an error.
         """
         self.process.join()
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + PATIENCE
         while alive := self._alive():
             assert time.monotonic() < deadline, f"processes live on: {alive}"
         return self.process.exitcode, self.log.read_text()
@@ -136,15 +139,23 @@ class Run:
         return found
 
 
-def slowly() -> None:
-    """Makes a conversion of the fixture take a second, for tests that interrupt it."""
-    read_table = pipeline.parquet.shard.read_table
+def held_until(proceed: Path) -> Callable[[], None]:
+    """Returns a `prepare` with which a conversion does not finish its last file before a file exists.
 
-    def read_slowly(*arguments: Any) -> Any:
-        time.sleep(0.15)
-        return read_table(*arguments)
+    So it does not end before a test interrupts it, however late that is.
+    """
 
-    setattr(pipeline.parquet.shard, "read_table", read_slowly)  # noqa: B010
+    def prepare() -> None:
+        read_table = pipeline.parquet.shard.read_table
+
+        def read(group: list[synthchex_75k.Row], *arguments: Any) -> Any:
+            while group[-1].filename in LAST and not proceed.exists():
+                time.sleep(0.01)
+            return read_table(group, *arguments)
+
+        setattr(pipeline.parquet.shard, "read_table", read)  # noqa: B010
+
+    return prepare
 
 
 def identities(output: Path) -> dict[Path, tuple[int, int]]:
@@ -263,7 +274,7 @@ def test_resumes_after_sigkill_of_a_worker_before_every_operation(whole: dict[st
 
 
 def test_resumes_after_ctrl_c(whole: dict[str, bytes], tmp_path: Path) -> None:
-    run = Run(FIXTURE, tmp_path / "o", SMALL, slowly)
+    run = Run(FIXTURE, tmp_path / "o", SMALL, held_until(tmp_path / "never"))
     run.wait_for(1)
     os.killpg(run.pid, signal.SIGINT)  # as a terminal does
     assert run.end() == (130, INTERRUPTED)
@@ -272,7 +283,7 @@ def test_resumes_after_ctrl_c(whole: dict[str, bytes], tmp_path: Path) -> None:
 
 
 def test_resumes_after_sigterm(whole: dict[str, bytes], tmp_path: Path) -> None:
-    run = Run(FIXTURE, tmp_path / "o", SMALL, slowly)
+    run = Run(FIXTURE, tmp_path / "o", SMALL, held_until(tmp_path / "never"))
     run.wait_for(1)
     os.kill(run.pid, signal.SIGTERM)
     assert run.end() == (143, "")
@@ -281,7 +292,7 @@ def test_resumes_after_sigterm(whole: dict[str, bytes], tmp_path: Path) -> None:
 
 
 def test_resumes_after_sigkill_of_a_worker(whole: dict[str, bytes], tmp_path: Path) -> None:
-    run = Run(FIXTURE, tmp_path / "o", SMALL, slowly)
+    run = Run(FIXTURE, tmp_path / "o", SMALL, held_until(tmp_path / "never"))
     run.wait_for(1)
     os.kill(run.workers()[0], signal.SIGKILL)
     code, log = run.end()
@@ -297,7 +308,7 @@ def test_resumes_after_sigkill_of_a_worker(whole: dict[str, bytes], tmp_path: Pa
 def test_large_conversion_resumes_after_sigkill(
     files: int, large: Path, large_whole: dict[str, bytes], tmp_path: Path
 ) -> None:
-    run = Run(large, tmp_path / "o", LARGE)
+    run = Run(large, tmp_path / "o", LARGE, held_until(tmp_path / "never"))
     run.wait_for(files)
     os.kill(run.pid, signal.SIGKILL)
     assert run.end()[0] == -signal.SIGKILL
@@ -310,7 +321,7 @@ def test_large_conversion_resumes_after_repeated_sigkill(
     large: Path, large_whole: dict[str, bytes], tmp_path: Path
 ) -> None:
     for files in range(0, LARGE_FILES - 2, 3):
-        run = Run(large, tmp_path / "o", LARGE)
+        run = Run(large, tmp_path / "o", LARGE, held_until(tmp_path / "never"))
         run.wait_for(files)
         os.killpg(run.pid, signal.SIGKILL)
         run.end()
@@ -324,7 +335,7 @@ def test_large_conversion_resumes_after_repeated_sigkill(
 def test_large_conversion_resumes_after_sigint(
     send: Callable[[int, int], None], files: int, large: Path, large_whole: dict[str, bytes], tmp_path: Path
 ) -> None:
-    run = Run(large, tmp_path / "o", LARGE)
+    run = Run(large, tmp_path / "o", LARGE, held_until(tmp_path / "never"))
     run.wait_for(files)
     send(run.pid, signal.SIGINT)
     assert run.end() == (130, INTERRUPTED)
@@ -338,7 +349,7 @@ def test_large_conversion_resumes_after_sigint(
 def test_large_conversion_resumes_after_sigkill_of_a_worker(
     files: int | None, large: Path, large_whole: dict[str, bytes], tmp_path: Path
 ) -> None:
-    run = Run(large, tmp_path / "o", LARGE)
+    run = Run(large, tmp_path / "o", LARGE, held_until(tmp_path / "never"))
     while files is None and not run.workers():  # before it has begun a file
         assert run.process.is_alive()
     if files is not None:
@@ -360,7 +371,7 @@ def test_large_conversion_resumes_after_sigkill_of_a_worker(
 def test_a_second_signal_does_not_interrupt_the_removal_of_half_written_files(
     delay: float, second: int, large: Path, tmp_path: Path
 ) -> None:
-    run = Run(large, tmp_path / "o", LARGE)
+    run = Run(large, tmp_path / "o", LARGE, held_until(tmp_path / "never"))
     run.wait_for(2)
     os.killpg(run.pid, signal.SIGINT)
     time.sleep(delay)
@@ -459,9 +470,10 @@ def test_unwritable_folder(source: Source) -> None:
 def test_resumes_after_the_source_was_unavailable(source: Source, tmp_path: Path) -> None:
     folder = source()
     assert convert(folder, tmp_path / "whole", *SMALL) == 0
-    run = Run(folder, tmp_path / "o", SMALL, slowly)
+    run = Run(folder, tmp_path / "o", SMALL, held_until(tmp_path / "proceed"))
     run.wait_for(1)
     (folder / "data").rename(folder / "away")
+    (tmp_path / "proceed").touch()
     code, log = run.end()
     (folder / "away").rename(folder / "data")
     assert code == 1
@@ -472,12 +484,13 @@ def test_resumes_after_the_source_was_unavailable(source: Source, tmp_path: Path
 
 def test_source_that_is_damaged_during_the_conversion(source: Source, tmp_path: Path) -> None:
     folder = source()
-    run = Run(folder, tmp_path / "o", SMALL, slowly)
+    run = Run(folder, tmp_path / "o", SMALL, held_until(tmp_path / "proceed"))
     run.wait_for(1)
     path = folder / "data/s2.zip"
     with open(path, "r+b") as archive:
         archive.seek(path.stat().st_size - 10_000)
         archive.write(b"damage")
+    (tmp_path / "proceed").touch()
     code, log = run.end()
     assert code == 1
     assert re.fullmatch(rf"error: {path}: it changed while it was read; start again\n", log)
@@ -487,12 +500,13 @@ def test_source_that_is_damaged_during_the_conversion(source: Source, tmp_path: 
 
 def test_loose_images_that_are_replaced_during_the_conversion(source: Source, tmp_path: Path) -> None:
     folder = source(shape=loose)
-    run = Run(folder, tmp_path / "o", SMALL, slowly)
+    run = Run(folder, tmp_path / "o", SMALL, held_until(tmp_path / "proceed"))
     run.wait_for(1)
     *_, path, last = sorted(folder.rglob("*.png"))
     before = path.read_bytes()
     path.write_bytes(last.read_bytes())
     last.write_bytes(before)
+    (tmp_path / "proceed").touch()
     code, log = run.end()
     assert code == 1
     assert re.fullmatch(r"error: .*\.png: it changed while it was read; start again\n", log)

@@ -18,11 +18,22 @@ import pytest
 
 from conftest import FIXTURE, ROOT, Rows, Source
 from filter_quality import main
-from labelling import PROGRAM, Label, high_quality, label_arguments, labeller, names, read, write_labels
+from labelling import (
+    PROGRAM,
+    Label,
+    Together,
+    high_quality,
+    label_arguments,
+    labeller,
+    lines,
+    names,
+    read,
+    write_labels,
+)
 from pipeline.facts import META_PROMPT
 from pipeline.quality.labels_csv import LabelsFile, QualityLabel
 from pipeline.table import MAX_FIELD
-from servers.chat_server import Question, Reply, serve
+from servers.chat_server import Answer, Question, Reply, serve
 
 HEADER = b"filename,quality,response,model,latency_s\n"
 
@@ -68,11 +79,8 @@ def test_labels_csv(label: Label, images: dict[str, bytes], tmp_path: Path) -> N
 
 @pytest.mark.parametrize("concurrency", [1, 5])
 def test_requests_in_parallel(label: Label, concurrency: int) -> None:
-    def slowly(_: Question) -> str:
-        time.sleep(0.05)
-        return "High Quality"
-
-    with serve(slowly) as server:
+    together = Together(high_quality, concurrency)
+    with serve(together) as server:
         assert label(server.url, "--concurrency", str(concurrency))[0] == 0
     assert server.most_in_flight == concurrency
 
@@ -98,20 +106,22 @@ def test_no_image_is_asked_about_twice(label: Label, tmp_path: Path, monkeypatch
 
 
 def test_ctrl_c(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    has_ended = threading.Event()
+
     def interrupt_after_five(_: Question) -> str:
         if len(server.answered) == 5:
             while len(read(tmp_path)) < 5:
                 time.sleep(0.01)
             os.kill(os.getpid(), signal.SIGINT)
-            time.sleep(0.5)
+            has_ended.wait()
         return "High Quality"
 
     handler = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with serve(interrupt_after_five) as server:
-            start = time.monotonic()
-            assert main([*label_arguments(tmp_path, server.url), "--concurrency", "1"]) == 130
-            assert time.monotonic() - start < 5
+            command = [*label_arguments(tmp_path, server.url), "--concurrency", "1"]
+            assert main(command) == 130, "the answer, which does not come before the end, is not waited for"
+            has_ended.set()
             assert "Labels are kept: run the same command again to continue." in capsys.readouterr().err
             assert len(names(tmp_path)) == 5
             server.answer = high_quality
@@ -125,43 +135,38 @@ def test_ctrl_c(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_interrupted_at_many_points(number: int, tmp_path: Path) -> None:
-    concurrency, killed = 3, 0
-    allowed = threading.Semaphore(0)
+    concurrency, kills, asked = 3, 3, 0
 
-    def when_allowed(_: Question) -> str:
-        allowed.acquire()
-        return "High Quality"
+    def two_answers(has_ended: threading.Event) -> Answer:
+        answers = iter(["High Quality"] * 2)
 
-    with serve(when_allowed) as server:
-        command = [*PROGRAM, *label_arguments(tmp_path, server.url), "--concurrency", str(concurrency)]
-        while killed < 3:
-            before = len(server.answered)
+        def answer(_: Question) -> str | Reply:
+            if text := next(answers, None):
+                return text
+            has_ended.wait()
+            return Reply(disconnect=True)
+
+        return answer
+
+    for done in range(0, 2 * kills, 2):
+        has_ended = threading.Event()
+        with serve(two_answers(has_ended)) as server:  # one for each run, so that no request of another run is counted
+            command = [*PROGRAM, *label_arguments(tmp_path, server.url), "--concurrency", str(concurrency)]
             run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-            for _ in range(2):
-                allowed.release()
-            while len(server.answered) < before + 2 or len(server.questions) - len(server.answered) < 1:
+            while lines(tmp_path) < done + 2 or len(server.questions) < 3:
                 assert run.poll() is None
                 time.sleep(0.01)
-            time.sleep(0.1)  # until the answers are in the file
-            start = time.monotonic()
             run.send_signal(number)
-            output, _ = run.communicate()
-            assert time.monotonic() - start < 1, "no answer is waited for"
-            assert run.returncode == (-number if number == signal.SIGKILL else 128 + number)
-            assert number != signal.SIGINT or "Labels are kept: run the same command again to continue." in output
-            killed += 1
-            server.answer = lambda _: Reply(disconnect=True)  # to the questions of the killed run
-            for _ in range(concurrency):
-                allowed.release()
-            time.sleep(0.1)
-            while allowed.acquire(blocking=False):
-                pass
-            server.answer = when_allowed
-            names(tmp_path)
-        server.answer = high_quality
-        subprocess.run(command, check=True, capture_output=True)
+            output, _ = run.communicate()  # before `has_ended`: no answer is waited for
+            has_ended.set()
+        assert run.returncode == (-number if number == signal.SIGKILL else 128 + number)
+        assert number != signal.SIGINT or "Labels are kept: run the same command again to continue." in output
+        assert len(names(tmp_path)) == done + 2
+        asked += len(server.questions)
+    with serve(high_quality) as server:
+        subprocess.run([*PROGRAM, *label_arguments(tmp_path, server.url)], check=True, capture_output=True)
     assert len(names(tmp_path)) == 12
-    assert len(server.questions) <= 12 + killed * concurrency, "each once, and those in flight"
+    assert asked + len(server.questions) <= 12 + kills * concurrency, "each once, and those in flight"
 
 
 @pytest.mark.parametrize(
@@ -357,7 +362,7 @@ def test_two_processes_do_not_write_to_one_file(label: Label, tmp_path: Path) ->
     proceed = threading.Event()
 
     def wait(_: Question) -> str:
-        proceed.wait(60)
+        proceed.wait()
         return "High Quality"
 
     with serve(wait) as server:
