@@ -1,5 +1,6 @@
 """Functions for `--callable`: models that need no packages, and models that fail."""
 
+import os
 import random
 import time
 
@@ -15,8 +16,8 @@ def draw(prompts: list[str], seeds: list[int]) -> list[PIL.Image.Image]:
 
 
 def draw_slowly(prompts: list[str], seeds: list[int]) -> list[PIL.Image.Image]:
-    """Draws the same, in 20 ms each."""
-    time.sleep(0.02 * len(prompts))
+    """Draws the same, in 20 ms each; the prompt that NOT_DRAWN holds, if it is set, it never draws."""
+    time.sleep(600 if os.environ.get("NOT_DRAWN") in prompts else 0.02 * len(prompts))
     return draw(prompts, seeds)
 
 

@@ -3,6 +3,7 @@
 import os
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,11 +24,12 @@ def edges(images: Images) -> np.ndarray:
 
 
 def slowly(images: Images) -> np.ndarray:
-    """Returns the pixels, in 0.1 s an image, and adds a byte for each image to the file that SLOWLY_LOG names."""
+    """Returns the pixels, in 0.1 s an image; never those of the fifth one, if SLOWLY_LOG names a file to make then."""
     time.sleep(0.1 * len(images))
-    if log := os.environ.get("SLOWLY_LOG"):
-        with open(log, "ab") as file:
-            file.write(b"." * len(images))
+    CALLS.append(len(images))
+    if (log := os.environ.get("SLOWLY_LOG")) and sum(CALLS) > 4:
+        Path(log).touch()
+        time.sleep(600)
     return pixels(images)
 
 

@@ -1,10 +1,8 @@
-"""Processes under test: waiting for their end, and holding one back where a test wants it."""
+"""Processes under test, held back where a test wants it."""
 
 import sys
 import time
 from pathlib import Path
-
-import psutil
 
 PATIENCE = 60  # seconds in which a process ends, even on a busy machine
 HELD = f"""
@@ -17,22 +15,6 @@ hold(sys.argv.pop(0), Path(sys.argv.pop(0)))
 sys.path.insert(0, os.path.dirname(sys.argv[0]))
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
-
-
-def wait_for_the_end(processes: list[psutil.Process]) -> None:
-    """Waits until processes have ended; a zombie has."""
-    deadline = time.monotonic() + PATIENCE
-    while alive := [process for process in processes if is_alive(process)]:
-        assert time.monotonic() < deadline, f"processes live on: {alive}"
-        time.sleep(0.01)
-
-
-def is_alive(process: psutil.Process) -> bool:
-    """Tells whether a process runs, sleeps or is stopped."""
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 
 def hold(name: str, proceed: Path) -> None:

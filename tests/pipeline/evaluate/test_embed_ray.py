@@ -10,6 +10,7 @@ import psutil
 import pytest
 
 from conftest import ROOT, Rows, contents, to_csv, to_files
+from ray_workers import ray_workers
 
 pytestmark = pytest.mark.slow
 PROGRAM = [sys.executable, str(ROOT / "scripts/evaluate_images.py"), "embed"]
@@ -32,8 +33,7 @@ def test_two_workers_of_which_one_is_killed(tmp_path: Path, images: dict[str, by
     workers: list[psutil.Process] = []
     while len(workers) < 2 or not [*(tmp_path / "ray").glob("data/*.parquet")]:
         assert program.poll() is None, program.communicate()[0]
-        processes = psutil.process_iter(["cmdline"])
-        workers = [process for process in processes if "MapWorker" in " ".join(process.info["cmdline"] or [])]
+        workers = ray_workers(program)
         time.sleep(0.01)
     workers[0].kill()
     output, _ = program.communicate(timeout=240)

@@ -25,6 +25,7 @@ import tiny_pipelines
 from conftest import ROOT, Rows, contents, plan, to_csv
 from generate_images import main
 from pipeline.generate.presets import PRESETS, Part, Preset
+from ray_workers import ray_workers
 from servers.local_hub import Hub
 
 pytestmark = pytest.mark.slow
@@ -110,8 +111,7 @@ def test_two_workers_of_which_one_is_killed(models: Path, run: Run, tmp_path: Pa
     workers: list[psutil.Process] = []
     while len(workers) < 2 or len([*(tmp_path / "ray").glob("data/*.png")]) < 2:
         assert program.poll() is None, program.communicate()[0]
-        processes = psutil.process_iter(["cmdline"])
-        workers = [process for process in processes if "MapWorker" in " ".join(process.info["cmdline"] or [])]
+        workers = ray_workers(program)
         time.sleep(0.001)
     workers[0].kill()
     output, _ = program.communicate(timeout=240)

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import itertools
 import re
 import shlex
 import signal
@@ -23,6 +24,7 @@ from filter_quality import main
 from labelling import PROGRAM
 from pipeline.quality.answers import UNPARSED
 from pipeline.quality.judges import TransformersJudge
+from ray_workers import ray_workers
 from servers.chat_server import Question, serve
 
 pytestmark = pytest.mark.slow
@@ -123,12 +125,11 @@ def by_prompt(question: Question) -> str:
 @pytest.mark.xdist_group("ray")
 @pytest.mark.timeout(240)
 def test_ray_replaces_a_killed_worker(expected: Rows, tmp_path: Path) -> None:
-    proceed, hold = threading.Event(), threading.Event()
-    hold.set()
+    proceed, numbers = threading.Event(), itertools.count(1)
 
     def answer(question: Question) -> str:
-        if len(server.answered) >= 4 and hold.is_set():
-            proceed.wait(120)
+        if next(numbers) > 4:
+            proceed.wait()
         return by_prompt(question)
 
     with serve(answer) as server:
@@ -138,7 +139,7 @@ def test_ray_replaces_a_killed_worker(expected: Rows, tmp_path: Path) -> None:
         while len(server.questions) < 6:
             assert run.poll() is None, run.communicate()[0]
             time.sleep(0.05)
-        (worker, *others) = _workers()
+        (worker, *others) = ray_workers(run)
         assert others, "of two workers, one is left"
         worker.kill()
         worker.wait()
@@ -164,11 +165,11 @@ def _workers() -> list[psutil.Process]:
 @pytest.mark.xdist_group("ray")
 @pytest.mark.timeout(240)
 def test_ray_continues_after_ctrl_c(expected: Rows, tmp_path: Path) -> None:
-    proceed = threading.Event()
+    proceed, numbers = threading.Event(), itertools.count(1)
 
     def answer(question: Question) -> str:
-        if len(server.answered) >= 5:
-            proceed.wait(60)
+        if next(numbers) > 5:
+            proceed.wait()
         return by_prompt(question)
 
     with serve(answer) as server:
@@ -178,7 +179,7 @@ def test_ray_continues_after_ctrl_c(expected: Rows, tmp_path: Path) -> None:
             assert run.poll() is None, run.communicate()[0]
             time.sleep(0.05)
         run.send_signal(signal.SIGINT)
-        output, _ = run.communicate(timeout=60)
+        output, _ = run.communicate(timeout=120)
         assert run.returncode == 130
         assert "Labels are kept: run the same command again to continue." in output
         proceed.set()
