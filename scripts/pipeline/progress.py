@@ -58,6 +58,7 @@ def write_line(text: str) -> None:
         tqdm.write(text)
     else:
         print(text)  # tqdm would write the bar again after each line
+    sys.stdout.flush()  # whoever reads a pipe waits for it
 
 
 @contextlib.contextmanager

@@ -155,6 +155,18 @@ def test_a_short_run_logs_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err.strip() == ""
 
 
+def test_a_line_in_a_pipe_does_not_wait_for_the_end_of_the_program() -> None:
+    program = "from pipeline.progress import write_line; write_line('ready'); import time; time.sleep(600)"
+    environment = {**os.environ, "PYTHONUNBUFFERED": ""}
+    with subprocess.Popen(
+        [sys.executable, "-c", program], cwd=ROOT / "scripts", env=environment, stdout=subprocess.PIPE, text=True
+    ) as run:
+        try:
+            assert run.stdout and run.stdout.readline() == "ready\n"
+        finally:
+            run.kill()
+
+
 def test_notice(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr("pipeline.progress.NOTICE_AFTER", 0.1)
     with notice("checking …"):

@@ -61,8 +61,8 @@ class Served:
     """
 
     def __init__(self, arguments: list[str], variables: dict[str, str] | None = None) -> None:
-        command = [sys.executable, "-u", "-c", WATCHED, str(ROOT / "scripts" / "browse_images.py"), *arguments]
-        environment = {**os.environ, **(variables or {}), "PYTHONPATH": str(ROOT / "scripts")}
+        command = [sys.executable, "-c", WATCHED, str(ROOT / "scripts" / "browse_images.py"), *arguments]
+        environment = {**os.environ, **(variables or {}), "PYTHONPATH": str(ROOT / "scripts"), "PYTHONUNBUFFERED": ""}
         self.process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
         )
