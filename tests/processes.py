@@ -11,28 +11,31 @@ from pathlib import Path
 sys.path.append({str(Path(__file__).parent)!r})
 from processes import hold
 sys.argv = sys.argv[1:]
-hold(sys.argv.pop(0), Path(sys.argv.pop(0)))
+hold(sys.argv.pop(0), Path(sys.argv.pop(0)), int(sys.argv.pop(0)))
 sys.path.insert(0, os.path.dirname(sys.argv[0]))
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
-def hold(name: str, proceed: Path) -> None:
+def hold(name: str, proceed: Path, passing: int = 0) -> None:
     """Holds back this process and its forks when they open a file, so that they are not done before a test acts.
 
     Args:
         name: Part of the path of that file.
         proceed: A file; they go on when it exists.
+        passing: How often they may open such a file before.
     """
 
     def look(event: str, arguments: tuple) -> None:
+        nonlocal passing
         if event == "open" and isinstance(arguments[0], (str, Path)) and name in str(arguments[0]):
-            while not proceed.exists():
+            passing -= 1
+            while passing < 0 and not proceed.exists():
                 time.sleep(0.01)
 
     sys.addaudithook(look)
 
 
-def held(program: list[str], name: str, proceed: Path) -> list[str]:
+def held(program: list[str], name: str, proceed: Path, passing: int = 0) -> list[str]:
     """Returns the command of a Python program that `hold` holds back."""
-    return [program[0], "-c", HELD, name, str(proceed), *program[1:]]
+    return [program[0], "-c", HELD, name, str(proceed), str(passing), *program[1:]]

@@ -25,6 +25,7 @@ from pipeline.checkpoint import Checkpoint
 from pipeline.evaluate.reports.report_model import IGNORED, LoraOptions, ReportModel
 from pipeline.evaluate.results.results import read_results
 from pipeline.evaluate.results.results_section import Section
+from processes import held
 from reporting import make_sources
 from servers.local_hub import MAIN, Hub
 
@@ -146,10 +147,10 @@ def test_code_of_a_model_is_not_executed(
     tiny_vlm.check_refusal(own, file, code, told.out + told.err)
 
 
-def kill_when(arguments: list[str], is_time: Callable[[], bool]) -> None:
+def kill_when(command: list[str], is_time: Callable[[], bool]) -> None:
     """Runs the program, and kills it at a time."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    run = subprocess.Popen([*PROGRAM, *arguments], env=environment, stdout=subprocess.DEVNULL)
+    run = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
     while not is_time():
         assert run.poll() is None, "it ended too early"
         time.sleep(0.002)
@@ -165,13 +166,16 @@ def test_a_killed_run_continues(arguments: list[str], tmp_path: Path) -> None:
     assert main(whole) == 0
     run = tmp_path / "killed" / "synthetic-0"
 
-    kill_when(killed, lambda: len([*run.glob("checkpoints/*/complete")]) > 1)
+    command = [*PROGRAM, *killed]
+    first = held(command, "training.json", tmp_path / "never")  # it does not end first
+    kill_when(first, lambda: len([*run.glob("checkpoints/*/complete")]) > 1)
     left = sorted(run.glob("checkpoints/checkpoint-*"))
     assert left and not (run / "training.json").exists()
     (run / "checkpoints" / "checkpoint-9999").mkdir()  # half-written
     (run / "checkpoints" / "checkpoint-9999" / "trainer_state.json").write_bytes(b'{"glob')
     lines = run / "texts-0.jsonl"
-    kill_when(killed, lambda: lines.exists() and lines.stat().st_size > 0)
+    second = held(command, lines.name, tmp_path / "never", passing=1)  # of several appends
+    kill_when(second, lambda: lines.exists() and lines.stat().st_size > 0)
     done = lines.read_bytes()
     assert (run / "training.json").exists() and 0 < done.count(b"\n") < 10
     lines.write_bytes(done[:-7])  # as a power cut may leave it
