@@ -38,7 +38,10 @@ ROOT = Path(__file__).parents[1]
 FIXTURE = ROOT / "tests" / "fixture"
 
 # On a busy machine every example and every test data generator is slow.
-hypothesis.settings.register_profile("tests", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+BUSY = hypothesis.settings(deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+# The same examples in each run, so that what fails is the fault of the change at hand.
+hypothesis.settings.register_profile("tests", BUSY, derandomize=True)
+hypothesis.settings.register_profile("search", BUSY)  # others in each run; see CONTRIBUTING.md
 hypothesis.settings.load_profile("tests")
 
 # Ends a program at its last line: pyarrow sometimes aborts while the interpreter shuts down (Arrow's issue 45214).

@@ -66,7 +66,7 @@ def jpegs(draw: st.DrawFn, side: int = 24, fill: tuple[int, ...] = (0, 0, 1, 5))
 # Whole files
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(drawn=jpegs(), more=st.binary(max_size=9))
 def test_whole_files_are_passed_on_as_they_are(
     drawn: tuple[tuple[int, int], bytes], more: bytes, tmp_path_factory: pytest.TempPathFactory
@@ -120,7 +120,7 @@ def test_every_kind_of_frame_is_read(kind: int, bits: int) -> None:
 # Files that are not whole
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(drawn=jpegs(side=9))
 def test_every_prefix_is_refused(drawn: tuple[tuple[int, int], bytes]) -> None:
     jpeg = drawn[1]
@@ -129,7 +129,7 @@ def test_every_prefix_is_refused(drawn: tuple[tuple[int, int], bytes]) -> None:
             dimensions(jpeg[:length])
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(drawn=jpegs(side=9, fill=(0,)), data=st.data())
 def test_lengths_that_lie_are_refused(drawn: tuple[tuple[int, int], bytes], data: st.DataObject) -> None:
     jpeg = bytearray(drawn[1])
@@ -145,7 +145,7 @@ def test_lengths_that_lie_are_refused(drawn: tuple[tuple[int, int], bytes], data
 JUNK = st.binary(min_size=1, max_size=9).filter(lambda junk: junk.strip(b"\xff"))
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(drawn=jpegs(side=9, fill=(0,)), junk=JUNK, data=st.data())
 def test_bytes_between_segments_are_refused(
     drawn: tuple[tuple[int, int], bytes], junk: bytes, data: st.DataObject

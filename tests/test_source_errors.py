@@ -308,7 +308,7 @@ def test_encrypted_and_exotic_zips_are_refused(source: Source, images: dict[str,
     assert re.search(r"x.zip: x.png is encrypted", error_of(folder))
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(at=st.integers(0, 10**6), bit=st.integers(0, 7), deflate=st.booleans())
 def test_a_flipped_bit_in_a_zip_never_changes_a_row_silently(
     tmp_path_factory: pytest.TempPathFactory, at: int, bit: int, deflate: bool

@@ -165,7 +165,7 @@ RAW = st.sampled_from([1, 0, -1, 1.0, 0.0, -0.0, -1.0, None, float("nan")])
 TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1).filter(str.strip)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     data=st.lists(st.tuples(TEXT, st.fixed_dictionaries(dict.fromkeys(LABELS, RAW))), min_size=1, max_size=4),
     form=st.sampled_from(["columns", "json", "dict"]),
@@ -244,7 +244,7 @@ ITEMS = st.lists(ITEM, max_size=2).map(lambda items: "".join(f"{item}, " for ite
 
 
 @pytest.mark.filterwarnings("ignore:invalid")  # the parser's, about the likes of "\\s" and "1is"
-@settings(deadline=None, max_examples=600)
+@settings(max_examples=600)
 @given(
     cell=almost_usual()
     | st.tuples(ITEMS, almost_usual(), ITEMS).map("".join)

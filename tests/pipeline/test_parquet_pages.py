@@ -37,7 +37,7 @@ def opened(data: bytes) -> PageFile:
     return PageFile(read, read_chunks(read, len(data), ("image", "bytes")))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.lists(st.binary(max_size=300), min_size=1, max_size=40), st.integers(1, 15), st.integers(1, 2000), st.booleans()
 )
@@ -70,7 +70,7 @@ def test_nulls_are_left_to_pyarrow() -> None:
     assert opened(written([b"one", None, b"three"], 3)).read_value(0, 2) is None
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.data())
 def test_a_damaged_file_gives_no_other_value(data: st.DataObject) -> None:
     values = [bytes([number]) * 50 for number in range(6)]

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from conftest import FIXTURE, contents, plan
@@ -120,7 +120,6 @@ def test_disk_without_space(tmp_path: Path) -> None:
     assert not (tmp_path / "o").exists()
 
 
-@settings(deadline=None)
 @given(sizes=st.lists(st.integers(1, 1000), min_size=1, max_size=300), max_size=st.integers(1000, 20_000))
 def test_cuts_cover_all_rows_within_the_bound(sizes: list[int], max_size: int) -> None:
     parts = cut(sizes, max_size, lambda start, end: sum(sizes[start:end]))

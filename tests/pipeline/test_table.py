@@ -53,7 +53,7 @@ def test_what_a_csv_cannot_hold_is_refused(text: str, message: str) -> None:
     assert str(caught.value) == message
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(
     rows=st.lists(
         st.tuples(NAMES, TEXTS.map(lambda text: text if text.strip() else "x"), RAW),
@@ -70,7 +70,7 @@ def test_the_metadata_of_a_source_is_read_back_equal(rows: list[tuple[str, str, 
         assert [(row.filename, row.prompt, row.labels) for row in synthchex_75k.plan(folder)] == rows
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(
     others=st.dictionaries(
         TEXTS.map(str.strip).filter(lambda name: name and name not in KNOWN),
@@ -88,7 +88,7 @@ def test_further_columns_are_read_back_equal(others: dict[str, list[str | None]]
         assert read_kept_columns(folder, planned) == others
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(
     texts=st.lists(st.tuples(NAMES, TEXTS), min_size=1, max_size=3, unique_by=lambda label: label[0]),
     model=TEXTS,

@@ -46,7 +46,7 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> list[Row]:
     return plan(str(folder))
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(st.just(0) | st.integers(0, SIZE), st.binary(min_size=1, max_size=2000))
 def test_an_insertion_makes_few_chunks_new(place: int, new: bytes) -> None:
     data = random.Random(0).randbytes(SIZE)

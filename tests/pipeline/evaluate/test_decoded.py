@@ -61,7 +61,7 @@ def test_images_are_read_in_any_order(tmp_path: Path) -> None:
     decoded = DecodedImages(tmp_path / "decoded", 8, "bicubic")
     decoded.add(rows)
 
-    @settings(deadline=None, max_examples=30)
+    @settings(max_examples=30)
     @given(st.lists(st.integers(0, 299), max_size=20))
     def check(numbers: list[int]) -> None:
         found = read(decoded, [rows[number] for number in numbers])

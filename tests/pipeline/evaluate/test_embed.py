@@ -371,7 +371,7 @@ def test_a_missing_file(run: Run, tmp_path: Path) -> None:
 EDITS = st.sampled_from(["change", "remove", "add", "prompt", "limit", "encoder", "damage"])
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(edits=st.lists(st.tuples(EDITS, st.integers(0, 10)), max_size=6))
 def test_any_edits_end_as_a_fresh_run(
     edits: list[tuple[str, int]], tmp_path_factory: pytest.TempPathFactory, images: dict[str, bytes]

@@ -259,7 +259,7 @@ def test_uncertain_is_not_positive() -> None:
     assert by_name(compared(real, synthetic, labels=("Edema",)), "Edema")["kid"].n_real == 60
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(
     st.lists(st.tuples(st.sampled_from(LABELS[:4]), st.integers(0, 130), st.integers(0, 130)), max_size=4),
     st.integers(1, 130),

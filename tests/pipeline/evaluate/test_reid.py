@@ -78,7 +78,7 @@ def test_the_score_is_that_of_the_network(network: Siamese, weights: Path, model
     assert np.ptp(scores) > 1e-3 and found.std() > 0.05
 
 
-@settings(max_examples=4, deadline=None)
+@settings(max_examples=4)
 @given(width=st.integers(1, 900), height=st.integers(1, 900))
 def test_any_size(width: int, height: int, model: EncoderModel) -> None:
     found = model.encode([picture(width, height), picture(512, 512)], ["", ""])[FEATURE]

@@ -87,7 +87,7 @@ def test_results_are_read_back_equal(tmp_path: Path) -> None:
 finite = st.floats(allow_nan=False, allow_infinity=False)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(finite, st.none() | st.floats(0, 1e300), finite, finite, st.integers(0, 1 << 40), st.lists(st.text("aä\n\"'")))
 def test_any_numbers_and_notes_are_read_back_equal(
     tmp_path_factory: pytest.TempPathFactory, value: float, se: float | None, a: float, b: float, n: int, notes: list
@@ -213,7 +213,7 @@ def places_in(value: Any, path: tuple = ()) -> list[tuple]:
 NAMED = {(), ("encoders",), ("n",), ("sides",), ("images",)}
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.data())
 def test_any_missing_or_wrong_value_is_an_error_in_one_line(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject

@@ -61,7 +61,7 @@ def sources(draw: st.DrawFn) -> tuple[list[Example], list[Example], list[Example
     return sides[0], synthetic, sides[1]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(sources(), st.integers(0, 5), st.randoms(use_true_random=False))
 def test_splits_of_any_sources(
     data: tuple[list[Example], list[Example], list[Example]], seed: int, shuffle: random.Random

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pipeline.evaluate.utility.training import Recipe, batch_of, macro_auroc
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.integers(1, 40), st.integers(1, 50), st.integers(0, 5), st.integers(1, 4))
 def test_each_epoch_has_each_image_once(count: int, batch_size: int, seed: int, epochs: int) -> None:
     steps = math.ceil(epochs * count / batch_size)
@@ -36,7 +36,6 @@ def test_seeds_draw_other_batches() -> None:
     assert len({*map(tuple, batches)}) == 3
 
 
-@settings(deadline=None)
 @given(st.integers(0, 2**32 - 1))
 def test_the_macro_auroc_is_the_mean_share_of_pairs_in_order(seed: int) -> None:
     random = np.random.default_rng(seed)

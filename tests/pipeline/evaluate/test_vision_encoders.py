@@ -192,7 +192,7 @@ def test_a_batch_is_its_images_one_by_one(name: str, models: dict[str, EncoderMo
             np.testing.assert_allclose(together[output], rows, rtol=1e-3, atol=1e-3 * abs(rows).max())
 
 
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 @given(st.data())
 def test_any_size(models: dict[str, EncoderModel], data: st.DataObject) -> None:
     size = data.draw(st.tuples(st.integers(1, 900), st.integers(1, 900)).filter(lambda size: min(size) > 1))

@@ -335,7 +335,7 @@ configs:
 """ + body_of(NEW)  # of which YAML is read faster
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(TEXTS, st.lists(st.tuples(st.sampled_from([*SECTIONS]), TEXTS), unique_by=lambda part: part[0]))
 def test_any_text_outside_sections_survives(start: str, parts: list[tuple[str, str]]) -> None:
     published = "---\nlicense: mit\n---\n" + start + "".join(OLD_SECTIONS[name] + after for name, after in parts)
@@ -354,7 +354,7 @@ def test_any_text_outside_sections_survives(start: str, parts: list[tuple[str, s
         assert text == body_of(SMALL).replace("\n", line_end)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(HEADERS, st.sampled_from(["\n", "\r\n"]))
 def test_any_header_survives(blocks: list[tuple[str, str]], line_end: str) -> None:
     lines = {name: text.replace("\n", line_end) + line_end for text, name in blocks}
@@ -375,7 +375,7 @@ def test_any_header_survives(blocks: list[tuple[str, str]], line_end: str) -> No
     assert DatasetCard(merged).text == "Text" + merged.partition("---" + line_end + "Text")[2]
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.data())
 def test_damage_is_an_error_or_loses_no_text(data: st.DataObject) -> None:
     body = "Own text.\n\n" + body_of(OLD) + "\nOwn end.\n"

@@ -204,7 +204,7 @@ def rows_of_sizes(sizes: list[int]) -> list[synthchex_75k.Row]:
     return [synthchex_75k.Row(f"{n}.png", "a.zip", "", 0, size, size) for n, size in enumerate(sizes)]
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(sizes=SIZES, max_size=st.integers(600_000, 20_000_000), per_group=st.integers(1, 100))
 def test_shards_keep_the_order_and_the_size_bound(sizes: list[int], max_size: int, per_group: int) -> None:
     rows = rows_of_sizes(sizes)
@@ -215,7 +215,7 @@ def test_shards_keep_the_order_and_the_size_bound(sizes: list[int], max_size: in
     assert [str(shard.path) for shard in shards] == names
 
 
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(count=st.integers(1, 8_000), max_size=st.integers(30, 900), seed=st.integers(0, 2**32))
 def test_shards_are_of_even_size(count: int, max_size: int, seed: int) -> None:
     rows = rows_of_sizes([230_000 + (n * 2654435761 + seed) % 70_000 for n in range(count)])

@@ -157,7 +157,7 @@ def test_card_has_the_counts_of_datasets_over_several_row_groups(tmp_path: Path)
     assert write_labels(rows, {"age": ages})[0] == content
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     st.lists(
         st.none()

@@ -369,7 +369,7 @@ STEPS = st.lists(
 ).map(tuple)
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(TEXTS, TEXTS, STEPS)
 def test_any_text_is_data(name: str, description: str, steps: Any) -> None:
     dataset = DatasetFacts(name=" ".join(name.split()), description=description, authors=(name,), version=description)

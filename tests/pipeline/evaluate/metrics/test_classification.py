@@ -57,7 +57,7 @@ def weighted_f1(scores: np.ndarray, positive: np.ndarray, weights: np.ndarray) -
     return float(2 * hits / ((weights * called).sum() + (weights * positive).sum()))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(st.integers(-3, 3), st.booleans()), min_size=2, max_size=25))
 def test_values_and_influences_are_those_of_weighted_rows(rows: list[tuple[int, bool]]) -> None:
     scores, positive = np.array([row[0] for row in rows], float), np.array([row[1] for row in rows])
@@ -77,7 +77,7 @@ def test_values_and_influences_are_those_of_weighted_rows(rows: list[tuple[int, 
             assert influence[row] == pytest.approx(derivative, abs=1e-7)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(st.integers(-4, 4), st.booleans()), min_size=1, max_size=15))
 def test_no_other_threshold_has_a_higher_f1(rows: list[tuple[int, bool]]) -> None:
     scores, positive = np.array([row[0] for row in rows], float), np.array([row[1] for row in rows])

@@ -53,7 +53,7 @@ def test_a_set_has_no_distance_from_itself_and_a_shift_adds_its_square(n: int, d
     assert fd_value(x, x + 0.5) == pytest.approx(0.25 * d, abs=1e-9 * scale)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 1000), st.sampled_from([5, 70]), st.floats(0.1, 10))
 def test_invariances(seed: int, d: int, scale: float) -> None:
     rng = np.random.default_rng(seed)

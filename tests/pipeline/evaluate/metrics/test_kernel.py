@@ -108,7 +108,7 @@ def test_float32_keeps_six_digits_far_from_the_origin() -> None:
     assert cmmd(sums["cmmd"][""]).value == pytest.approx(1000 * unbiased(gaussian, x, 1.05 * y), abs=1e-5)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 1000), st.floats(0.1, 10))
 def test_invariances(seed: int, scale: float) -> None:
     rng = np.random.default_rng(seed)

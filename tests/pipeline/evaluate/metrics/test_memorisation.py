@@ -76,7 +76,7 @@ def expected_share(t: np.ndarray, s: np.ndarray, h: np.ndarray, groups: np.ndarr
     return found
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(sets(st.integers(-2, 2)), sets(st.integers(-2, 2)), sets(st.integers(-2, 2)), st.integers(0, 99))
 def check_headline(t: np.ndarray, s: np.ndarray, h: np.ndarray, seed: int) -> None:
     groups = grouped(len(t), 5, seed), grouped(len(h), 5, seed + 1)
@@ -92,7 +92,7 @@ def test_the_headline_is_the_mean_over_all_subsets_of_patients() -> None:
     check_headline()
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(sets(st.integers(-3, 3)), sets(st.integers(-3, 3)), sets(st.integers(-3, 3)))
 def check_others(t: np.ndarray, s: np.ndarray, h: np.ndarray) -> None:
     found = privacy_distances(t, s, h)
@@ -130,7 +130,7 @@ def test_distances_are_those_of_brute_force_with_ties_and_duplicates() -> None:
     check_others()
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     arrays.arrays(np.int8, st.integers(5, 60), elements=st.integers(0, 9)),
     arrays.arrays(np.int8, st.integers(20, 60), elements=st.integers(0, 9)),

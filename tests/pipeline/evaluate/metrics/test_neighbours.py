@@ -72,7 +72,7 @@ def test_nearest_neighbours_in_both_directions() -> None:
         np.testing.assert_allclose(nearest[name].distances, np.sqrt(distances.min(axis=1)), rtol=1e-12)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     arrays.arrays(np.int8, st.tuples(st.integers(7, 40), st.just(2)), elements=st.integers(-2, 2)),
     arrays.arrays(np.int8, st.tuples(st.integers(7, 40), st.just(2)), elements=st.integers(-2, 2)),
@@ -101,7 +101,7 @@ def test_a_ball_does_not_hold_its_own_edge() -> None:
     assert coverage(neighbours(x, np.full((8, 1), 11.0), ks=(2,))[""], 2).value == 0  # 9 reaches to 7, as far as to 11
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 1000), st.floats(0.01, 100))
 def test_invariances(seed: int, scale: float) -> None:
     rng = np.random.default_rng(seed)

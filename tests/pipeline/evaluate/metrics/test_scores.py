@@ -37,7 +37,7 @@ def test_vendi_is_that_of_the_kernel_matrix(n: int, d: int) -> None:
     assert abs(vendi_score(x).influence.mean()) < 1e-10
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(1, 12), st.integers(1, 5))
 def test_vendi_counts_directions_whatever_the_copies_and_lengths(directions: int, copies: int) -> None:
     x = np.eye(12)[:directions].repeat(copies, axis=0)
@@ -146,7 +146,7 @@ def test_alignment_and_retrieval_of_few_rows_are_marked(real: bool) -> None:
 # AUROC
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.tuples(st.integers(0, 5), st.booleans()), min_size=1, max_size=30))
 def test_auroc_is_the_share_of_pairs_in_order_with_ties_as_halves(rows: list[tuple[int, bool]]) -> None:
     scores, targets = np.array([[score] for score, _ in rows]), np.array([[positive] for _, positive in rows])
