@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 
 PATIENCE = 60  # seconds in which a process ends, even on a busy machine
+HELD_FOR = 200  # seconds; longer than a test lasts, so that a process whose test failed ends
 HELD = f"""
 import os, runpy, sys
 from pathlib import Path
@@ -20,9 +21,11 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 def hold(name: str, proceed: Path, passing: int = 0) -> None:
     """Holds back this process and its forks when they open a file, so that they are not done before a test acts.
 
+    Processes that are started in another way than by a fork are not held back.
+
     Args:
         name: Part of the path of that file.
-        proceed: A file; they go on when it exists.
+        proceed: A file; they go on when it exists, or after `HELD_FOR` seconds.
         passing: How often they may open such a file before.
     """
 
@@ -30,7 +33,8 @@ def hold(name: str, proceed: Path, passing: int = 0) -> None:
         nonlocal passing
         if event == "open" and isinstance(arguments[0], (str, Path)) and name in str(arguments[0]):
             passing -= 1
-            while passing < 0 and not proceed.exists():
+            end = time.monotonic() + HELD_FOR
+            while passing < 0 and not proceed.exists() and time.monotonic() < end:
                 time.sleep(0.01)
 
     sys.addaudithook(look)

@@ -70,10 +70,12 @@ class WorkerPool:
         """Kills the workers and waits until they have ended."""
         for child in multiprocessing.active_children():
             child.kill()
-        # A worker may be killed while it sends a result. The thread of the pool waits for the rest until nobody could
-        # send it: neither a worker, nor this process, which never does.
-        if results := getattr(self._pool, "_result_queue", None):  # None after the first call
+        # A worker may be killed while it sends a result or receives a job. The threads of the pool wait for the rest
+        # until nobody has the other end of the pipe: neither a worker, nor this process, which never uses it.
+        results, calls = (getattr(self._pool, name) for name in ("_result_queue", "_call_queue"))
+        if results and calls:  # None after the first call
             results._writer.close()
+            calls._reader.close()
         self._pool.shutdown(cancel_futures=True)
 
     def run(

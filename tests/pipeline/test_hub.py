@@ -53,11 +53,13 @@ def test_transient_errors_are_retried(
     assert (str(how) in line) if isinstance(how, int) else line.startswith(f"no answer from {hub.url}: ")
 
 
-def test_retry_after_may_be_a_date(repo: DatasetRepo, hub: Hub) -> None:
-    hub.fail(INFO, 429, Retry_After=email.utils.formatdate(time.time() + 2, usegmt=True))
+def test_retry_after_may_be_a_date(repo: DatasetRepo, hub: Hub, capsys: pytest.CaptureFixture[str]) -> None:
     start = time.time()
+    hub.fail(INFO, 429, Retry_After=email.utils.formatdate(start + 3, usegmt=True))  # in whole seconds
     assert repo.info().sha
-    assert 0.9 < time.time() - start < 60
+    assert time.time() - start > 2
+    (delay,) = re.findall(r"retrying in (.*) s\n", capsys.readouterr().err)
+    assert float(delay) <= 3
 
 
 @pytest.mark.parametrize(

@@ -30,16 +30,25 @@ def fail_at_3(number: int) -> int:
     return number
 
 
+def fail_at_once_or_wait(job: tuple[bool, bytes]) -> None:
+    if job[0]:
+        raise ValueError("at once")
+    time.sleep(600)
+
+
 def kill_itself(_: int) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 def send_half_of_the_result(then: Callable[[], object]) -> bytes:
     """Returns a result, of which this process sends the first half; then it does something else."""
+    header = 4  # bytes, which a connection sends first, alone if what follows is large
 
     def send(self: Connection, data: Sized) -> None:
-        os.write(self.fileno(), memoryview(data)[: len(data) // 2])  # type: ignore[arg-type]
-        then()
+        sent = len(data) if len(data) == header else len(data) // 2
+        os.write(self.fileno(), memoryview(data)[:sent])  # type: ignore[arg-type]
+        if sent < len(data):
+            then()
 
     Connection._send = send  # type: ignore[attr-defined]
     return bytes(100_000)
@@ -100,6 +109,13 @@ def test_an_error_ends_a_worker_that_sends_a_result(tmp_path: Path) -> None:
             time.sleep(0.01)
         pool.stop()  # as `write_missing` does, before the context ends
         raise ValueError("meanwhile")
+    assert multiprocessing.active_children() == []
+
+
+def test_an_error_ends_workers_that_have_not_received_their_jobs() -> None:
+    jobs = [(number == 0, bytes(200_000)) for number in range(10)]  # none fits into a pipe
+    with pytest.raises(ValueError, match="at once"), WorkerPool(2) as pool:
+        list(pool.run(fail_at_once_or_wait, jobs, "Failing"))
     assert multiprocessing.active_children() == []
 
 

@@ -98,7 +98,7 @@ def measure(command: list[str | Path], home: Path, watch_memory: bool = False) -
                     time.sleep(0.05)
                 process.wait()
             finally:
-                process.terminate()  # after Ctrl-C it would write on
+                process.kill()  # after Ctrl-C it would write on
                 process.wait()  # which `Popen` does not do after Ctrl-C
         os.sync()
         seconds = time.monotonic() - start

@@ -54,14 +54,15 @@ def make_release(release: Path, count: int) -> int:
     """
     release.mkdir(parents=True)
     rng = random.Random(0)
-    rows: list[tuple] = []
-    for _ in range(count):
-        rows.append((random_name(rng), " ".join(rng.choices(PHRASES, k=rng.randint(2, 10))), random_labels(rng)))
-    size = 0
+    rows, size = [], 0
     with WorkerPool(available_cpus()) as pool, zipfile.ZipFile(release / "ALL_FILES.zip", "w") as archive:
-        for number, png in tqdm(draw_all(pool, noise_png, count), "Drawing", count, unit="image"):
+        for png in tqdm(draw_all(pool, noise_png, count), "Drawing", count, unit="image"):
+            name = random_name(rng)
+            prompt = " ".join(rng.choices(PHRASES, k=rng.randint(2, 10)))
+            labels = random_labels(rng)
+            rows.append((name, prompt, labels))
             size += len(png)
-            archive.writestr(rows[number][0], png)
+            archive.writestr(name, png)
         archive.writestr("metadata.csv", csv_bytes([["img_savename", "annotated_prompt", "chexpert_labels"], *rows]))
     return size
 
@@ -76,7 +77,7 @@ def random_labels(rng: random.Random) -> dict[str, float | None]:
     return dict(zip(LABELS, rng.choices([None, 0.0, 1.0], [82, 5, 13], k=len(LABELS))))
 
 
-def draw_all(pool: WorkerPool, draw: Callable[[int], bytes], count: int) -> Iterator[tuple[int, bytes]]:
+def draw_all(pool: WorkerPool, draw: Callable[[int], bytes], count: int) -> Iterator[bytes]:
     """Draws images in several processes.
 
     Args:
@@ -85,11 +86,14 @@ def draw_all(pool: WorkerPool, draw: Callable[[int], bytes], count: int) -> Iter
         count: Number of images.
 
     Yields:
-        A number from 0 to `count` - 1 and its PNG; not in the order of the numbers.
+        The PNGs of the numbers from 0 on.
     """
     jobs = [range(start, min(start + DRAWN_TOGETHER, count)) for start in range(0, count, DRAWN_TOGETHER)]
+    drawn: dict[range, list[bytes]] = {}
     for numbers, images in pool.run(partial(_draw_each, draw), jobs, "Drawing"):
-        yield from zip(numbers, images)
+        drawn[numbers] = images  # in the order in which processes finish
+        while jobs and jobs[0] in drawn:
+            yield from drawn.pop(jobs.pop(0))
 
 
 def _draw_each(draw: Callable[[int], bytes], numbers: range) -> list[bytes]:
@@ -108,7 +112,7 @@ def make_many_rows(release: Path, count: int, draw: Callable[[int], bytes]) -> N
     rng = random.Random(0)
     words = ["".join(rng.choices(string.ascii_lowercase, k=rng.randint(2, 9))) for _ in range(WORDS)]
     with WorkerPool(available_cpus()) as pool:
-        images = dict(draw_all(pool, draw, min(count, DIFFERENT)))
+        images = [*draw_all(pool, draw, min(count, DIFFERENT))]
     rows: list[tuple] = [("img_savename", "annotated_prompt", "chexpert_labels", "view", "patient", "seed")]
     with zipfile.ZipFile(release / "ALL_FILES.zip", "w") as archive:
         for number in tqdm(range(count), "Packing", unit="image"):

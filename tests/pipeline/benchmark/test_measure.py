@@ -37,7 +37,7 @@ forks = 0
 def count():
     global forks
     forks += 1
-os.register_at_fork(before=count, after_in_child=lambda: time.sleep(0.5 * (forks - 1)))
+os.register_at_fork(before=count, after_in_child=lambda: time.sleep(0.5 * forks))
 end_on_signals()
 folder = pathlib.Path(sys.argv[2])
 exec(sys.argv[1])

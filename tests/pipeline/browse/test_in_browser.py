@@ -439,7 +439,7 @@ def test_responses_do_not_wait_for_each_other(served: Served) -> None:
 
 
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_ends_it_at_once_with_connections_open(sent: signal.Signals, code: int) -> None:
+def test_a_signal_ends_it_although_connections_are_open(sent: signal.Signals, code: int) -> None:
     program = Served([str(FIXTURE), "--port", "0"])
     with (
         httpx.Client(timeout=PATIENCE) as client,
