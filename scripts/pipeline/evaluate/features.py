@@ -313,18 +313,20 @@ def changed_rows(
     """
     numbers = {name: number for number, name in enumerate(features.filenames.tolist())}
     known = [None] * len(numbers) if features.patients is None else features.patients.tolist()
-
-    def is_changed(number: int, row: AnyRow, patient: str | None) -> bool:
+    changed = []
+    for place, row in enumerate(rows):
+        number = numbers.get(row.filename)
+        if number is None:
+            continue
         labels = np.array([np.nan if raw is None else raw for raw in row.labels], np.float32)
-        return (
+        if (
             row.prompt != features.prompts[number]
             or not np.array_equal(labels, features.labels[number], equal_nan=True)
             or crcs.get(row.filename, features.crc32[number]) != features.crc32[number]
-            or (patients is not None and patient != known[number])
-        )
-
-    of_rows = zip(rows, patients or [None] * len(rows), (numbers.get(row.filename) for row in rows))
-    return [row for row, patient, number in of_rows if number is not None and is_changed(number, row, patient)]
+            or (patients is not None and patients[place] != known[number])
+        ):
+            changed.append(row)
+    return changed
 
 
 def _read_table(path: Path, columns: list[str] | None = None) -> pa.Table:

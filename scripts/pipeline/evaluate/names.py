@@ -80,5 +80,6 @@ def pair_by_names(train: Iterable[tuple[str, str]], synthetic: Iterable[tuple[st
         same_prompt = (numbers for numbers in candidates if any(images[number][1] == prompt for number in numbers))
         numbers = next(same_prompt, candidates[0] if candidates else [-1])
         found.append(numbers[0])
-        doubled |= {images[number][0] for number in numbers} if len(numbers) > 1 else set()
+        if len(numbers) > 1:
+            doubled.update(images[number][0] for number in numbers)
     return NamedPairs(found, sorted(doubled))
