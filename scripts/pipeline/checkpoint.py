@@ -43,7 +43,7 @@ class Checkpoint(NamedTuple):
         """
         if self.is_local:
             if self.revision:
-                raise StepError(f"--revision is for models on the Hub; {self.name} is a folder")
+                raise StepError(f"a revision is for models on the Hub; {self.name} is a local path")
             with notice(f"reading {self.name} …"):
                 return self._replace(name=str(Path(self.name).resolve()), sha256=_sha256_of_all(Path(self.name)))
         if not ON_THE_HUB.fullmatch(self.name):

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +23,7 @@ from pipeline.evaluate.fidelity.fidelity import fidelity
 from pipeline.evaluate.names import DOUBLED, NamedPairs, pair_by_names
 from pipeline.evaluate.page.report import report
 from pipeline.evaluate.privacy.privacy import privacy
+from pipeline.evaluate.reports.report_model import check_report_model
 from pipeline.evaluate.reports.reports import reports
 from pipeline.evaluate.results.results import Results, check_results_path, read_results
 from pipeline.evaluate.settings import SETTINGS, Example, limited, plan_examples, splits
@@ -118,21 +120,20 @@ def run(
         WorkerDiedError: A process that checked finished files was killed.
         OSError: A file cannot be read or written.
     """
-    results_json, features = results_dir / RESULTS, results_dir / "features"
-    sides = (
-        Wanted(real_train, features / "train", patient_column),
-        Wanted(synthetic, features / "synthetic"),
-        Wanted(real_test, features / "test", patient_column),
-    )
     skipped: list[str] = []
     check_engine(engine)
-    _check_folder(results_dir, [side.source for side in sides])
-    commit = _commit_of(report_model, report_revision)
+    _check_folder(results_dir, [real_train, synthetic, real_test])
+    results_dir = results_dir.absolute()  # as the sources: a function may change the working directory
+    results_json, features = results_dir / RESULTS, results_dir / "features"
+    sides = (
+        Wanted(local_source(real_train), features / "train", patient_column),
+        Wanted(local_source(synthetic), features / "synthetic"),
+        Wanted(local_source(real_test), features / "test", patient_column),
+    )
+    writer = _find_report_model(report_model, report_revision)
     with notice("reading the sources"):
-        planned = _plan(sides, on_mismatch)
-        chosen = [limited(examples, limit) for examples in planned]
-        splits(chosen[0], chosen[1], chosen[2], settings, seeds, seed)  # for its errors
-        pair = _pair(planned, chosen, skipped)
+        drawn = {"settings": settings, "seeds": seeds, "seed": seed}
+        pair = _check_sources(sides, limit, on_mismatch, drawn, skipped)
     encoders = resolve_encoders(encoder or _usable_encoders(skipped), model or [], revision or [])
     trained = {"settings": settings, "patient_column": patient_column, "limit": limit, "seed": seed}
     steps = [
@@ -140,17 +141,14 @@ def run(
         _privacy(sides, results_json, {"pair": pair, "seed": seed}, on_mismatch),
         _utility(sides, results_json, {**trained, "seeds": seeds, "backbone": backbone}, on_mismatch),
     ]
-    if report_model:
-        options = {**trained, "seeds": 1, "model": report_model, "revision": commit}
+    if writer:
+        options = {**trained, "seeds": 1, "model": writer.name, "revision": writer.revision}
         steps.append(_reports(sides, results_json, options, on_mismatch, overwrite))
     with FolderLock(results_dir):
         check_results_path(results_json)
         _done(results_dir)  # an error of it comes before the long work
-        with open_features(sides, encoders, limit, on_mismatch, overwrite) as opened:
-            _check_others(opened)
-            _check_backbone(backbone, results_json)
-            _embed(opened, batch_size, engine, workers)
-        del planned, chosen, opened  # all rows, before features are read
+        opening = open_features(sides, encoders, limit, on_mismatch, overwrite)
+        _embed(opening, partial(_check_backbone, backbone, results_json), batch_size, engine, workers)
         current = _do_all(steps, sides, results_dir, skipped)
         write_line("== report")
         report([results_json], html=results_dir / PAGE, images=images)
@@ -172,22 +170,42 @@ def _check_folder(folder: Path, sources: Iterable[str]) -> None:
             raise StepError(f"{path} is a folder; move it, or name another RESULTS_DIR")
 
 
-def _commit_of(report_model: str | None, revision: str | None) -> str | None:
-    """Returns the commit that the revision of a model on the Hub is now; None for a folder, or without a model.
+def _find_report_model(name: str | None, revision: str | None) -> Checkpoint | None:
+    """Returns the model that writes reports: a folder with an absolute path, one on the Hub with its commit.
 
     Raises:
         StepError: There is no such model or revision, or the revision is one of no model on the Hub.
     """
-    if report_model is None:
+    if name is None:
         if revision:
-            raise StepError(f"--report-revision {revision}: of --report-model only")
+            raise StepError(f"--report-revision {revision}: name the model with --report-model")
         return None
-    checkpoint = Checkpoint(report_model, revision)
-    if not checkpoint.is_local:
-        return checkpoint.pin().revision
-    if revision:
-        raise StepError(f"--report-revision is for models on the Hub; {report_model} is a folder")
-    return None
+    checkpoint = Checkpoint(name, revision)
+    is_folder = checkpoint.is_local and not revision  # `reports` pins it, which reads all of its weights
+    found = Checkpoint(local_source(name)) if is_folder else checkpoint.pin()
+    check_report_model(found)
+    return found
+
+
+def _check_sources(
+    sides: Sides, limit: int | None, on_mismatch: str, drawn: dict[str, Any], skipped: list[str]
+) -> str | None:
+    """Reads the plans of the sources for their errors; they are not kept, since the long work needs the memory.
+
+    Args:
+        sides: The sources.
+        limit: See `run`.
+        on_mismatch: See `run`.
+        drawn: Options of `splits`.
+        skipped: Gets why pairs are not compared.
+
+    Returns:
+        See `_pair`.
+    """
+    planned = _plan(sides, on_mismatch)
+    train, made, test = (limited(examples, limit) for examples in planned)
+    splits(train, made, test, **drawn)
+    return _pair(planned, (train, made, test), skipped)
 
 
 def _plan(sides: Sides, on_mismatch: str) -> list[list[Example]]:
@@ -277,13 +295,12 @@ def _check_others(opened: Sequence[OpenFeatures]) -> None:
         StepError: They are of other images than those of this run, or of another encoder on each side.
     """
     train, made, test = (one.others() for one in opened)
-    for name in made:
-        if name not in test:  # then no section has it
-            continue
-        for folder, index in zip(opened, (train, made, test)):
-            if name in index:
-                check_same_encoder(index[name], made[name], (folder.output.name, "synthetic"))
-                folder.check_same_images(index[name])
+    names = [name for name in made if name in test]  # no section has another one
+    for folder, index in zip(opened, (train, made, test)):
+        others = [index[name] for name in names if name in index]
+        for one in others:
+            check_same_encoder(one, made[one.name], (folder.output.name, "synthetic"))
+        folder.check_same_images(others)
 
 
 def _check_backbone(name: str | None, results_json: Path) -> None:
@@ -297,10 +314,28 @@ def _check_backbone(name: str | None, results_json: Path) -> None:
             Backbone(name, results_json.with_suffix(".utility"))
 
 
-def _embed(opened: Sequence[OpenFeatures], batch_size: int, engine: str, workers: int) -> None:
-    for one in opened:
-        write_line(f"== embed: {one.output.name}")
-        one.embed(batch_size, engine, workers)
+def _embed(
+    opening: AbstractContextManager[list[OpenFeatures]],
+    check: Callable[[], None],
+    batch_size: int,
+    engine: str,
+    workers: int,
+) -> None:
+    """Embeds all sources, whose rows are in memory until its end only.
+
+    Args:
+        opening: What `open_features` returned.
+        check: The last check before the long work.
+        batch_size: See `run`.
+        engine: See `run`.
+        workers: See `run`.
+    """
+    with opening as opened:
+        _check_others(opened)
+        check()
+        for one in opened:
+            write_line(f"== embed: {one.output.name}")
+            one.embed(batch_size, engine, workers)
 
 
 def _do_all(steps: Sequence[Step], sides: Sides, results_dir: Path, skipped: list[str]) -> set[str]:

@@ -239,7 +239,7 @@ def test_run_takes_the_revision_of_the_model(
         ({"--batch-size": "6"}, "--batch-size 6 is no multiple of --device-batch-size 4"),
         ({"--epochs": "0"}, "must be positive"),
         ({"--lora-dropout": "1"}, "--lora-dropout 1.0 is no share below 1"),
-        ({"--revision": "main"}, "--revision is for models on the Hub"),
+        ({"--revision": "main"}, "a revision is for models on the Hub; model is a local path"),
         ({"--work": "taken.json"}, "is a file; name a folder with --work"),
     ],
 )

@@ -275,13 +275,47 @@ def test_another_encoder_of_changed_images_is_refused_before_an_image_is_embedde
     told = capsys.readouterr()
     assert told.err.splitlines()[-1] == (
         f"error: {results}/features/synthetic has features of embedding-pixels too, of an image, prompt, label or "
-        "patient that has changed: made-00003.png. Take the same images as before, name that encoder as well, or "
-        "name another folder."
+        "patient that has changed: made-00003.png. Take the same images as before, or name that encoder as well; else "
+        f"delete {results}/features, or name another folder (--overwrite only replaces features of encoders that are "
+        "named)."
     )
     assert "== embed" not in told.out + told.err
     assert contents(results) == kept
     assert run(results, encoders=[*PIXELS, *EDGES]) == 0
     assert encoders_in(results) == {"embedding-pixels", "embedding-edges"}
+
+
+def test_an_earlier_encoder_that_is_gone_is_left_behind_without_its_features(
+    run: Run, sources: dict[str, Path], tmp_path: Path
+) -> None:
+    results = tmp_path / "results"
+    assert run(results) == 0
+    change_prompt(sources["made"])
+    assert run(results, "--overwrite", encoders=EDGES) == 1
+    shutil.rmtree(results / "features")  # as the message tells
+    assert run(results, encoders=EDGES) == 0
+    assert encoders_in(results) == {"embedding-edges"}
+
+
+def test_images_are_read_once_to_compare_them_with_those_of_all_earlier_encoders(
+    run: Run,
+    sources: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with zipfile.ZipFile(sources["made"] / "images-0.zip") as archive:
+        archive.extractall(sources["made"])
+    (sources["made"] / "images-0.zip").unlink()
+    results = tmp_path / "results"
+    assert run(results, encoders=[*PIXELS, *EDGES]) == 0
+    monkeypatch.setattr("pipeline.progress.LOG_INTERVAL", 0)  # each image has a line
+    capsys.readouterr()
+    assert run(results, encoders=["--encoder", "embedding:with_little_memory"]) == 0
+    assert capsys.readouterr().err.count("Checking images: 5/12") == 1
+    change_prompt(sources["made"])
+    assert run(results, encoders=["--encoder", "embedding:in_place"]) == 1
+    assert "Checking images" not in capsys.readouterr().err, "the prompts tell it"
 
 
 def test_what_would_be_lost_on_one_side_is_refused_before_the_others_are_embedded(
@@ -308,6 +342,29 @@ def test_an_encoder_that_one_side_lacks_is_no_reason_to_refuse(
     shutil.rmtree(results / "features" / "test")
     assert run(results, "--limit", "6", encoders=EDGES) == 0
     assert encoders_in(results) == {"embedding-edges"}
+
+
+# What an encoder finds
+
+
+def test_an_encoder_that_changes_the_working_directory(
+    sources: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = [os.path.relpath(source) for source in sources.values()]
+    assert main(["run", *names, "results", "--encoder", "embedding:elsewhere", *GIVEN]) == 0
+    assert encoders_in(tmp_path / "results") == {"embedding-elsewhere"}
+    assert (tmp_path / "results" / "results.html").exists()
+
+
+def test_the_plans_of_the_splits_are_gone_when_images_are_embedded(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    module = "import embedding, gc\nfrom pipeline.evaluate.settings import Example\n\ndef embed(images):\n"
+    module += "    assert not [one for one in gc.get_objects() if isinstance(one, Example)]\n"
+    (tmp_path / "counts_examples.py").write_text(f"{module}    return embedding.pixels(images)\n")
+    assert run(tmp_path / "results", encoders=["--encoder", "counts_examples:embed"]) == 0
 
 
 # Images that are added, and fewer images than there are
@@ -411,19 +468,25 @@ def test_endings_count_where_the_image_is_of_one_of_them_only(
 # The model that writes reports
 
 
-def test_a_revision_of_the_model_is_checked_before_the_long_work(
+def test_the_model_and_its_revision_are_checked_before_the_long_work(
     run: Run, hub: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     hub.create("alice/tiny", files={"config.json": b"{}"})
+    hub.create("alice/other", files={"config.json": b"[]"})
     (tmp_path / "tiny").mkdir()
     for options, message in (
-        (["--report-revision", "v1"], "--report-revision v1: of --report-model only"),
+        (["--report-revision", "v1"], "--report-revision v1: name the model with --report-model"),
         (
             ["--report-model", str(tmp_path / "tiny"), "--report-revision", "v1"],
-            f"--report-revision is for models on the Hub; {tmp_path / 'tiny'} is a folder",
+            f"a revision is for models on the Hub; {tmp_path / 'tiny'} is a local path",
         ),
         (["--report-model", "alice/tiny", "--report-revision", "v1"], "alice/tiny@v1: no such model or revision"),
         (["--report-model", "no-folder"], "no-folder: no such folder, and not a name on the Hub"),
+        (
+            ["--report-model", str(tmp_path / "tiny")],
+            f"{tmp_path / 'tiny'} is no model of transformers: it has no config.json",
+        ),
+        (["--report-model", "alice/other"], "alice/other is no model of transformers: config.json holds no object"),
     ):
         assert run(tmp_path / "results", *options) == 1
         assert f"error: {message}" in capsys.readouterr().err.splitlines()[-1]

@@ -305,7 +305,7 @@ def test_out_of_memory_within_a_pipeline(run: Run, monkeypatch: Any, tmp_path: P
     [
         (("--model", "nowhere"), "nowhere: no such folder, and not a name on the Hub (USER/NAME)"),
         (("--model", "{empty}"), "is no pipeline of diffusers: FileNotFoundError"),
-        (("--model", "{models}/pixart", "--revision", "main"), "--revision is for models on the Hub"),
+        (("--model", "{models}/pixart", "--revision", "main"), "a revision is for models on the Hub"),
         (("--model", "{models}/pixart", "--lora", "nowhere"), "nowhere: no such folder"),
         (("--model", "{models}/pixart", "--complex-human-instruction", "none"), "has no complex human instruction"),
         (("--model", "alice/nothing"), "alice/nothing: no such model or revision on the Hub"),

@@ -7,7 +7,7 @@ import hashlib
 import json
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,6 +20,7 @@ from pipeline.evaluate.encoders.registry import resolve_encoder
 from pipeline.evaluate.features import (
     FEATURES_JSON,
     EncodedWith,
+    Features,
     changed_rows,
     fingerprint_of,
     read_features,
@@ -31,6 +32,7 @@ from pipeline.rows import AnyRow, plan_any
 from synthchex_75k import printable
 
 DEFAULT = "rad-dino"
+CHANGED = "of an image, prompt, label or patient that has changed"
 
 
 def embed(
@@ -148,31 +150,40 @@ class OpenFeatures(NamedTuple):
         index = read_index(self.folder.path) if (self.folder.path / FEATURES_JSON).is_file() else {}
         return {name: one for name, one in index.items() if name not in asked and is_whole(one, self.folder)}
 
-    def check_same_images(self, encoder: EncodedWith) -> None:
+    def check_same_images(self, encoders: Sequence[EncodedWith]) -> None:
         """Checks that features are of the images that are asked for, as these are now.
 
         Args:
-            encoder: One of `others`.
+            encoders: Some of `others`.
 
         Raises:
             StepError: They are of other ones, or were embedded with other prompts, labels or patients.
             SourceError: An image is damaged.
             OSError: A file cannot be read.
         """
-        found = read_features(self.folder.path, encoder, ())
-        names, known = {row.filename for row in self.rows}, {*found.filenames.tolist()}
-        if differing := sorted(names ^ known):
-            what = f"of other images ({len(known):,}; this run takes {len(names):,})"
-        else:
-            what = "of an image, prompt, label or patient that has changed"
-            is_local = "://" not in self.source  # else the images would be transferred twice
-            crcs = crc32_by_name([row for row in self.rows if is_local or row.zipped])
-            differing = [row.filename for row in changed_rows(found, self.rows, crcs, self.patients)]
+        asked = {row.filename for row in self.rows}
+        found = [read_features(self.folder.path, encoder, ()) for encoder in encoders]
+        for one in found:
+            known = {*one.filenames.tolist()}
+            self._refuse(one, f"of other images ({len(known):,}; this run takes {len(asked):,})", asked ^ known)
+            self._refuse(one, CHANGED, [row.filename for row in changed_rows(one, self.rows, {}, self.patients)])
+        crcs = self._crcs() if found else {}  # last, and once for all encoders: it may read all images
+        for one in found:
+            of_images = zip(one.filenames.tolist(), one.crc32.tolist())
+            self._refuse(one, CHANGED, [name for name, crc32 in of_images if crcs.get(name, crc32) != crc32])
+
+    def _refuse(self, features: Features, what: str, differing: Collection[str]) -> None:
         if differing:
             raise StepError(
-                f"{self.output} has features of {encoder.name} too, {what}: {listing(differing, 3)}. Take the same "
-                "images as before, name that encoder as well, or name another folder."
+                f"{self.output} has features of {features.encoder.name} too, {what}: {listing(sorted(differing), 3)}. "
+                f"Take the same images as before, or name that encoder as well; else delete {self.output.parent}, or "
+                "name another folder (--overwrite only replaces features of encoders that are named)."
             )
+
+    def _crcs(self) -> dict[str, int]:
+        """Returns the CRC-32 of images by file name, but of those that would be transferred a second time for it."""
+        is_local = "://" not in self.source
+        return crc32_by_name([row for row in self.rows if is_local or row.zipped])
 
 
 @contextlib.contextmanager
@@ -196,15 +207,27 @@ def open_features(
     """
     with contextlib.ExitStack() as stack:
         opened = []
-        with WorkerPool(available_cpus()) as pool:  # starts before a network client starts threads, which a fork breaks
+        # The workers start before the plans are in memory. A network client may have threads already, which a fork
+        # loses; the workers do not need them, since they read files of FEATURES_DIRs only.
+        with WorkerPool(available_cpus()) as pool:
             for one in wanted:
                 rows = plan_any(one.source, on_mismatch)
                 chosen = sample(rows, limit)
                 patients = read_patients(one.source, chosen, one.patient_column)
                 folder = stack.enter_context(_open(one, limit, encoders, overwrite))
                 writer = FeaturesWriter(folder, pool, chosen, patients, encoders)
-                place = local_source(one.source), one.output  # absolute: a function may change the working directory
-                opened.append(OpenFeatures(*place, chosen, patients, len(rows), encoders, folder, writer))
+                opened.append(
+                    OpenFeatures(
+                        source=local_source(one.source),  # absolute: a function may change the working directory
+                        output=one.output,
+                        rows=chosen,
+                        patients=patients,
+                        source_rows=len(rows),
+                        encoders=encoders,
+                        folder=folder,
+                        writer=writer,
+                    )
+                )
         yield opened
 
 

@@ -10,12 +10,14 @@ import PIL.Image
 
 from pipeline.checkpoint import Checkpoint
 from pipeline.errors import StepError, describe_error
+from pipeline.evaluate.encoders.weights import read_json
 from pipeline.imports import import_optional, loading
 from pipeline.machine import memory_errors
 
 INSTRUCTION = "Describe the findings of this chest radiograph."
 IGNORED = -100  # label of a token that has no part in the loss
 LANGUAGE_MODEL, ALL_LINEAR = "language-model", "all-linear"
+CONFIG = "config.json"
 
 
 class LoraOptions(NamedTuple):
@@ -32,6 +34,15 @@ class LoraOptions(NamedTuple):
     alpha: int = 128
     dropout: float = 0.05
     target_modules: tuple[str, ...] = (LANGUAGE_MODEL,)
+
+
+def check_report_model(checkpoint: Checkpoint) -> None:
+    """Checks that a checkpoint is a model of `transformers`, without loading it, and without its packages.
+
+    Raises:
+        StepError: It has no configuration, or that cannot be read.
+    """
+    read_json(checkpoint.fetch(CONFIG) / CONFIG, f"{checkpoint.name} is no model of transformers")
 
 
 def compute_type() -> str:

@@ -9,7 +9,13 @@ from pathlib import Path
 
 from pipeline.checkpoint import Checkpoint
 from pipeline.errors import StepError, counted
-from pipeline.evaluate.reports.report_model import INSTRUCTION, LANGUAGE_MODEL, LoraOptions, compute_type
+from pipeline.evaluate.reports.report_model import (
+    INSTRUCTION,
+    LANGUAGE_MODEL,
+    LoraOptions,
+    check_report_model,
+    compute_type,
+)
 from pipeline.evaluate.reports.report_runs import TEXTS_CSV, ReportRun, crc32_of, images_fingerprint, run_all
 from pipeline.evaluate.reports.report_scores import check_scorers, measure_texts, test_side, write_section
 from pipeline.evaluate.reports.report_texts import runs_of
@@ -114,6 +120,7 @@ def reports(
     planned = splits(sides["train"], sides["synthetic"], sides["test"], settings, seeds, seed)
     _check_references(planned[0].test)
     checkpoint = Checkpoint(model, revision).pin()
+    check_report_model(checkpoint)
     state = process_state()
     _check_batches(batch_size, device_batch_size, state.num_processes)
     if state.is_main_process:
