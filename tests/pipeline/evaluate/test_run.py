@@ -357,14 +357,17 @@ def test_an_encoder_that_changes_the_working_directory(
     assert (tmp_path / "results" / "results.html").exists()
 
 
-def test_the_plans_of_the_splits_are_gone_when_images_are_embedded(
-    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.syspath_prepend(str(tmp_path))
+def test_the_plans_of_the_splits_are_gone_when_images_are_embedded(sources: dict[str, Path], tmp_path: Path) -> None:
     module = "import embedding, gc\nfrom pipeline.evaluate.settings import Example\n\ndef embed(images):\n"
     module += "    assert not [one for one in gc.get_objects() if isinstance(one, Example)]\n"
     (tmp_path / "counts_examples.py").write_text(f"{module}    return embedding.pixels(images)\n")
-    assert run(tmp_path / "results", encoders=["--encoder", "counts_examples:embed"]) == 0
+    command = [sys.executable, str(ROOT / "scripts" / "evaluate_images.py"), "run", *map(str, sources.values())]
+    command += [str(tmp_path / "results"), "--encoder", "counts_examples:embed", *GIVEN]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": f"{tmp_path}:{ROOT / 'tests'}",
+    }  # a process without other tests' examples
+    subprocess.run(command, env=environment, check=True)
 
 
 # Images that are added, and fewer images than there are
