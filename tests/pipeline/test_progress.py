@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import io
 import os
 import pty
 import re
@@ -167,12 +168,13 @@ def test_a_line_in_a_pipe_does_not_wait_for_the_end_of_the_program() -> None:
             run.kill()
 
 
-def test_notice(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_notice(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipeline.progress.NOTICE_AFTER", 0.1)
-    with notice("checking …"):
-        while not (printed := capsys.readouterr().err):
+    # Not `capsys`: its `readouterr` can lose what another thread prints meanwhile.
+    with contextlib.redirect_stderr(io.StringIO()) as printed, notice("checking …"):
+        while not printed.getvalue().endswith("\n"):
             time.sleep(0.01)
-    assert printed == "checking …\n"
+    assert printed.getvalue() == "checking …\n"
 
 
 def test_no_notice_of_what_has_ended(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,8 @@
 """Judges: a server that fails in all ways, and a model as a Python function."""
 
+import contextlib
 import gzip
+import io
 import re
 import signal
 import subprocess
@@ -215,23 +217,23 @@ def test_server_that_hangs_up_from_the_start(label: Label, tmp_path: Path) -> No
 
 
 def test_connection_refused_after_an_answer_is_retried(
-    images: dict[str, bytes], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    images: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A server that is restarted: each connection ends with its answer, so that the second one is refused at first."""
-    error = ""
     monkeypatch.setattr(f"{JUDGES}.FIRST_DELAY", 0.1)
     image = next(iter(images.values()))
     with serve(lambda _: completion("High Quality", Connection="close")) as server:
         judge = ServerJudge("judge", server.url, concurrency=1)
         assert judge.ask([image], ["How is it?"]) == ["High Quality"]
-    with ThreadPoolExecutor(1) as thread:
+    # Not `capsys`: its `readouterr` can lose what another thread prints meanwhile.
+    with contextlib.redirect_stderr(io.StringIO()) as printed, ThreadPoolExecutor(1) as thread:
         answer = thread.submit(judge.ask, [image], ["And now?"])
-        while not error:
+        while not printed.getvalue():
             assert not answer.done()
-            error = capsys.readouterr().err
+            time.sleep(0.01)
         with serve(lambda _: "Low Quality", server.server_port):
             assert answer.result() == ["Low Quality"]
-    assert error.startswith("Connection error; retrying in 0.1 s")
+    assert printed.getvalue().startswith("Connection error; retrying in 0.1 s\n")
 
 
 def test_ctrl_c_while_a_retry_waits(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """Counts of the answers, and the page with examples."""
 
+import contextlib
+import io
 import os
 import re
 import signal
@@ -72,26 +74,23 @@ def test_closed_pipe_prints_no_traceback(what: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("takes_long", [True, False])
 def test_a_line_is_printed_if_planning_takes_long(
-    takes_long: bool,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    takes_long: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rows, printed = synthchex_75k.plan(str(FIXTURE)), ""
+    rows = synthchex_75k.plan(str(FIXTURE))
 
     def plan(*_: Any) -> list[synthchex_75k.Row]:
-        nonlocal printed
-        while takes_long and not printed:
+        while takes_long and not printed.getvalue().endswith("\n"):
             time.sleep(0.01)
-            printed = capsys.readouterr().err
         return rows
 
     monkeypatch.setattr("synthchex_75k.plan", plan)
     monkeypatch.setattr("pipeline.progress.NOTICE_AFTER", 0.1 if takes_long else 300)
     labels = tmp_path / "labels.csv"
     labels.write_bytes(b"filename,quality,response,model,latency_s\n")
-    assert main(["report", str(FIXTURE), str(labels)]) == 0
-    assert printed + capsys.readouterr().err == f"checking {FIXTURE} …\n" * takes_long
+    # Not `capsys`: its `readouterr` can lose what another thread prints meanwhile.
+    with contextlib.redirect_stderr(io.StringIO()) as printed:
+        assert main(["report", str(FIXTURE), str(labels)]) == 0
+    assert printed.getvalue() == f"checking {FIXTURE} …\n" * takes_long
 
 
 @pytest.mark.parametrize(
