@@ -178,28 +178,29 @@ def split_of(targets: np.ndarray, values: np.ndarray) -> tuple[Split, Probe]:
 
 
 def test_the_probe_is_plain_logistic_regression_on_standardised_features() -> None:
+    """Drawn so that each label needs another strength, whose AUROC is the highest by more than 0.01."""
     linear_model = importlib.import_module("sklearn.linear_model")
     metrics = importlib.import_module("sklearn.metrics")
-    targets = drawn_targets(1500, 0)
-    values = signal(targets, 1.0, 1) * np.geomspace(1, 1e4, WIDTH, dtype=np.float32) + 50
+    targets = drawn_targets(500, 10)
+    common = np.random.default_rng(5).normal(size=(500, 1)).astype(np.float32)
+    values = (signal(targets, 1.0, 1) + common) * np.geomspace(1, 1e4, WIDTH, dtype=np.float32) + 50
     split, probe = split_of(targets, values)
     found = probe.scores(split)
-    train, validation, test = np.split(values.astype(np.float64), [900, 1200])
+    train, validation, test = np.split(values.astype(np.float64), [300, 400])
     mean, deviation = train.mean(axis=0), train.std(axis=0)
     train, validation, test = ((part - mean) / deviation for part in (train, validation, test))
+    chosen = set()
     for number, label in enumerate(PLANTED):
         models = []
         for strength in STRENGTHS:
             model = linear_model.LogisticRegression(C=strength, tol=1e-10, max_iter=10_000)
-            models.append(model.fit(train, targets[:900, number]))
-        areas = [metrics.roc_auc_score(targets[900:1200, number], one.decision_function(validation)) for one in models]
-        best = models[int(np.argmax(areas))]
-        mine = found.test[:, LABELS.index(label)]
-        np.testing.assert_allclose(mine, best.decision_function(test), atol=0.02)
-        area = metrics.roc_auc_score(targets[1200:, number], mine)
-        assert area == pytest.approx(
-            metrics.roc_auc_score(targets[1200:, number], best.decision_function(test)), abs=1e-3
-        )
+            models.append(model.fit(train, targets[:300, number]))
+        areas = [metrics.roc_auc_score(targets[300:400, number], one.decision_function(validation)) for one in models]
+        assert np.diff(np.sort(areas))[-1] > 0.01
+        best = int(np.argmax(areas))
+        chosen.add(best)
+        np.testing.assert_allclose(found.test[:, LABELS.index(label)], models[best].decision_function(test), atol=0.005)
+    assert len(chosen) == 3
 
 
 def scores_with(column: float | None) -> Scores:
