@@ -363,10 +363,8 @@ def test_the_plans_of_the_splits_are_gone_when_images_are_embedded(sources: dict
     (tmp_path / "counts_examples.py").write_text(f"{module}    return embedding.pixels(images)\n")
     command = [sys.executable, str(ROOT / "scripts" / "evaluate_images.py"), "run", *map(str, sources.values())]
     command += [str(tmp_path / "results"), "--encoder", "counts_examples:embed", *GIVEN]
-    environment = {
-        **os.environ,
-        "PYTHONPATH": f"{tmp_path}:{ROOT / 'tests'}",
-    }  # a process without other tests' examples
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT / 'tests'}"}
+    # In a process of its own, which has no examples of other tests.
     subprocess.run(command, env=environment, check=True)
 
 

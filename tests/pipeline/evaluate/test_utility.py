@@ -199,7 +199,10 @@ def test_the_probe_is_plain_logistic_regression_on_standardised_features() -> No
         assert np.diff(np.sort(areas))[-1] > 0.01
         best = int(np.argmax(areas))
         chosen.add(best)
-        np.testing.assert_allclose(found.test[:, LABELS.index(label)], models[best].decision_function(test), atol=0.005)
+        mine, wanted = found.test[:, LABELS.index(label)], models[best].decision_function(test)
+        np.testing.assert_allclose(mine, wanted, atol=0.005)
+        area = metrics.roc_auc_score(targets[400:, number], mine)
+        assert area == pytest.approx(metrics.roc_auc_score(targets[400:, number], wanted), abs=1e-3)
     assert len(chosen) == 3
 
 
