@@ -376,7 +376,8 @@ def test_a_second_signal_does_not_interrupt_the_removal_of_half_written_files(
     os.killpg(run.pid, signal.SIGINT)
     time.sleep(delay)
     os.killpg(run.pid, second)
-    assert run.end() == (130, INTERRUPTED)
+    ends = {signal.SIGINT: (130, INTERRUPTED), signal.SIGTERM: (143, "")}
+    assert run.end() in (ends[signal.SIGINT], ends[second])  # at once, the second may be handled first
     assert not leftovers(run.output)
 
 
