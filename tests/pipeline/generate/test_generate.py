@@ -22,6 +22,7 @@ import synthchex_75k
 from conftest import ROOT, Rows, contents, plan, to_csv
 from generate_images import main
 from pipeline.generate.prompts import seed_of
+from processes import held
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -460,11 +461,11 @@ def test_removed_prompts_need_overwrite(run: Run, tmp_path: Path, table: Rows) -
 
 def test_a_second_run_meanwhile_is_refused(run: Run, tmp_path: Path) -> None:
     (tmp_path / "prompts.csv").write_bytes(to_csv(many(100)))
-    arguments = [str(tmp_path / "prompts.csv"), str(tmp_path / "out"), "--callable", "drawing:draw_slowly"]
-    environment = {**os.environ, "PYTHONPATH": str(Path(drawing.__file__).parent)}
+    arguments = [str(tmp_path / "prompts.csv"), str(tmp_path / "out"), "--callable", "drawing:draw"]
+    command = [sys.executable, str(ROOT / "scripts/generate_images.py"), *arguments]
     program = subprocess.Popen(
-        [sys.executable, str(ROOT / "scripts/generate_images.py"), *arguments],
-        env=environment,
+        held(command, "x099", tmp_path / "proceed"),  # its last image
+        env={**os.environ, "PYTHONPATH": str(Path(drawing.__file__).parent)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
@@ -472,8 +473,9 @@ def test_a_second_run_meanwhile_is_refused(run: Run, tmp_path: Path) -> None:
         assert program.poll() is None
         time.sleep(0.01)
     program.send_signal(signal.SIGSTOP)
-    code, _, error = run(rows=many(100), function="drawing:draw_slowly")
+    code, _, error = run(rows=many(100))
     program.send_signal(signal.SIGCONT)
+    (tmp_path / "proceed").touch()
     assert (code, f"another run is writing to {tmp_path / 'out'}: process {program.pid} " in error) == (1, True)
     program.communicate()
     assert program.returncode == 0
