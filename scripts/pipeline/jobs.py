@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import multiprocessing
 import os
+import pickle
 import signal
 import sys
 import threading
+import time
+import traceback
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import connection
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, TypeVar
 
 import fsspec.asyn
 
+from pipeline.errors import describe_error
 from pipeline.progress import progress_bar
 
 Job = TypeVar("Job")
@@ -32,51 +35,57 @@ class WorkerDiedError(RuntimeError):
 
 
 class WorkerPool:
-    """Worker processes.
+    """Worker processes, each of which has one job at a time.
 
     They start at once, before this process holds a plan in memory and, better, before it starts a thread. Use the pool
     as a context: when it ends, in whatever way, no worker is left.
+
+    A pool of the standard library can wait for ever: it has threads in this process, and their locks stay locked if
+    the exception of a signal is raised at the wrong moment. This one has no threads here, and waits without a lock.
 
     Args:
         num_proc: Number of processes, at most twice the CPUs or 16: the number of jobs is not known yet, and idle
             processes take time and memory.
 
     Raises:
-        WorkerDiedError: At the end of the context: a worker process has died.
+        OSError: There are too many processes or open files.
     """
 
     def __init__(self, num_proc: int) -> None:
         # A fork has done the imports already. On macOS it is not safe; on Linux it is, before any thread.
-        context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
-        num_proc = min(num_proc, max(2 * available_cpus(), MIN_PROCESSES_ALLOWED))
+        context: Any = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
         self._done = [context.Value("q"), context.Value("q")]
-        self._pool = ProcessPoolExecutor(num_proc, context, _start_worker, (self._done,))
+        self._workers: dict[Connection, Any] = {}  # their processes
+        self._busy: dict[Connection, Any] = {}  # their jobs
         try:
-            with _without_sigint():
-                self._pool.submit(os.getpid)  # the first job starts all processes
-        except BaseException:  # too many processes or open files
+            with _signals_held_back():
+                for _ in range(min(num_proc, max(2 * available_cpus(), MIN_PROCESSES_ALLOWED))):
+                    self._start_worker(context)
+        except BaseException:
             self.stop()
             raise
+
+    def _start_worker(self, context: Any) -> None:
+        connection, of_worker = context.Pipe()
+        with of_worker:  # then open in the worker alone, so the other end notices if it is killed
+            process = context.Process(target=_work, args=(of_worker, self._done), daemon=True)
+            process.start()
+        self._workers[connection] = process
 
     def __enter__(self) -> WorkerPool:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
-        if kind and issubclass(kind, BrokenProcessPool):
-            raise WorkerDiedError("a worker process was killed, possibly out of memory") from None
 
     def stop(self) -> None:
         """Kills the workers and waits until they have ended."""
-        for child in multiprocessing.active_children():
-            child.kill()
-        # A worker may be killed while it sends a result or receives a job. The threads of the pool wait for the rest
-        # until nobody has the other end of the pipe: neither a worker, nor this process, which never uses it.
-        results, calls = (getattr(self._pool, name) for name in ("_result_queue", "_call_queue"))
-        if results and calls:  # None after the first call
-            results._writer.close()
-            calls._reader.close()
-        self._pool.shutdown(cancel_futures=True)
+        for process in self._workers.values():
+            process.kill()
+        for connection, process in self._workers.items():
+            process.join()
+            connection.close()
+        self._workers.clear()
 
     def run(
         self, function: Callable[[Job], Result], jobs: Iterable[Job], title: str, rows: int = 0, size: int = 0
@@ -84,7 +93,7 @@ class WorkerPool:
         """Runs a function on each job; the function calls `advance` as it goes.
 
         Args:
-            function: A function of a module, since only its name is sent to the workers.
+            function: A function of a module, or a `partial` of one, since its name is sent to the workers.
             jobs: Its argument, for each call.
             title: Text before the progress bar.
             rows: Number of rows in all jobs.
@@ -94,26 +103,35 @@ class WorkerPool:
             Each job with its result, in the order in which they finish.
 
         Raises:
-            Exception: What the function raised. The other jobs are killed at the end of the context.
+            WorkerDiedError: A worker was killed. The other jobs are killed at the end of the context.
+            Exception: What the function raised, likewise.
         """
+        if self._busy or not self._workers:
+            raise RuntimeError("the workers have other jobs, or were stopped")
         before = self._counts()
-        waiting: dict[Future, Job] = {self._pool.submit(function, job): job for job in jobs}
-        if not waiting:
+        waiting = iter([*jobs])  # the caller may change its list
+        for connection in self._workers:
+            self._send_next(connection, function, waiting)
+        if not self._busy:
             return
         with progress_bar(title, size, "B", unit_scale=True, disable=not size) as bar:
-            while waiting:
-                finished = wait(waiting, timeout=0.1, return_when=FIRST_COMPLETED).done
+            while self._busy:
+                finished: list[Any] = wait([*self._busy], timeout=0.1)
                 rows_done, bytes_done = (now - then for now, then in zip(self._counts(), before))
                 bar.set_postfix_str(f"{rows_done:,}/{rows:,} rows", refresh=False)
                 bar.update(bytes_done - bar.n)
-                for future in finished:
-                    yield waiting.pop(future), future.result()
-                if not finished and self._has_lost_a_worker():
-                    raise BrokenProcessPool
+                for connection in finished:
+                    result = _receive(connection)
+                    job = self._busy.pop(connection)
+                    self._send_next(connection, function, waiting)
+                    yield job, result
 
-    def _has_lost_a_worker(self) -> bool:
-        """True if a worker has ended. The pool does not notice it in the middle of a result: it waits for the rest."""
-        return bool(connection.wait([worker.sentinel for worker in [*self._pool._processes.values()]], timeout=0))
+    def _send_next(self, connection: Connection, function: Callable[..., Any], waiting: Iterator[Any]) -> None:
+        for job in itertools.islice(waiting, 1):
+            self._busy[connection] = job
+            data = pickle.dumps((function, job))
+            with _died_if_closed():
+                connection.send_bytes(data)
 
     def _counts(self) -> list[int]:
         return [counter.get_obj().value for counter in self._done]  # without its lock, which a killed worker may hold
@@ -150,28 +168,74 @@ def _cgroup_quota(root: Path) -> int | None:
 
 
 @contextlib.contextmanager
-def _without_sigint() -> Iterator[None]:
-    """Holds back Ctrl-C: a process that is forked meanwhile never gets it, this one gets it at the end."""
+def _signals_held_back() -> Iterator[None]:
+    """Holds back Ctrl-C and SIGTERM: this thread gets them at the end, a process started meanwhile when it is ready."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _start_worker(done: list[Any]) -> None:
+@contextlib.contextmanager
+def _died_if_closed() -> Iterator[None]:
+    """Raises that the worker died, if the connection to it is closed."""
+    try:
+        yield
+    except (EOFError, OSError):
+        time.sleep(0.1)  # if all processes get SIGTERM, this one perhaps last, its exception is raised here instead
+        raise WorkerDiedError("a worker process was killed, possibly out of memory") from None
+
+
+def _receive(connection: Connection) -> Any:
+    """Returns the result of a worker, or raises its exception."""
+    with _died_if_closed():
+        data = connection.recv_bytes()
+    result, error, where = pickle.loads(data)
+    if error is not None:
+        raise error from _WorkerTracebackError(where)
+    return result
+
+
+class _WorkerTracebackError(Exception):
+    """Where an exception was raised in a worker."""
+
+
+def _work(connection: Connection, done: list[Any]) -> None:
+    """Does one job after another, in a worker."""
     _done[:] = done
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the main one ends the workers
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
     fsspec.asyn.reset_lock()  # a fork has no thread of the network client, whose older versions would wait for it
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    with contextlib.suppress(EOFError, OSError):  # the main process is gone; or `_end_with_parent` sees it
+        while True:
+            connection.send_bytes(_answer(connection.recv_bytes()))
+
+
+def _answer(call: bytes) -> bytes:
+    """Returns the result of a function and no exception, or no result, its exception and the traceback."""
+    try:
+        function, job = pickle.loads(call)
+        return pickle.dumps((function(job), None, ""))
+    except BaseException as error:
+        where = f"\n{traceback.format_exc()}"
+        try:
+            answer = pickle.dumps((None, error, where))
+            pickle.loads(answer)
+        except Exception:  # this exception cannot be sent, but its text
+            kind = OSError if isinstance(error, OSError) else RuntimeError
+            answer = pickle.dumps((None, kind(describe_error(error)), where))
+        return answer
 
 
 def _end_with_parent() -> None:
     parent = multiprocessing.parent_process()
     if parent:
-        connection.wait([parent.sentinel])
+        wait([parent.sentinel])
         os._exit(1)

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Sized
 from multiprocessing.connection import Connection
@@ -17,6 +18,37 @@ from conftest import ROOT, to_files
 from pipeline.jobs import WorkerDiedError, WorkerPool, _cgroup_quota, advance, available_cpus
 from processes import PATIENCE
 
+INTERRUPTED = """
+import multiprocessing, os, random, signal, threading
+from pipeline.jobs import WorkerPool
+
+class Interrupted(BaseException):
+    pass
+
+def interrupt(*_):
+    raise Interrupted
+
+def send(delay):
+    while not is_over.wait(delay):
+        os.kill(os.getpid(), signal.SIGUSR1)
+        delay = 30  # again, if a callback of a library swallowed the exception
+
+signal.signal(signal.SIGUSR1, interrupt)
+delays = random.Random(0)
+for _ in range(30):
+    is_over = threading.Event()
+    sender = threading.Thread(target=send, args=[delays.uniform(0, 0.3)])
+    try:
+        with WorkerPool(2) as pool:
+            sender.start()
+            [*pool.run(abs, range(1_000_000), "Running")]
+            raise AssertionError("not interrupted")
+    except Interrupted:
+        is_over.set()
+    sender.join()
+    assert not multiprocessing.active_children()
+"""
+
 
 def square(number: int) -> int:
     advance(1, number)
@@ -28,12 +60,6 @@ def fail_at_3(number: int) -> int:
         raise ValueError("three")
     time.sleep(0 if number < 3 else 60)
     return number
-
-
-def fail_at_once_or_wait(job: tuple[bool, bytes]) -> None:
-    if job[0]:
-        raise ValueError("at once")
-    time.sleep(600)
 
 
 def kill_itself(_: int) -> None:
@@ -58,12 +84,32 @@ def be_killed_while_sending(_: int) -> bytes:
     return send_half_of_the_result(lambda: kill_itself(0))
 
 
-def wait_while_sending(file: Path) -> bytes:
+def wait_while_sending(folder: Path | None) -> bytes:
+    if folder is None:
+        return b""
+    while not (folder / "go").exists():
+        time.sleep(0.01)
+
     def wait() -> None:
-        file.touch()
+        (folder / "sends").touch()
         time.sleep(600)
 
     return send_half_of_the_result(wait)
+
+
+class TwoArgumentsError(OSError):
+    """An exception that cannot be sent: pickle would call it with one argument."""
+
+    def __init__(self, one: str, two: str) -> None:
+        super().__init__(f"{one} and {two}")
+
+
+def fail_with_two_arguments(_: int) -> None:
+    raise TwoArgumentsError("this", "that")
+
+
+def return_a_function(_: int) -> Callable[[], None]:
+    return lambda: None
 
 
 def is_alive(process: psutil.Process) -> bool:
@@ -80,6 +126,53 @@ def test_results_come_with_their_jobs() -> None:
         assert pool._counts() == [20, sum(range(20))]
         assert list(pool.run(square, [], "Squaring")) == []
     assert multiprocessing.active_children() == []
+
+
+@pytest.mark.parametrize(
+    ("function", "kind", "message", "where"),
+    [
+        (fail_with_two_arguments, OSError, "^TwoArgumentsError: this and that$", "in fail_with_two_arguments"),
+        (return_a_function, Exception, "lambda", "pickle.dumps"),
+    ],
+)
+def test_what_cannot_be_sent_is_an_error(
+    function: Callable[[int], object], kind: type[Exception], message: str, where: str
+) -> None:
+    with pytest.raises(kind, match=message) as caught, WorkerPool(2) as pool:
+        list(pool.run(function, range(2), "Failing"))
+    assert where in str(caught.value.__cause__)
+
+
+def test_a_stopped_pool_runs_nothing() -> None:
+    with WorkerPool(2) as pool:
+        pass
+    with pytest.raises(RuntimeError, match="were stopped"):
+        list(pool.run(square, range(20), "Squaring"))
+
+
+def test_a_run_does_not_end_quietly_if_the_pool_is_stopped() -> None:
+    with pytest.raises(OSError, match="closed"), WorkerPool(2) as pool:
+        for _ in pool.run(square, range(20), "Squaring"):
+            pool.stop()
+
+
+def test_jobs_are_not_mixed_with_those_of_an_unfinished_run() -> None:
+    with WorkerPool(2) as pool:
+        next(pool.run(square, range(20), "Squaring"))
+        with pytest.raises(RuntimeError, match="have other jobs"):
+            list(pool.run(square, range(20), "Squaring"))
+
+
+def test_a_signal_at_any_moment_of_a_run_ends_the_workers() -> None:
+    run = subprocess.run([sys.executable, "-c", INTERRUPTED], cwd=ROOT / "scripts", stderr=subprocess.PIPE, text=True)
+    assert run.returncode == 0, run.stderr
+
+
+def test_a_list_of_jobs_may_change_meanwhile() -> None:
+    jobs = [*range(20)]
+    with WorkerPool(2) as pool:
+        results = [(jobs.pop(), result)[1] for _, result in pool.run(square, jobs, "Squaring")]
+    assert sorted(results) == [number**2 for number in range(20)]
 
 
 def test_an_error_ends_all_workers() -> None:
@@ -104,18 +197,20 @@ def test_a_worker_killed_while_it_sends_a_result_is_an_error() -> None:
 
 def test_an_error_ends_a_worker_that_sends_a_result(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="meanwhile"), WorkerPool(2) as pool:
-        pool._pool.submit(wait_while_sending, tmp_path / "sends")
-        while not (tmp_path / "sends").exists():
-            time.sleep(0.01)
-        pool.stop()  # as `write_missing` does, before the context ends
-        raise ValueError("meanwhile")
+        for _ in pool.run(wait_while_sending, [None, tmp_path], "Sending"):
+            (tmp_path / "go").touch()
+            while not (tmp_path / "sends").exists():
+                time.sleep(0.01)
+            raise ValueError("meanwhile")
     assert multiprocessing.active_children() == []
 
 
-def test_an_error_ends_workers_that_have_not_received_their_jobs() -> None:
-    jobs = [(number == 0, bytes(200_000)) for number in range(10)]  # none fits into a pipe
-    with pytest.raises(ValueError, match="at once"), WorkerPool(2) as pool:
-        list(pool.run(fail_at_once_or_wait, jobs, "Failing"))
+def test_a_worker_killed_before_it_has_received_its_job_is_an_error() -> None:
+    with pytest.raises(WorkerDiedError, match="possibly out of memory"), WorkerPool(1) as pool:
+        (worker,) = multiprocessing.active_children()
+        os.kill(worker.pid or 0, signal.SIGSTOP)
+        threading.Timer(0.3, worker.kill).start()
+        list(pool.run(len, [bytes(10_000_000)], "Sending"))  # more than a connection holds
     assert multiprocessing.active_children() == []
 
 
