@@ -108,7 +108,7 @@ def _run_with_ray(task: Task, items: list[Any], workers: int) -> Iterator[Any]:
     finally:
         # If a thread of Ray Data asks Ray after its end, Ray ends this process at once, without a message.
         for thread in threading.enumerate():
-            if thread.name.startswith("iter_"):
+            if thread.name.startswith(("iter_", "StreamingExecutor")):
                 thread.join(10)
         ray.shutdown()
 
