@@ -88,6 +88,13 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         terminalreporter.write_line("quick tests only; all tests, on all versions: uvx --with tox-uv tox")
 
 
+@pytest.fixture(autouse=True)
+def no_lines_of_slow_machines(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy machine, a line of progress might come between those that a test expects."""
+    for name in ("NOTICE_AFTER", "LOG_INTERVAL"):
+        monkeypatch.setattr(f"pipeline.progress.{name}", 300)
+
+
 @pytest.fixture
 def hub() -> local_hub.Hub:
     """The Hub at HF_ENDPOINT, empty."""

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from synthchex_75k import printable
 
 LOG_INTERVAL = 10  # seconds between lines, where the standard error is no terminal
-NOTICE_AFTER = 1  # seconds until `notice` prints
+NOTICE_AFTER = 2  # seconds until `notice` prints
 
 _silent: list[bool] = []  # not empty: nothing is shown
 

@@ -108,8 +108,9 @@ def test_a_new_file_raises_an_error_of_the_disk(
     was_called, is_at_end = threading.Event(), threading.Event()
 
     def fsync(_: int) -> None:
-        was_called.set()
-        if errors and is_at_end.is_set() == fails_at_end:
+        fails = errors and is_at_end.is_set() == fails_at_end
+        was_called.set()  # the end may come now
+        if fails:
             raise errors.pop()
 
     monkeypatch.setattr(os, "fsync", fsync)

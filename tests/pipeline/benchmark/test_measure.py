@@ -18,6 +18,7 @@ from processes import PATIENCE
 WAITS = """
 import os, pathlib, sys, time
 path = pathlib.Path(sys.argv[1])
+time.sleep(0.3)  # until the benchmark waits
 path.with_suffix(".new").write_text(str(os.getpid()))
 path.with_suffix(".new").rename(path)
 time.sleep(300)

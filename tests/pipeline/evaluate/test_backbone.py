@@ -366,8 +366,10 @@ import resource, sys
 from pathlib import Path
 
 import import_torchvision
+import pipeline.evaluate.utility.decoded
 import test_backbone
 
+pipeline.evaluate.utility.decoded.available_cpus = lambda: 1  # on many CPUs, threads alone would take the memory
 (split,) = test_backbone.splits_of([Path(source) for source in sys.argv[2:]], ["real"])
 options = test_backbone.OPTIONS | {"batch_size": 4096, "image_size": 128}
 backbone = test_backbone.Backbone("test_resnet", Path(sys.argv[1]), **options)

@@ -287,6 +287,7 @@ def many(count: int) -> Rows:
     return [{"id": f"x{number:03}", "prompt": f"Prompt,\nnumber {number}."} for number in range(count)]
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
 def test_killed_at_many_points(number: signal.Signals, run: Run, tmp_path: Path) -> None:
     rows = many(60)

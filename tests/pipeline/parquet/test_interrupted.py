@@ -51,6 +51,7 @@ LARGE_FILES = 14
 LAST = ("SyntheticImg_4cafedeb-506fd81e-f52a221a-8de0d06c-f77eef92.png", "0079.png")  # image of each
 SIGNALS: dict[int, int] = {signal.SIGKILL: -signal.SIGKILL, signal.SIGINT: 130, signal.SIGTERM: 143}  # exit codes
 INTERRUPTED = "\ninterrupted. Finished files are kept: run the same command again to continue.\n"
+ENDS: dict[int, tuple[int, str]] = {signal.SIGINT: (130, INTERRUPTED), signal.SIGTERM: (143, "")}
 WORKER_DIED = r"error: a worker process was killed, possibly out of memory. Finished files are kept: .*\n"
 OPERATIONS = ("replace", "unlink", "fsync")  # of `os`: each changes the folder, or makes a change durable
 
@@ -331,14 +332,20 @@ def test_large_conversion_resumes_after_repeated_sigkill(
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("files", [0, 1, 7])
+@pytest.mark.parametrize("number", ENDS)
 @pytest.mark.parametrize("send", [os.kill, os.killpg], ids=["process", "group"])  # a terminal sends to the group
-def test_large_conversion_resumes_after_sigint(
-    send: Callable[[int, int], None], files: int, large: Path, large_whole: dict[str, bytes], tmp_path: Path
+def test_large_conversion_resumes_after_a_signal(
+    send: Callable[[int, int], None],
+    number: int,
+    files: int,
+    large: Path,
+    large_whole: dict[str, bytes],
+    tmp_path: Path,
 ) -> None:
     run = Run(large, tmp_path / "o", LARGE, held_until(tmp_path / "never"))
     run.wait_for(files)
-    send(run.pid, signal.SIGINT)
-    assert run.end() == (130, INTERRUPTED)
+    send(run.pid, number)
+    assert run.end() == ENDS[number]
     assert leftovers(tmp_path / "o") == []
     resume(large, tmp_path / "o", LARGE, large_whole)
 
@@ -376,8 +383,7 @@ def test_a_second_signal_does_not_interrupt_the_removal_of_half_written_files(
     os.killpg(run.pid, signal.SIGINT)
     time.sleep(delay)
     os.killpg(run.pid, second)
-    ends = {signal.SIGINT: (130, INTERRUPTED), signal.SIGTERM: (143, "")}
-    assert run.end() in (ends[signal.SIGINT], ends[second])  # at once, the second may be handled first
+    assert run.end() in (ENDS[signal.SIGINT], ENDS[second])  # at once, the second may be handled first
     assert not leftovers(run.output)
 
 
@@ -517,6 +523,7 @@ def test_loose_images_that_are_replaced_during_the_conversion(source: Source, tm
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("shape", [one_zip, zips, tars])
 def test_files_of_two_versions_of_a_server_never_mix(
     shape: Write, source: Source, images: dict[str, bytes], table: Rows, tmp_path: Path
