@@ -125,6 +125,8 @@ class WorkerPool:
                     job = self._busy.pop(connection)
                     self._send_next(connection, function, waiting)
                     yield job, result
+                if not finished and wait([process.sentinel for process in self._workers.values()], timeout=0):
+                    raise _worker_died()  # one that had no job, or on Windows not yet a connection
 
     def _send_next(self, connection: Connection, function: Callable[..., Any], waiting: Iterator[Any]) -> None:
         for job in itertools.islice(waiting, 1):
@@ -186,8 +188,12 @@ def _died_if_closed() -> Iterator[None]:
     try:
         yield
     except (EOFError, OSError):
-        time.sleep(0.1)  # if all processes get SIGTERM, this one perhaps last, its exception is raised here instead
-        raise WorkerDiedError("a worker process was killed, possibly out of memory") from None
+        raise _worker_died() from None
+
+
+def _worker_died() -> WorkerDiedError:
+    time.sleep(0.1)  # if all processes get SIGTERM, this one perhaps last, its exception is raised here instead
+    return WorkerDiedError("a worker process was killed, possibly out of memory")
 
 
 def _receive(connection: Connection) -> Any:

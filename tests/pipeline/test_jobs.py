@@ -62,6 +62,12 @@ def fail_at_3(number: int) -> int:
     return number
 
 
+def wait_for_ever(file: Path) -> None:
+    file.with_suffix(".new").write_text(str(os.getpid()))
+    file.with_suffix(".new").rename(file)
+    time.sleep(600)
+
+
 def kill_itself(_: int) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -186,6 +192,20 @@ def test_an_error_ends_all_workers() -> None:
 def test_killed_worker_is_an_error() -> None:
     with pytest.raises(WorkerDiedError, match="possibly out of memory"), WorkerPool(2) as pool:
         list(pool.run(kill_itself, range(2), "Dying"))
+    assert multiprocessing.active_children() == []
+
+
+def test_a_killed_worker_that_has_no_job_is_an_error(tmp_path: Path) -> None:
+    def kill_the_other() -> None:
+        while not (tmp_path / "pid").exists():
+            time.sleep(0.01)
+        pid = (tmp_path / "pid").read_text()
+        (idle,) = (child for child in multiprocessing.active_children() if str(child.pid) != pid)
+        idle.kill()
+
+    with pytest.raises(WorkerDiedError, match="possibly out of memory"), WorkerPool(2) as pool:
+        threading.Thread(target=kill_the_other).start()
+        list(pool.run(wait_for_ever, [tmp_path / "pid"], "Waiting"))
     assert multiprocessing.active_children() == []
 
 
