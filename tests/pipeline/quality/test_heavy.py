@@ -139,7 +139,7 @@ def test_ray_replaces_a_killed_worker(expected: Rows, tmp_path: Path) -> None:
         while len(server.questions) < 6:
             assert run.poll() is None, run.communicate()[0]
             time.sleep(0.05)
-        workers = [*ray_workers(run)]
+        workers = ray_workers(run)
         assert len(workers) == 2
         workers[0].kill()
         workers[0].wait()
