@@ -188,11 +188,7 @@ def examples(rows: Iterable[Row], uncertainty: str = "zeros", options: Options =
     unchecked: dict[str, str] = {}  # versions of the files that were read since the last check
     check_at = time.monotonic() + CHECK_INTERVAL
     for path, group in itertools.groupby(rows, key=lambda row: row.path):
-        fs, root = _filesystem(path, options)
-        cache = {"cache_type": "readahead", "block_size": read_ahead} if read_ahead else {"cache_type": "none"}
-        if "file" in fs.protocol and not os.path.exists(root):
-            raise SourceError(f"{printable(path)}: it is gone; restore it, and start again")
-        with fs.open(root, "rb", **cache) as handle:
+        with _open(path, options, read_ahead) as handle:
             for row in group:
                 unchecked.update(row.versions)
                 try:
@@ -363,12 +359,13 @@ def file_info(address: str, options: Options = None) -> dict[str, Any]:
         info = fs.info(root)
         times = ("Last-Modified", "LastModified", "last_modified", "updated", "mtime", "created")
         version: Any = [info.get(key) for key in ("ETag", "etag", "size", *times)]
-    elif os.path.exists(root):
-        status = os.stat(root)
-        info = {"type": "file" if stat.S_ISREG(status.st_mode) else "other", "size": status.st_size}
-        version = status.st_size, status.st_mtime_ns
     else:
-        info, version = {"type": "broken link"}, None
+        try:
+            status = os.stat(root)
+            info = {"type": "file" if stat.S_ISREG(status.st_mode) else "other", "size": status.st_size}
+            version = status.st_size, status.st_mtime_ns
+        except OSError:
+            info, version = {"type": "broken link"}, None
     return {**info, "name": address, "version": str(version)}
 
 
@@ -419,6 +416,18 @@ def _pin_commit(fs: fsspec.AbstractFileSystem, root: str) -> str:
     commit = hub.repo_info(at.repo_id, revision=at.revision, repo_type=at.repo_type).sha
     kind = f"{at.repo_type}s/" if at.repo_type != "model" else ""
     return f"{kind}{at.repo_id}@{commit}/{at.path_in_repo}".rstrip("/")
+
+
+def _open(address: str, options: Options, read_ahead: int) -> Any:
+    """Opens an archive or image of a plan; read_ahead as in `examples`."""
+    fs, root = _filesystem(address, options)
+    cache = {"cache_type": "readahead", "block_size": read_ahead} if read_ahead else {"cache_type": "none"}
+    try:
+        return fs.open(root, "rb", **cache)
+    except (FileNotFoundError, NotADirectoryError):
+        if "file" not in fs.protocol:
+            raise
+        raise SourceError(f"{printable(address)}: it is gone; restore it, and start again") from None
 
 
 def _check_unchanged(versions: dict[str, str], options: Options) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import PIL.Image
+import psutil
 import pytest
 
 import convert_to_parquet  # noqa: F401 - before a test changes the user
@@ -132,11 +133,12 @@ class Run:
 
     def _alive(self) -> list[str]:
         found = []
-        for path in Path("/proc").glob("[0-9]*/stat"):
-            with contextlib.suppress(OSError):
-                state, _, group = path.read_text().rpartition(")")[2].split()[:3]
+        for process in psutil.pids():
+            with contextlib.suppress(OSError):  # it has ended meanwhile
+                text = Path(f"/proc/{process}/stat").read_text()
+                state, _, group = text.rpartition(")")[2].split()[:3]
                 if int(group) == self.pid and state != "Z":  # a zombie has ended
-                    found.append(path.read_text())
+                    found.append(text)
         return found
 
 
@@ -486,6 +488,28 @@ def test_resumes_after_the_source_was_unavailable(source: Source, tmp_path: Path
     assert code == 1
     reason = "(it is gone; restore it, and|it changed while it was read;)"  # changed, if it was open already
     assert re.fullmatch(rf"error: {folder}/data/s\d.zip: {reason} start again\n", log)
+    assert leftovers(tmp_path / "o") == []
+    resume(folder, tmp_path / "o", SMALL, contents(tmp_path / "whole"))
+
+
+def test_resumes_after_an_archive_went_at_the_moment_it_was_opened(source: Source, tmp_path: Path) -> None:
+    folder = source()
+    assert convert(folder, tmp_path / "whole", *SMALL) == 0
+    path, away = folder / "data/s2.zip", folder / "away"
+
+    def remove_when_opened() -> None:
+        main = os.getpid()
+
+        def before_opening(event: str, arguments: tuple[Any, ...]) -> None:
+            if event == "open" and arguments[0] == str(path) and os.getpid() != main and path.exists():
+                path.rename(away)
+
+        sys.addaudithook(before_opening)
+
+    code, log = Run(folder, tmp_path / "o", SMALL, remove_when_opened).end()
+    away.rename(path)
+    assert code == 1
+    assert log == f"error: {path}: it is gone; restore it, and start again\n"
     assert leftovers(tmp_path / "o") == []
     resume(folder, tmp_path / "o", SMALL, contents(tmp_path / "whole"))
 
