@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 
 PATIENCE = 60  # seconds in which a process ends, even on a busy machine
-HELD_FOR = 200  # seconds; longer than a test lasts, so that a process whose test failed ends
+HELD_FOR = 700  # seconds; longer than a test lasts, so that a process whose test failed ends
 HELD = f"""
 import os, runpy, sys
 from pathlib import Path

@@ -102,7 +102,6 @@ PROGRAMS = ["datasets-cli", "convert_to_parquet.py"] if datasets.__version__ > "
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_converted_repository_loads_with_the_newest_datasets(
     program: str, hub: Hub, images: dict[str, bytes], tmp_path: Path

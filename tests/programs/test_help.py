@@ -45,7 +45,6 @@ def test_without_packages_one_line_names_what_to_install(name: str) -> None:
 
 
 @pytest.mark.slow  # all packages are compiled once more
-@pytest.mark.timeout(300)
 def test_programs_run_without_docstrings(tmp_path: Path) -> None:
     for command in [*COMMANDS, *EVALUATE]:
         shown = run([*command, "--help"], "-OO")

@@ -585,7 +585,6 @@ def test_an_error_in_one_zip_keeps_the_others(pack: Pack, generated: Path, tmp_p
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
 def test_interrupted_run_continues(number: int, tmp_path: Path) -> None:
     padded(tmp_path / "big", count=40, size=1_000_000)

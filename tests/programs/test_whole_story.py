@@ -42,7 +42,6 @@ def write_real(folder: Path, first: int) -> list[dict[str, str]]:
     return rows
 
 
-@pytest.mark.timeout(600)
 def test_from_prompts_to_a_published_and_evaluated_dataset(tmp_path: Path, hub: Hub) -> None:
     def program(name: str, *arguments: object) -> str:
         command = [sys.executable, str(ROOT / f"scripts/{name}.py"), *map(str, arguments)]

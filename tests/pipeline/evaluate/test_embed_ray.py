@@ -18,7 +18,6 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT / "tests")}
 
 
 @pytest.mark.xdist_group("ray")
-@pytest.mark.timeout(300)
 def test_two_workers_of_which_one_is_killed(tmp_path: Path, images: dict[str, bytes], table: Rows) -> None:
     rows = [{**row, "filename": f"{number:02}{row['filename']}"} for number in range(36) for row in table]
     to_files(tmp_path / "source", {row["filename"]: images[row["filename"][2:]] for row in rows})

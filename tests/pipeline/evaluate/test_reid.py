@@ -31,7 +31,7 @@ from pipeline.machine import OutOfMemoryError
 from random_networks import Siamese, torchvision
 from servers.local_hub import Hub
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.slow
 torch.set_num_threads(1)
 
 

@@ -158,7 +158,6 @@ def kill_when(command: list[str], is_time: Callable[[], bool]) -> None:
     run.wait()
 
 
-@pytest.mark.timeout(240)
 def test_a_killed_run_continues(arguments: list[str], tmp_path: Path) -> None:
     arguments += ["--settings", "synthetic", "--epochs", "8", "--device-batch-size", "2"]
     whole = [*arguments, "--work", str(tmp_path / "whole")]
@@ -374,7 +373,6 @@ def test_a_model_without_a_chat_template_gets_the_plain_instruction(model: Path,
     assert len(loaded.write(pictures(2))) == 2
 
 
-@pytest.mark.timeout(240)
 def test_two_processes_share_the_work(arguments: list[str], tmp_path: Path) -> None:
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}

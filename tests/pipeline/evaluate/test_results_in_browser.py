@@ -25,7 +25,6 @@ PROBE = """
 """
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_results_in_a_browser(scheme: str, images: dict[str, bytes], tmp_path: Path) -> None:
     huge = [metric("frd", "radiomics", None, -1e300), metric("alignment", "biovil-t", None, 1e-12)]
@@ -56,7 +55,6 @@ SORTED = """
 """
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_all_sections_of_three_results_in_a_browser(scheme: str, images: dict[str, bytes], tmp_path: Path) -> None:
     paths = []

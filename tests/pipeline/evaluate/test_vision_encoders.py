@@ -25,7 +25,7 @@ from pipeline.evaluate.encoders import inception, radiomics, xrv
 from pipeline.evaluate.encoders.encoder import FEATURE, LOGITS, Encoder, EncoderModel
 from random_networks import fidelity
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.slow
 torch.set_num_threads(1)
 
 Resolve = Callable[[str | None, str | None], Encoder]

@@ -248,7 +248,6 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 @pytest.mark.parametrize("prepared", ["a part", "another seed"])
 def test_crashes_at_any_point(prepared: str, run: Run, tmp_path: Path) -> None:
     rows = many(4)
@@ -287,7 +286,6 @@ def many(count: int) -> Rows:
     return [{"id": f"x{number:03}", "prompt": f"Prompt,\nnumber {number}."} for number in range(count)]
 
 
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
 def test_killed_at_many_points(number: signal.Signals, run: Run, tmp_path: Path) -> None:
     rows = many(60)

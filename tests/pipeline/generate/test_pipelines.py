@@ -80,7 +80,6 @@ def test_batches_and_restarts_change_nothing(model: str, run: Run, tmp_path: Pat
     assert not {*one.values()} & {*images_of(tmp_path / "seed").values()}
 
 
-@pytest.mark.timeout(300)
 def test_killed_and_resumed(models: Path, run: Run, tmp_path: Path, table: Rows) -> None:
     run("sana", to="whole", rows=table)
     command = [*PROGRAM, str(tmp_path / "prompts.csv"), str(tmp_path / "killed"), "--model", str(models / "sana")]
@@ -97,7 +96,6 @@ def test_killed_and_resumed(models: Path, run: Run, tmp_path: Path, table: Rows)
 
 
 @pytest.mark.xdist_group("ray")
-@pytest.mark.timeout(300)
 def test_two_workers_of_which_one_is_killed(models: Path, run: Run, tmp_path: Path, table: Rows) -> None:
     rows = [{**row, "filename": f"{number}{row['filename']}"} for number in range(8) for row in table]
     (tmp_path / "prompts.csv").write_bytes(to_csv(rows))

@@ -134,7 +134,6 @@ def test_card_examples_are_python(converted: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_card_examples_run(converted: Path) -> None:
     count = 0
     for code in snippets(converted):

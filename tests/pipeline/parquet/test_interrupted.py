@@ -234,7 +234,6 @@ def test_resumes_after_sigkill(number: int, whole: dict[str, bytes], tmp_path: P
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 @pytest.mark.parametrize("number_of_signal", SIGNALS)
 def test_resumes_after_a_signal_before_every_operation(
     number_of_signal: int, whole: dict[str, bytes], tmp_path: Path
@@ -248,7 +247,6 @@ def test_resumes_after_a_signal_before_every_operation(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_resumes_after_sigkill_before_every_operation_of_an_update(whole: dict[str, bytes], tmp_path: Path) -> None:
     previous = tmp_path / "previous"
     assert convert(FIXTURE, previous, *SMALL, "--uncertainty", "zeros", "--figures") == 0
@@ -265,7 +263,6 @@ def test_resumes_after_sigkill_before_every_operation_of_an_update(whole: dict[s
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_resumes_after_sigkill_of_a_worker_before_every_operation(whole: dict[str, bytes], tmp_path: Path) -> None:
     number = 1
     while check_resumes(signal_before(number, signal.SIGKILL, in_worker=True), 1, whole, tmp_path / f"o{number}"):
@@ -306,7 +303,6 @@ def test_resumes_after_sigkill_of_a_worker(whole: dict[str, bytes], tmp_path: Pa
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("files", range(0, LARGE_FILES - 1, 2))
 def test_large_conversion_resumes_after_sigkill(
     files: int, large: Path, large_whole: dict[str, bytes], tmp_path: Path
@@ -319,7 +315,6 @@ def test_large_conversion_resumes_after_sigkill(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 def test_large_conversion_resumes_after_repeated_sigkill(
     large: Path, large_whole: dict[str, bytes], tmp_path: Path
 ) -> None:
@@ -332,7 +327,6 @@ def test_large_conversion_resumes_after_repeated_sigkill(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("files", [0, 1, 7])
 @pytest.mark.parametrize("number", ENDS)
 @pytest.mark.parametrize("send", [os.kill, os.killpg], ids=["process", "group"])  # a terminal sends to the group
@@ -353,7 +347,6 @@ def test_large_conversion_resumes_after_a_signal(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("files", [None, 1, 5])
 def test_large_conversion_resumes_after_sigkill_of_a_worker(
     files: int | None, large: Path, large_whole: dict[str, bytes], tmp_path: Path
@@ -548,7 +541,6 @@ def test_loose_images_that_are_replaced_during_the_conversion(source: Source, tm
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 @pytest.mark.parametrize("shape", [one_zip, zips, tars])
 def test_files_of_two_versions_of_a_server_never_mix(
     shape: Write, source: Source, images: dict[str, bytes], table: Rows, tmp_path: Path

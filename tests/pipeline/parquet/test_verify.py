@@ -109,7 +109,6 @@ def test_flipped_bits_are_found_in_every_file(with_figures: Path, verify: Verify
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_many_flipped_bits_are_found_in_every_file(with_figures: Path, verify: Verify) -> None:
     find_flips(with_figures, verify, per_file=40)
     assert verify(with_figures) == []

@@ -132,7 +132,6 @@ def test_ctrl_c(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_interrupted_at_many_points(number: int, tmp_path: Path) -> None:
     concurrency, kills, asked = 3, 3, 0
